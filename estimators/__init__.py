@@ -1,0 +1,102 @@
+"""Estimators of the gradient of an expectation over categoricals, behind one protocol.
+
+>>> import estimators
+>>> estimator = estimators.get("rloo", sizes=(3, 4))
+>>> loss = estimator.backward(objective, logits, generator=generator)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from estimators.base import Estimate, Estimator, Objective
+
+__all__ = ["Estimate", "Estimator", "Objective", "available", "get", "register"]
+
+# name -> "module:class"; imported when asked for
+_REGISTRY: dict[str, str | Callable[..., Estimator]] = {
+    "exact": "estimators.exact:Exact",
+    "reinforce": "estimators.reinforce:Reinforce",
+    "rloo": "estimators.rloo:Rloo",
+    "straight_through": "estimators.straight_through:StraightThrough",
+    "concrete": "estimators.concrete:Concrete",
+    "rebar": "estimators.rebar:Rebar",
+    "relax": "estimators.relax:Relax",
+}
+
+
+def register(name: str, factory: str | Callable[..., Estimator]) -> None:
+    """Add an estimator under a name of its own.
+
+    Args:
+        name: a Python identifier, not taken yet.
+        factory: an `Estimator` subclass, or "module:class". Packages may instead declare an entry point in the group
+            `estimators.registry`.
+
+    Raises:
+        ValueError: the name is taken or is no identifier.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"an estimator's name must be an identifier, got {name!r}")
+    if name in _registry():
+        raise ValueError(f"there is an estimator {name!r} already")
+    _REGISTRY[name] = factory
+
+
+def available() -> tuple[str, ...]:
+    """The names of all registered estimators, sorted."""
+    return tuple(sorted(_registry()))
+
+
+def factory(name: str) -> Callable[..., Estimator]:
+    """The class registered under a name.
+
+    Raises:
+        ValueError: there is none; the message suggests the nearest.
+    """
+    registry = _registry()
+    if name not in registry:
+        raise ValueError(f"no estimator {name!r}{_nearest(name, registry)}; there are {', '.join(available())}")
+    found = registry[name]
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        found = getattr(import_module(module), attribute)
+    return found
+
+
+def get(name: str, *, sizes: Sequence[int], **options: Any) -> Estimator:
+    """An estimator for categoricals of these sizes.
+
+    Args:
+        name: one of `available()`.
+        sizes: K_l, one per site.
+        **options: of that estimator, see its class.
+
+    Raises:
+        ValueError: an unknown name or option, or sizes or options that cannot work together.
+    """
+    make = factory(name)
+    known = [p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            hint = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise ValueError(f"estimator {name!r} has no option {option!r}{_nearest(option, known)}; {hint}")
+    try:
+        return make(sizes, **options)
+    except TypeError as error:  # an option of the wrong type
+        raise ValueError(f"estimator {name!r} cannot be made with {options}: {error}") from error
+
+
+def _registry() -> dict[str, str | Callable[..., Estimator]]:
+    outside = {point.name: point.value for point in entry_points(group="estimators.registry")}
+    return {**outside, **_REGISTRY}
+
+
+def _nearest(name: str, names: Sequence[str] | dict[str, Any]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,220 @@
+"""The one protocol: what an estimator is given, and what it must give back.
+
+An estimator of the gradient of an expectation over independent categoricals ("sites") z_l ~ q_l = softmax(φ_l),
+
+    ∂/∂φ_l E_{z ~ q_φ} f(z),    l = 1 … L,
+
+is given the logits φ and any callable f. It never asks what f is made of.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from estimators.noise import one_hot
+
+Sites = tuple[Tensor, ...]
+"""One tensor per site: logits `(*rows, K_l)`, a sample `(*lead, *rows, K_l)` or an index `(*lead, *rows)`."""
+
+
+class Objective(Protocol):
+    """f, and what else an objective may know how to do. Every plain callable is one: it takes the defaults.
+
+    A sample is a tuple of `(*lead, *rows, K_l)` tensors, one-hot or in the simplex; the leading dimensions of the sites
+    broadcast against each other. The value has shape `(*lead, *rows)`.
+    """
+
+    @abstractmethod
+    def __call__(self, sample: Sites, /) -> Tensor:
+        """f at a sample whose ∂f/∂sample is wanted; weights inside f train on it."""
+
+    def hard(self, index: Sites, /) -> Tensor:
+        """f at the categories `index` (int64) where no ∂f/∂sample is wanted. By default `self(one_hot(index))`."""
+        raise NotImplementedError  # one_hot needs the sizes, which `adapt` knows
+
+    def control(self, sample: Sites, /) -> Tensor:
+        """The fixed function that a control variate evaluates: the same for every term of one estimate.
+
+        It moves no state, gives no gradient to weights, and can be differentiated twice. By default `self`.
+        """
+        return self(sample)
+
+    def part(self, i: int, n: int, /) -> Objective | None:
+        """The objective on the i-th of n fixed parts of its data, chosen without looking at noise; None: no parts."""
+        return None
+
+
+def adapt(objective: Callable[[Sites], Tensor], sizes: Sequence[int], dtype: torch.dtype) -> Objective:
+    """Any callable, with the defaults of `Objective` for each method that it does not bring itself.
+
+    Args:
+        objective: a callable `sample -> (*lead, *rows)`, or an object with some of `Objective`'s methods.
+        sizes: K_l of each site.
+        dtype: of the one-hot samples that the default `hard` makes.
+    """
+
+    def own(name: str) -> Any:
+        method = getattr(objective, name, None)
+        return None if getattr(method, "__func__", None) is getattr(Objective, name) else method
+
+    class Adapted(Objective):
+        def __call__(self, sample: Sites, /) -> Tensor:
+            return objective(sample)
+
+        def hard(self, index: Sites, /) -> Tensor:
+            if own_hard is not None:
+                return own_hard(index)
+            return objective(tuple(one_hot(i, size, dtype) for i, size in zip(index, sizes, strict=True)))
+
+        def control(self, sample: Sites, /) -> Tensor:
+            return (own_control or objective)(sample)
+
+        def part(self, i: int, n: int, /) -> Objective | None:
+            piece = own_part(i, n) if own_part is not None else None
+            return None if piece is None else adapt(piece, sizes, dtype)
+
+    own_hard, own_control, own_part = own("hard"), own("control"), own("part")
+    return Adapted()
+
+
+class Estimate(NamedTuple):
+    """One estimate: the detached loss `(*rows)` and, per site, an estimate `(*rows, K_l)` of ∂E[f]/∂logits."""
+
+    loss: Tensor
+    grads: Sites
+
+
+class Estimator(nn.Module):
+    """An estimator of ∂E[f]/∂logits. A subclass writes `draw` and `_estimate`.
+
+    Baselines and step sizes are buffers, control variates are parameters; none has a row dimension. In `eval()` mode
+    nothing changes, so that an estimator can be measured as it stands.
+
+    Args:
+        sizes: K_l, the number of categories of each site.
+
+    Raises:
+        ValueError: the sizes, or an option, cannot work; the message says what is needed.
+    """
+
+    version = 1
+    """Part of the identity of a result: raise it when the estimates change."""
+    unbiased: bool
+    """Claims E[estimate] = ∂E[f]/∂logits (and the same for weights)."""
+    relaxed: bool = False
+    """Evaluates the objective off the vertices of the simplex."""
+    evaluations: int = 1
+    """Evaluations of the objective per estimate, counting every leading sample."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = tuple(int(size) for size in sizes)
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"sizes must name at least one site of at least one category, got {self.sizes}")
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
+        """All the randomness of one estimate, for logits `(*rows, K_l)`; at least fp32, whatever the logits are."""
+        raise NotImplementedError
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Any) -> Estimate:
+        """`estimate`, given detached logits of at least fp32 and an objective with every method."""
+        raise NotImplementedError
+
+    def estimate(self, objective: Callable[[Sites], Tensor], logits: Sites, noise: Any) -> Estimate:
+        """The loss and the gradient estimates that `noise` gives; weights inside the objective receive `.grad`.
+
+        In training mode a moving baseline takes its step, and the `.grad` of control-variate parameters grows by
+        the gradient of the row mean of the estimator's own fitting loss.
+
+        Args:
+            objective: f, see `Objective`.
+            logits: one tensor `(*rows, K_l)` per site; −inf forbids a category.
+            noise: what `draw` returned for logits of this shape.
+
+        Raises:
+            ValueError: wrong number of sites, wrong shapes, or logits without a distribution (NaN, +inf, all −inf).
+        """
+        self._check(logits)
+        inner = tuple(_at_least_fp32(site.detach()) for site in logits)
+        with torch.enable_grad():
+            loss, grads = self._estimate(adapt(objective, self.sizes, inner[0].dtype), inner, noise)
+        return Estimate(
+            loss.detach(), tuple(grad.detach().to(site.dtype) for grad, site in zip(grads, logits, strict=True))
+        )
+
+    def backward(
+        self, objective: Callable[[Sites], Tensor], logits: Sites, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw, estimate, and hand the estimates to autograd at the logits, which need not be leaves.
+
+        `.grad` accumulates, summed over rows. Returns the detached loss `(*rows)`.
+        """
+        loss, grads = self.estimate(objective, logits, self.draw(logits, generator))
+        wanted = [(site, grad) for site, grad in zip(logits, grads, strict=True) if site.requires_grad]
+        if wanted:
+            torch.autograd.backward([site for site, _ in wanted], [grad for _, grad in wanted])
+        return loss
+
+    def anneal(self, progress: float) -> None:
+        """Move schedules to `progress` in [0, 1] of the run."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must lie in [0, 1], got {progress}")
+        for child in self.children():
+            if isinstance(child, Temperature):
+                child.anneal(progress)
+
+    def _check(self, logits: Sites) -> None:
+        shapes = [tuple(site.shape) for site in logits]
+        if [shape[-1:] for shape in shapes] != [(size,) for size in self.sizes]:
+            raise ValueError(f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, got shapes {shapes}")
+        if len({shape[:-1] for shape in shapes}) != 1:
+            raise ValueError(f"every site must have the same rows, got shapes {shapes}")
+        # A read of the values waits for the device, so it is done only where that is free.
+        plain = type(logits[0]) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
+        if plain and logits[0].device.type == "cpu":
+            normaliser = sum(torch.logsumexp(site.detach(), -1).sum() for site in logits)
+            if not torch.isfinite(torch.as_tensor(normaliser)):
+                raise ValueError("logits must be finite, or -inf for a forbidden category but not for all: NaN or inf")
+
+    def _fit(self, loss: Tensor) -> None:
+        """Add the gradient of the row mean of a fitting loss to this estimator's own parameters and nothing else."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        grads = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
+        for parameter, grad in zip(parameters, grads, strict=True):
+            if grad is not None:
+                parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+
+
+def train_weights(loss: Tensor, weight: Tensor | float = 1.0) -> None:
+    """Backpropagate Σ weight · loss at once, so that its graph is freed before the next is built.
+
+    Only leaves of the objective's graph receive a gradient: its weights, and a sample made to require one.
+    """
+    if loss.requires_grad:
+        loss.backward(torch.as_tensor(weight, dtype=loss.dtype, device=loss.device).expand_as(loss))
+
+
+class Temperature(nn.Module):
+    """A temperature: a constant, or a pair (start, end) followed geometrically as `progress` goes from 0 to 1."""
+
+    value: Tensor
+
+    def __init__(self, temperature: float | tuple[float, float]) -> None:
+        super().__init__()
+        pair = temperature if isinstance(temperature, Sequence) else (temperature, temperature)
+        if len(pair) != 2 or not all(isinstance(t, int | float) and 0 < t < float("inf") for t in pair):
+            raise ValueError(f"temperature must be a positive number or a pair (start, end), got {temperature!r}")
+        self.start, self.end = (float(t) for t in pair)
+        self.register_buffer("value", torch.tensor(self.start))
+
+    def anneal(self, progress: float) -> None:
+        self.value.fill_(self.start * (self.end / self.start) ** progress)
+
+
+def _at_least_fp32(site: Tensor) -> Tensor:
+    return site if site.dtype in (torch.float32, torch.float64) else site.float()

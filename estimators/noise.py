@@ -1,0 +1,59 @@
+"""Uniform, Gumbel and conditional-Gumbel draws for categoricals, and one-hot vectors.
+
+Gumbel-max: b = argmax_i (log p_i + G_i) with G_i = −log(−log u_i) has distribution p. Given b, the perturbed
+log-probabilities z̃ are distributed as (Tucker et al. 2017, arXiv:1703.07370, App. C; p normalised)
+
+    z̃_b = −log(−log v_b),    z̃_i = −log(−log v_i / p_i − log v_b)  for i ≠ b,
+
+with the *winner's* v_b in every entry, so that argmax z̃ = b always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Sites = tuple[Tensor, ...]
+
+
+def uniform(logits: Sites, generator: torch.Generator | None = None, lead: Sequence[int] = ()) -> Sites:
+    """Uniforms strictly inside (0, 1), `(*lead, *rows, K_l)` per site, in the logits' dtype but at least fp32."""
+    draws = []
+    for site in logits:
+        dtype = site.dtype if site.dtype in (torch.float32, torch.float64) else torch.float32
+        info = torch.finfo(dtype)
+        u = torch.rand((*lead, *site.shape), generator=generator, dtype=dtype, device=site.device)
+        draws.append(u.clamp_(info.tiny, 1 - info.eps))
+    return tuple(draws)
+
+
+def gumbel(u: Tensor) -> Tensor:
+    """Standard Gumbel noise from uniforms, elementwise."""
+    return -torch.log(-torch.log(u))
+
+
+def conditional_gumbel(log_p: Tensor, index: Tensor, v: Tensor) -> Tensor:
+    """z̃ given that category `index` wins, differentiable in log_p.
+
+    Args:
+        log_p: normalised log-probabilities `(*lead, *rows, K)`; −inf is allowed.
+        index: the winners, int64 `(*lead, *rows)`.
+        v: uniforms `(*lead, *rows, K)`.
+    """
+    log_e = torch.log(-torch.log(v))  # log of unit exponentials
+    winner = log_e.gather(-1, index.unsqueeze(-1))
+    # logaddexp, because e^{log_e − log_p} overflows in fp32 from p ≈ 1e-38 on
+    others = -torch.logaddexp(log_e - log_p, winner.expand_as(log_e))
+    return torch.where(one_hot(index, log_p.shape[-1], torch.bool), -winner, others)
+
+
+def one_hot(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """`(*shape)` int64 to one-hot `(*shape, size)`, without the check of values that would wait for the device."""
+    return (index.unsqueeze(-1) == torch.arange(size, device=index.device)).to(dtype)
+
+
+def gumbel_argmax(logits: Sites, u: Sites) -> Sites:
+    """Exact samples of the categoricals: int64 `(*lead, *rows)` per site."""
+    return tuple((site + gumbel(noise)).argmax(-1) for site, noise in zip(logits, u, strict=True))

@@ -1,0 +1,56 @@
+"""The score-function estimator, with a moving-average baseline or none.
+
+    g_l = (f(z) − b)(z_l − p_l),    b ← decay · b + (1 − decay) · f(z)
+
+b is used and then updated: a baseline that contained its own sample would scale the gradient.
+Cost: 1 evaluation. Unbiased. Williams 1992, "Simple statistical gradient-following algorithms".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.noise import gumbel_argmax, one_hot, uniform
+
+
+class Reinforce(Estimator):
+    """REINFORCE.
+
+    Args:
+        sizes: K_l of each site.
+        baseline: "moving_average" (starts at 0) or "none".
+        decay: of the moving average, per step.
+    """
+
+    unbiased = True
+    baseline: Tensor
+
+    def __init__(self, sizes: Sequence[int], *, baseline: str = "moving_average", decay: float = 0.9) -> None:
+        super().__init__(sizes)
+        if baseline not in ("moving_average", "none"):
+            raise ValueError(f"baseline must be 'moving_average' or 'none', got {baseline!r}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay}")
+        self.decay = decay if baseline == "moving_average" else None
+        self.register_buffer("baseline", torch.zeros(()))
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
+        return uniform(logits, generator)
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
+        index = gumbel_argmax(logits, noise)
+        loss = objective.hard(index)
+        train_weights(loss)
+        loss = loss.detach()
+        advantage = (loss - self.baseline).unsqueeze(-1)
+        grads = tuple(
+            advantage * (one_hot(i, site.shape[-1], site.dtype) - torch.softmax(site, -1))
+            for i, site in zip(index, logits, strict=True)
+        )
+        if self.training and self.decay is not None:
+            self.baseline.lerp_(loss.mean().to(self.baseline.dtype), 1 - self.decay)
+        return Estimate(loss, grads)

@@ -1,0 +1,1 @@
+"""Variational model optimisation: a distribution over architectures of a Wide ResNet, trained with its weights."""

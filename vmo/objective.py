@@ -1,0 +1,142 @@
+"""A minibatch bound to "gates in, loss out": what an estimator sees of a network."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from estimators.base import Objective
+from estimators.noise import one_hot
+from vmo.masks import prefix_mask
+from vmo.space import Sites, Space
+from vmo.wrn import WideResNet
+
+
+class MinibatchObjective(Objective):
+    """Cross-entropy (nats, mean over images) of a gated network on one minibatch, as a function of a sample.
+
+    One call of the network holds one mask, so S samples are S calls; samples that differ in depth alone share one,
+    because a single pass gives the logits of every head. In training mode a call moves BN's running statistics once, by
+    the mean over its samples.
+
+    Args:
+        network: takes the gates.
+        space: what the sites mean.
+        images: `(B, channels, H, W)`, normalised.
+        labels: int64 `(B,)`.
+        groups: 1, or S: the last dimension of every sample then is S, sample s acts on the s-th of S equal parts of the
+            minibatch with BN statistics of its own, and its loss is divided by S.
+        dtype: of autocast; None: no autocast.
+        slicing: evaluate `hard` on sliced convolutions, and only as deep as the sample goes, where the categories can
+            be read, in eager mode; otherwise on masks.
+    """
+
+    momentum = 0.1
+
+    def __init__(
+        self,
+        network: WideResNet,
+        space: Space,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        groups: int = 1,
+        dtype: torch.dtype | None = None,
+        slicing: bool = True,
+    ) -> None:
+        if groups < 1 or len(images) % groups:
+            raise ValueError(f"groups must divide the minibatch of {len(images)} images, got {groups}")
+        self.network, self.space, self.images, self.labels = network, space, images, labels
+        self.groups, self.dtype = groups, dtype
+        # reading a category waits for the device and breaks graphs, and a fake tensor has none
+        self.slicing = slicing and type(images) is Tensor and not torch.compiler.is_compiling()
+
+    def __call__(self, sample: Sites, /) -> Tensor:
+        return self._evaluate(sample, hard=False, frozen=False)
+
+    def hard(self, index: Sites, /) -> Tensor:
+        if self.slicing:
+            return self._evaluate(index, hard=True, frozen=False)
+        return self(tuple(one_hot(i, size, torch.float32) for i, size in zip(index, self.space.sizes, strict=True)))
+
+    def control(self, sample: Sites, /) -> Tensor:
+        return self._evaluate(sample, hard=False, frozen=True)
+
+    def part(self, i: int, n: int, /) -> MinibatchObjective | None:
+        if len(self.images) % n or self.groups > 1:
+            return None
+        images, labels = self.images.tensor_split(n)[i], self.labels.tensor_split(n)[i]
+        return MinibatchObjective(self.network, self.space, images, labels, dtype=self.dtype, slicing=self.slicing)
+
+    def _evaluate(self, sites: Sites, *, hard: bool, frozen: bool) -> Tensor:
+        """The losses, from one pass of the network for each leading position of the width sites."""
+        depth, widths = self.space.split(sites)
+        trailing = None if hard else -1  # an index has no category dimension
+        rows = (self.groups,) if self.groups > 1 else ()
+        lead = torch.broadcast_shapes(rows, *(site.shape[:trailing] for site in widths))
+        full = torch.broadcast_shapes(lead, () if depth is None else depth.shape[:trailing])
+        lead = (1,) * (len(full) - len(lead)) + lead
+        if depth is not None:
+            depth = depth.expand(full if hard else (*full, depth.shape[-1]))
+        gates = self._gates(widths, lead, hard)
+
+        positions = list(itertools.product(*map(range, lead)))
+        blocks = []
+        for n, position in enumerate(positions):
+            # running statistics end at (1 − m) old + m · mean over passes
+            share = self.momentum / len(positions)
+            momentum = None if frozen else share / (1 - (len(positions) - 1 - n) * share)
+            group = position[-1] if self.groups > 1 else 0
+            here = tuple(slice(None) if size == 1 else p for size, p in zip(lead, position, strict=True))
+            blocks.append(self._pass(gates[n], None if depth is None else depth[here], group, momentum, hard))
+        # each dimension of `full` is either one of passes or one within a pass
+        within = tuple(1 if size > 1 else total for size, total in zip(lead, full, strict=True))
+        order = [axis for i in range(len(full)) for axis in (i, i + len(full))]
+        return torch.stack(blocks).reshape((*lead, *within)).permute(order).reshape(full)
+
+    def _gates(self, widths: Sites, lead: tuple[int, ...], hard: bool) -> list[dict[str, Any]]:
+        """The network's keyword arguments of each pass."""
+        passes = range(max(1, torch.Size(lead).numel()))
+        if not widths:
+            return [{} for _ in passes]
+        if hard:
+            index = torch.stack([site.expand(lead) for site in widths], -1).view(-1, len(widths))
+            return [{"widths": [(i + 1) * self.space.step for i in row]} for row in index.tolist()]
+        masks = [prefix_mask(site, self.space.step) for site in widths]
+        flat = [mask.expand(*lead, mask.shape[-1]).reshape(-1, mask.shape[-1]) for mask in masks]
+        return [{"masks": [mask[n] for mask in flat]} for n in passes]
+
+    def _pass(
+        self, gates: dict[str, Any], depth: Tensor | None, group: int, momentum: float | None, hard: bool
+    ) -> Tensor:
+        """One pass of the network; the loss, of shape `()` or that of the depths that share this pass."""
+        images, labels = (part.tensor_split(self.groups)[group] for part in (self.images, self.labels))
+        gates = {**gates, "momentum": momentum}
+        if depth is not None:
+            if hard and depth.numel() == 1:
+                gates["blocks"] = int(depth) + 1
+            else:
+                gates["every_head"] = True
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
+            if momentum is None:
+                frozen = {name: parameter.detach() for name, parameter in self.network.named_parameters()}
+                logits = functional_call(self.network, frozen, (images,), gates)
+            else:
+                logits = self.network(images, **gates)
+        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        if depth is None or "blocks" in gates:
+            loss = F.cross_entropy(logits, labels)
+            loss = loss if depth is None else loss.expand(depth.shape)
+        elif hard:
+            heads = torch.stack([F.cross_entropy(head, labels) for head in logits])
+            loss = heads[depth]
+        else:
+            mixed = torch.tensordot(depth.to(logits.dtype), logits, dims=1)  # Eq. 5, (*depths, B, classes)
+            each = F.cross_entropy(mixed.flatten(0, -2), labels.repeat(depth[..., 0].numel()), reduction="none")
+            loss = each.view(*depth.shape[:-1], len(labels)).mean(-1)
+        return loss / self.groups

@@ -1,0 +1,174 @@
+"""What a task varies, the distribution q over it, and the penalty r(A).
+
+A Wide ResNet of B residual blocks, block l with K_l hidden channels. The sites of a task are
+
+    depth   d ∈ {1 … B}: the head after block d gives the output            (Eq. 5)
+    width   k_l ∈ {step, 2·step, … K_l} for every block: hidden channels    (Eq. 6)
+    joint   d, then every k_l
+
+all independent under q. r(A) is linear in each site, so E_q[r] is computed exactly and never estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from estimators.noise import gumbel_argmax, uniform
+from vmo.masks import prefix_mask
+
+Sites = tuple[Tensor, ...]
+TASKS = ("depth", "width", "joint")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A point of the space: the number of residual blocks kept, and the hidden channels of each of these."""
+
+    blocks: int
+    hidden: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The sites of a task on a network with `hidden[l]` channels inside block l.
+
+    Raises:
+        ValueError: unknown task, or a step that does not divide every width.
+    """
+
+    task: str
+    hidden: tuple[int, ...]
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
+        if self.step < 1 or any(k % self.step for k in self.hidden):
+            raise ValueError(f"the width step must divide every width of {sorted(set(self.hidden))}, got {self.step}")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each site, in the order of the sites."""
+        depth = () if self.task == "width" else (len(self.hidden),)
+        width = () if self.task == "depth" else tuple(k // self.step for k in self.hidden)
+        return depth + width
+
+    def split(self, sites: Sites) -> tuple[Tensor | None, Sites]:
+        """The depth site, if the task has one, and the width sites, one per block or none."""
+        if self.task == "width":
+            return None, sites
+        return sites[0], sites[1:]
+
+    def architecture(self, index: Sequence[int]) -> Architecture:
+        """The architecture of one category per site."""
+        values = list(index)
+        blocks = len(self.hidden) if self.task == "width" else values.pop(0) + 1
+        hidden = tuple((i + 1) * self.step for i in values) if values else self.hidden
+        return Architecture(blocks, hidden[:blocks])
+
+    @property
+    def full(self) -> Architecture:
+        """The network with nothing removed."""
+        return Architecture(len(self.hidden), self.hidden)
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """γ r(A), with r = Σ_l [d ≥ l] fixed_l + Σ_l a_l slope_l k_l, where a_l = [d ≥ l] if `active`, else 1.
+
+    The paper's r is fixed = slope = 1 (each where the task has the site). Parameters and MACs are of the same form,
+    because a mask on the hidden channels leaves the inputs and outputs of a block alone.
+    """
+
+    fixed: tuple[float, ...]
+    slope: tuple[float, ...]
+    active: bool
+
+    def expected(self, space: Space, probabilities: Sites) -> Tensor:
+        """E_q[γ r(A)] at probabilities `(K,)` per site; also γ r of a sample, which is a probability vector too."""
+        depth, widths = space.split(probabilities)
+        like = probabilities[0]
+        reach = like.new_ones(len(space.hidden)) if depth is None else prefix_mask(depth)
+        mean = expected_widths(space, widths) if widths else like.new_tensor(space.hidden)
+        slope = like.new_tensor(self.slope) * mean
+        return (reach * like.new_tensor(self.fixed)).sum() + (slope * reach if self.active else slope).sum()
+
+    def reach(self, space: Space) -> float:
+        """The most by which it can tell two architectures apart, in units of the loss."""
+        ends = [tuple(torch.eye(k)[i] for k in space.sizes) for i in (0, -1)]
+        least, most = (float(self.expected(space, end)) for end in ends)
+        return most - least
+
+
+def literal_penalty(space: Space, gamma_depth: float = 1e-3, gamma_width: float = 1e-8, active: bool = False) -> Penalty:
+    """The paper's: γ_d d and γ_w Σ_l k_l, over all blocks or only the active ones."""
+    ones = (1.0,) * len(space.hidden)
+    fixed = tuple(gamma_depth * one for one in ones) if space.task != "width" else tuple(0 * one for one in ones)
+    slope = tuple(gamma_width * one for one in ones) if space.task != "depth" else tuple(0 * one for one in ones)
+    return Penalty(fixed, slope, active)
+
+
+def expected_widths(space: Space, probabilities: Sites) -> Tensor:
+    """E[k_l] in channels, `(blocks,)`, from probabilities `(K_l,)` per block."""
+    return torch.stack([space.step * (p * torch.arange(1, p.shape[-1] + 1, device=p.device)).sum() for p in probabilities])
+
+
+class ArchitectureDistribution(nn.Module):
+    """q: independent categoricals over the sites of a space, with their logits as parameters.
+
+    Args:
+        space: the sites.
+        full_bias: initial logit of the last category of each site; 0 is the uniform distribution.
+    """
+
+    def __init__(self, space: Space, full_bias: float = 0.0) -> None:
+        super().__init__()
+        self.space = space
+        self._logits = nn.ParameterList([torch.zeros(size) for size in space.sizes])
+        with torch.no_grad():
+            for site in self._logits:
+                site[-1] = full_bias
+
+    @property
+    def logits(self) -> Sites:
+        """φ, one `(K_l,)` parameter per site."""
+        return tuple(self._logits)
+
+    def probabilities(self) -> Sites:
+        """q, `(K_l,)` per site."""
+        return tuple(torch.softmax(site, -1) for site in self._logits)
+
+    def entropy(self) -> Tensor:
+        """Nats per site, `(sites,)`."""
+        return torch.stack([torch.special.entr(p).sum() for p in self.probabilities()])
+
+    @torch.no_grad()
+    def sample(self, generator: torch.Generator | None = None) -> Architecture:
+        """An architecture drawn from q."""
+        index = gumbel_argmax(self.logits, uniform(self.logits, generator))
+        return self.space.architecture([int(i) for i in index])
+
+    def mode(self) -> Architecture:
+        """The most probable architecture."""
+        return self.space.architecture([int(site.argmax()) for site in self._logits])
+
+    @torch.no_grad()
+    def expected_depth(self) -> Tensor:
+        """E[d] in blocks."""
+        depth, _ = self.space.split(self.probabilities())
+        if depth is None:
+            return torch.tensor(float(len(self.space.hidden)))
+        return (depth * torch.arange(1, len(depth) + 1, device=depth.device)).sum()
+
+    @torch.no_grad()
+    def expected_width(self) -> Tensor:
+        """Mean over blocks of E[k_l] / K_l, in [0, 1]."""
+        _, widths = self.space.split(self.probabilities())
+        if not widths:
+            return torch.tensor(1.0)
+        mean = expected_widths(self.space, widths)
+        return (mean / mean.new_tensor(self.space.hidden)).mean()

@@ -1,0 +1,195 @@
+"""The Wide ResNet, with gates. It takes gates and never samples.
+
+WRN-d-w has d = 6n + 4 layers: a 3×3 convolution to 16 channels, then three groups of n pre-activation blocks of two 3×3
+convolutions, of 16w, 32w and 64w channels, then BN, ReLU, average pooling and a linear layer (Zagoruyko, Komodakis,
+arXiv:1605.07146). For the depth task each block has such a head.
+
+The mask m of a block sits on the hidden activations, after BN and ReLU and before the second convolution, where it is
+the same as scaling that convolution's input weights, conv(m·a, W) = conv(a, W·m), in value and in every gradient. It is
+folded there: no extra activation. (Folded into BN's affine parameters it would have no gradient where m_i = 0, since
+relu'(0) = 0; before a train-mode BN a soft mask would be cancelled.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class WideResNetConfig:
+    """A Wide ResNet, plain JSON types only.
+
+    Args:
+        depth: 6n + 4 layers.
+        widen: the widening factor.
+        classes: of the output.
+        channels: of the input.
+        hidden: channels between the two convolutions of each block; None: as many as the block puts out.
+        blocks: keep only the first so many blocks; None: all 3n.
+        heads: "last" or "all": a classifier after the last block or after every one.
+    """
+
+    depth: int = 16
+    widen: int = 1
+    classes: int = 10
+    channels: int = 3
+    hidden: tuple[int, ...] | None = None
+    blocks: int | None = None
+    heads: str = "last"
+
+    def __post_init__(self) -> None:
+        if self.depth < 10 or (self.depth - 4) % 6:
+            raise ValueError(f"a Wide ResNet has 6n + 4 layers (10, 16, 22, 28, …), got {self.depth}")
+        if min(self.widen, self.classes, self.channels) < 1:
+            raise ValueError(f"widen, classes and channels must be positive, got {self}")
+        if self.blocks is not None and not 1 <= self.blocks <= self.depth // 2 - 2:
+            raise ValueError(f"blocks must lie in 1 … {self.depth // 2 - 2}, got {self.blocks}")
+        if self.hidden is not None and (len(self.hidden) != len(self.outputs) or min(self.hidden) < 1):
+            raise ValueError(f"hidden must give a positive width for each of {len(self.outputs)} blocks, got {self.hidden}")
+        if self.heads not in ("last", "all"):
+            raise ValueError(f"heads must be 'last' or 'all', got {self.heads!r}")
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Output channels of each block."""
+        n = (self.depth - 4) // 6
+        return tuple(width * self.widen for width in (16, 32, 64) for _ in range(n))[: self.blocks]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each block: the second and third group begin with 2."""
+        n = (self.depth - 4) // 6
+        return tuple(2 if group and not i else 1 for group in range(3) for i in range(n))[: self.blocks]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Hidden channels of each block."""
+        return self.outputs if self.hidden is None else self.hidden
+
+    def macs(self, size: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+        """Multiply-accumulates of convolutions and linear layers for one `size` × `size` image.
+
+        Returns:
+            (stem and head, per block whatever its hidden width, per block and hidden channel).
+        """
+        stem = 9.0 * self.channels * 16 * size**2
+        head, fixed, slope, inputs = 0.0, [], [], 16
+        for outputs, stride in zip(self.outputs, self.strides, strict=True):
+            size = -(-size // stride)
+            shortcut = inputs * outputs * size**2 if _projects(inputs, outputs, stride) else 0
+            fixed.append(float(shortcut))
+            slope.append(9.0 * (inputs + outputs) * size**2)
+            inputs, head = outputs, float(outputs * self.classes)
+        return stem + head, tuple(fixed), tuple(slope)
+
+    def total_macs(self, size: int) -> float:
+        """Multiply-accumulates of the whole network for one image."""
+        rest, fixed, slope = self.macs(size)
+        return rest + sum(fixed) + sum(s * k for s, k in zip(slope, self.widths, strict=True))
+
+
+def _projects(inputs: int, outputs: int, stride: int) -> bool:
+    return inputs != outputs or stride != 1
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
+    return conv
+
+
+def _bn_relu(bn: nn.BatchNorm2d, x: Tensor, momentum: float | None, width: int | None = None) -> Tensor:
+    """BN and ReLU on the first `width` channels. `momentum` None: batch statistics, and the running ones stay."""
+    if bn.training and momentum is None:
+        mean = var = None
+    else:
+        mean, var = bn.running_mean, bn.running_var
+        assert mean is not None and var is not None
+        mean, var = mean[:width], var[:width]
+    weight, bias = bn.weight[:width], bn.bias[:width]
+    return F.relu(F.batch_norm(x, mean, var, weight, bias, bn.training, momentum or 0.0, bn.eps))
+
+
+class Block(nn.Module):
+    """A pre-activation residual block with a gate on its hidden channels."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = _conv(inputs, hidden, 3, stride)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.conv2 = _conv(hidden, outputs, 3)
+        self.shortcut = _conv(inputs, outputs, 1, stride) if _projects(inputs, outputs, stride) else None
+
+    def forward(self, x: Tensor, mask: Tensor | None, width: int | None, momentum: float | None) -> Tensor:
+        a = _bn_relu(self.bn1, x, momentum)
+        residual = x if self.shortcut is None else self.shortcut(a)
+        h = F.conv2d(a, self.conv1.weight[:width], None, self.conv1.stride, self.conv1.padding)
+        h = _bn_relu(self.bn2, h, momentum, width)
+        weight = self.conv2.weight[:, :width]
+        if mask is not None:
+            weight = weight * mask.view(1, -1, 1, 1)
+        return residual + F.conv2d(h, weight, None, self.conv2.stride, self.conv2.padding)
+
+
+class Head(nn.Module):
+    """BN, ReLU, average pooling, linear."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(inputs)
+        self.linear = nn.Linear(inputs, classes)
+        nn.init.kaiming_normal_(self.linear.weight, mode="fan_in", nonlinearity="linear")
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor, momentum: float | None) -> Tensor:
+        return self.linear(_bn_relu(self.bn, x, momentum).mean((2, 3)))
+
+
+class WideResNet(nn.Module):
+    """A Wide ResNet whose blocks take gates; without gates it is the plain network of its config."""
+
+    def __init__(self, config: WideResNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs = (16, *config.outputs[:-1])
+        self.stem = _conv(config.channels, 16, 3)
+        self.blocks = nn.ModuleList(map(Block, inputs, config.widths, config.outputs, config.strides))
+        first = 0 if config.heads == "all" else len(self.blocks) - 1
+        self.heads = nn.ModuleDict(
+            {str(i): Head(config.outputs[i], config.classes) for i in range(first, len(self.blocks))}
+        )
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        masks: Sequence[Tensor] | None = None,
+        widths: Sequence[int] | None = None,
+        blocks: int | None = None,
+        every_head: bool = False,
+        momentum: float | None = 0.1,
+    ) -> Tensor:
+        """Class logits `(B, classes)`, or `(heads, B, classes)` with `every_head`.
+
+        Args:
+            images: `(B, channels, H, W)`, normalised.
+            masks: per block, gates `(hidden,)` on the hidden channels.
+            widths: per block, use only the first so many hidden channels: what a hard mask of that width gives, at less
+                cost. The running statistics of the other channels stay as they are.
+            blocks: stop after so many blocks, at the head there.
+            every_head: all heads, from the first block to the last.
+            momentum: of BN's running statistics in training mode; None leaves them alone.
+        """
+        outputs = []
+        x = self.stem(images)
+        for i, block in enumerate(list(self.blocks)[:blocks]):
+            x = block(x, masks[i] if masks else None, widths[i] if widths else None, momentum)
+            if every_head:
+                outputs.append(self.heads[str(i)](x, momentum))
+        return torch.stack(outputs) if every_head else self.heads[str(i)](x, momentum)
