@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -81,15 +81,21 @@ def get(name: str, *, sizes: Sequence[int], **options: Any) -> Estimator:
         ValueError: an unknown name or option, or sizes or options that cannot work together.
     """
     make = factory(name)
-    known = [p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in known:
-            hint = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise ValueError(f"estimator {name!r} has no option {option!r}{_nearest(option, known)}; {hint}")
+    check_options(name, options)
     try:
         return make(sizes, **options)
     except TypeError as error:  # an option of the wrong type
         raise ValueError(f"estimator {name!r} cannot be made with {options}: {error}") from error
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Raise ValueError, with the nearest, for an option that the named estimator does not have."""
+    parameters = inspect.signature(factory(name)).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            hint = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise ValueError(f"estimator {name!r} has no option {option!r}{_nearest(option, known)}; {hint}")
 
 
 def _registry() -> dict[str, str | Callable[..., Estimator]]:

@@ -99,17 +99,32 @@ class Penalty:
 
     def reach(self, space: Space) -> float:
         """The most by which it can tell two architectures apart, in units of the loss."""
-        ends = [tuple(torch.eye(k)[i] for k in space.sizes) for i in (0, -1)]
-        least, most = (float(self.expected(space, end)) for end in ends)
-        return most - least
+        narrow = space.hidden if space.task == "depth" else (space.step,) * len(space.hidden)
+        shallow = len(space.hidden) if space.task == "width" else 1
+        least = sum(self.fixed[:shallow]) + sum(
+            slope * k for slope, k in list(zip(self.slope, narrow, strict=True))[: shallow if self.active else None]
+        )
+        return sum(self.fixed) + sum(s * k for s, k in zip(self.slope, space.hidden, strict=True)) - least
 
 
 def literal_penalty(space: Space, gamma_depth: float = 1e-3, gamma_width: float = 1e-8, active: bool = False) -> Penalty:
     """The paper's: γ_d d and γ_w Σ_l k_l, over all blocks or only the active ones."""
-    ones = (1.0,) * len(space.hidden)
-    fixed = tuple(gamma_depth * one for one in ones) if space.task != "width" else tuple(0 * one for one in ones)
-    slope = tuple(gamma_width * one for one in ones) if space.task != "depth" else tuple(0 * one for one in ones)
-    return Penalty(fixed, slope, active)
+    fixed = gamma_depth * (space.task != "width")
+    slope = gamma_width * (space.task != "depth")
+    return Penalty((fixed,) * len(space.hidden), (slope,) * len(space.hidden), active)
+
+
+def normalised_penalty(space: Space, gamma: float, cost: tuple[float, tuple[float, ...], tuple[float, ...]]) -> Penalty:
+    """γ times the part of the full network's MACs or parameters that remains.
+
+    Args:
+        space: the sites.
+        gamma: nats for the whole network.
+        cost: what `WideResNetConfig.macs` or `.parameters` returns.
+    """
+    rest, fixed, slope = cost
+    scale = gamma / (rest + sum(fixed) + sum(s * k for s, k in zip(slope, space.hidden, strict=True)))
+    return Penalty(tuple(scale * f for f in fixed), tuple(scale * s for s in slope), active=True)
 
 
 def expected_widths(space: Space, probabilities: Sites) -> Tensor:
@@ -142,6 +157,7 @@ class ArchitectureDistribution(nn.Module):
         """q, `(K_l,)` per site."""
         return tuple(torch.softmax(site, -1) for site in self._logits)
 
+    @torch.no_grad()
     def entropy(self) -> Tensor:
         """Nats per site, `(sites,)`."""
         return torch.stack([torch.special.entr(p).sum() for p in self.probabilities()])

@@ -77,15 +77,23 @@ class WideResNetConfig:
         Returns:
             (stem and head, per block whatever its hidden width, per block and hidden channel).
         """
-        stem = 9.0 * self.channels * 16 * size**2
-        head, fixed, slope, inputs = 0.0, [], [], 16
-        for outputs, stride in zip(self.outputs, self.strides, strict=True):
-            size = -(-size // stride)
-            shortcut = inputs * outputs * size**2 if _projects(inputs, outputs, stride) else 0
-            fixed.append(float(shortcut))
-            slope.append(9.0 * (inputs + outputs) * size**2)
-            inputs, head = outputs, float(outputs * self.classes)
-        return stem + head, tuple(fixed), tuple(slope)
+        areas, area = [], size
+        for stride in self.strides:
+            area = -(-area // stride)
+            areas.append(area**2)
+        inputs = (16, *self.outputs)
+        shortcuts = tuple(map(_projects, inputs, self.outputs, self.strides))
+        fixed = tuple(float(a * i * o * s) for a, i, o, s in zip(areas, inputs, self.outputs, shortcuts, strict=False))
+        slope = tuple(9.0 * a * (i + o) for a, i, o in zip(areas, inputs, self.outputs, strict=False))
+        return 9.0 * self.channels * 16 * size**2 + self.outputs[-1] * self.classes, fixed, slope
+
+    def parameters(self) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+        """Trainable scalars, as in `macs`; of the heads, the last alone counts."""
+        inputs = (16, *self.outputs)
+        shortcuts = tuple(map(_projects, inputs, self.outputs, self.strides))
+        fixed = tuple(2.0 * i + i * o * s for i, o, s in zip(inputs, self.outputs, shortcuts, strict=False))
+        slope = tuple(9.0 * (i + o) + 2 for i, o in zip(inputs, self.outputs, strict=False))
+        return 9.0 * self.channels * 16 + self.outputs[-1] * (2 + self.classes) + self.classes, fixed, slope
 
     def total_macs(self, size: int) -> float:
         """Multiply-accumulates of the whole network for one image."""

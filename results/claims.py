@@ -1,0 +1,139 @@
+"""What the paper says of its estimator and of the others, each statement with what was measured of it.
+
+Grathwohl, Creager, Seyed Ghasemipour and Zemel, "Gradient-based optimization of neural network architecture" (2018),
+blame the bias of the Concrete relaxation for lost accuracy, say that REINFORCE has prohibitive variance, and that
+REBAR and RELAX cost too much memory and compute. It gives no threshold for "too much": here it is twice a plain step.
+A verdict holds for the preset and the data set its note names, and for no larger ones.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from results import stats, summary
+
+TOO_MUCH = 2.0  # times a step of plain training
+NEGLIGIBLE = 0.01  # squared bias as a part of the squared gradient
+LEVEL = 0.05  # after Benjamini-Hochberg, where a statement is about several estimators
+_UNBIASED = ("exact", "reinforce", "rloo", "rebar", "relax")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One statement: what was measured of it, with a 95 % interval, and what follows."""
+
+    statement: str
+    measure: str
+    estimate: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    n: int = 0
+    verdict: str = "not measured"
+    note: str = ""
+
+
+def verdicts(frame: pd.DataFrame, task: str = "width") -> list[Verdict]:
+    """A verdict on every statement for one task, "not measured" where the table lacks what it needs."""
+    frame = frame[frame["task"] == task]
+    return [*_bias(frame), *_variance(frame), *_cost(frame), *_accuracy(frame)]
+
+
+def _bias(frame: pd.DataFrame) -> Iterator[Verdict]:
+    rows = summary.relative_bias(frame)
+    tests = summary.measured(frame, "bias_p")
+    tests = tests.assign(value=stats.adjust(tests["value"]))
+    for part in ("logits", "weights"):
+        statement, measure = "Concrete is biased", f"squared bias / ‖∇‖², {part}"
+        found = summary.main_context(
+            summary.one_point(rows[(rows["part"] == part) & (rows["estimator"] == "concrete")])
+        )
+        if found.empty:
+            yield Verdict(statement, measure)
+            continue
+        line = found.iloc[0]
+        p = tests[(tests["part"] == part) & (tests["estimator"] == "concrete") & (tests["point"] == line["point"])][
+            "value"
+        ]
+        rule = f"supported above 0, contradicted below {NEGLIGIBLE}; {line['point']} point"
+        rule += f", p = {p.min():.1g} adjusted over {len(tests)} tests" if len(p) else ""
+        yield _judge(statement, measure, line, line["low"] > 0, line["high"] < NEGLIGIBLE, rule, found)
+
+
+def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:
+    rows = summary.measured(frame, "variance", part="logits")
+    rows = summary.main_context(summary.one_point(summary.pool(rows)))
+    lines = rows.set_index("estimator")
+    for name in ("reinforce", "rloo", "rebar", "relax"):
+        statement, measure = f"The variance of {name} is prohibitive", "variance / that of Concrete, logits"
+        if not {name, "concrete"} <= set(lines.index) or (lines.loc[[name, "concrete"], "value"] <= 0).any():
+            yield Verdict(statement, measure)
+            continue
+        pair = lines.loc[[name, "concrete"]]
+        ratio = pair["value"].iloc[0] / pair["value"].iloc[1]
+        relative = (pair["high"] - pair["low"]) / 2 / pair["value"]
+        half = np.sqrt((relative**2).sum(skipna=False))  # of the log ratio, to first order
+        line = pd.Series(
+            {"value": ratio, "low": ratio * np.exp(-half), "high": ratio * np.exp(half), "n": pair["n"].min()}
+        )
+        rule = f"supported above 1, contradicted below 1; {pair['point'].iloc[0]} point; no threshold in the paper"
+        yield _judge(statement, measure, line, line["low"] > 1, line["high"] < 1, rule, rows)
+
+
+def _cost(frame: pd.DataFrame) -> Iterator[Verdict]:
+    for metric, what in (("peak_ratio", "memory"), ("time_ratio", "compute")):
+        rows = summary.main_context(summary.pool(summary.measured(frame, metric)))
+        for name in ("rebar", "relax"):
+            statement = f"{name.upper()} costs too much {what}"
+            measure = f"{'peak bytes' if what == 'memory' else 'time'} of a step / plain"
+            found = rows[rows["estimator"] == name]
+            if found.empty:
+                yield Verdict(statement, measure)
+                continue
+            line = found.iloc[0].copy()
+            if what == "memory":  # bytes are counted, not sampled
+                line["low"], line["high"] = line[["low", "high"]].fillna(line["value"])
+            rule = f"supported above {TOO_MUCH:g}, contradicted below; our threshold"
+            yield _judge(statement, measure, line, line["low"] > TOO_MUCH, line["high"] < TOO_MUCH, rule, found)
+
+
+def _accuracy(frame: pd.DataFrame) -> Iterator[Verdict]:
+    rows = summary.main_context(summary.measured(frame, "accuracy"))
+    where = summary.context_label(rows)
+    seeds = rows.pivot_table(index="seed", columns=["part", "estimator"], values="value") * 100
+    test = seeds["test"] if "test" in seeds else pd.DataFrame()
+    gap = seeds["train"] - test if "train" in seeds else pd.DataFrame()
+
+    def compare(statement: str, measure: str, table: pd.DataFrame, a: str, b: str, sign: int) -> tuple[Verdict, float]:
+        if not {a, b} <= set(table.columns) or len(pairs := table[[a, b]].dropna()) == 0:
+            return Verdict(statement, measure), np.nan
+        found = stats.paired(pairs[a], pairs[b])
+        better = sign * found.estimate > 0
+        decided = "undecided" if not found.p < LEVEL else "supported" if better else "contradicted"
+        note = f"t test over seeds paired by seed, p = {found.p:.2g}; {where}"
+        return Verdict(statement, measure, found.estimate, found.low, found.high, found.n, decided, note), found.p
+
+    points = "test accuracy, points: "
+    yield compare("Learning with Concrete loses accuracy", f"{points}concrete − plain", test, "concrete", "plain", -1)[
+        0
+    ]
+    several = [
+        compare("An unbiased estimator improves on Concrete", f"{points}{name} − concrete", test, name, "concrete", 1)
+        for name in _UNBIASED
+    ]
+    for (verdict, p), adjusted in zip(several, stats.adjust([p for _, p in several]), strict=True):
+        if p < LEVEL <= adjusted:
+            note = f"{verdict.note}; adjusted over the {sum(p == p for _, p in several)} estimators p = {adjusted:.2g}"
+            verdict = replace(verdict, verdict="undecided", note=note)
+        yield verdict
+    gaps = "train − test accuracy, points: concrete − plain"
+    yield compare("The learned network generalises worse", gaps, gap, "concrete", "plain", 1)[0]
+
+
+def _judge(
+    statement: str, measure: str, line: pd.Series, yes: bool, no: bool, rule: str, rows: pd.DataFrame
+) -> Verdict:
+    verdict = "supported" if yes else "contradicted" if no else "undecided"
+    numbers = (float(line["value"]), float(line["low"]), float(line["high"]), int(line["n"]))
+    return Verdict(statement, measure, *numbers, verdict, f"{rule}; {summary.context_label(rows)}")

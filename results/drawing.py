@@ -1,0 +1,145 @@
+"""What all figures share: their style, axes that explain themselves, and intervals in an estimator's own colour."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from results import palette
+
+WIDTH = 8.5  # inches; at 150 dots per inch a little more than the width of a README
+MUTED = "#6b6b6b"
+_STYLE: Any = {
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": "#9a9a9a",
+    "axes.linewidth": 0.8,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.7,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """seaborn's white grid in our sizes, for the duration and without touching pyplot."""
+    with rc_context({**sns.axes_style("whitegrid"), **_STYLE}):
+        yield
+
+
+def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of README width with (rows, columns) axes, ``height`` inches in all."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for ax in axes.flat:
+        sns.despine(ax=ax)
+    return figure, axes
+
+
+def title(figure: Figure, text: str, note: str = "") -> None:
+    """A headline with a quieter line of conditions below it, both at the left."""
+    headline = figure.suptitle(text + "\n ", x=0.01, ha="left", fontsize=12, fontweight="bold", linespacing=1.35)
+    below = figure.axes[0].annotate(note, (0, 0), xycoords=headline, va="bottom", color=MUTED, fontsize=9)
+    below.set_in_layout(False)  # its room is the headline's second line
+
+
+def errors(ax: Axes, label: str, x: object, y: object, *, size: float = 6.5, hollow: bool = False) -> None:
+    """A point of an estimator: ``x`` and ``y`` are numbers, or (value, low, high) where there is an interval."""
+    (px, ex), (py, ey) = _bounds(x), _bounds(y)
+    colour = palette.colour(label)
+    ax.errorbar(
+        px,
+        py,
+        xerr=ex,
+        yerr=ey,
+        fmt=palette.marker(label),
+        color=colour,
+        ms=size,
+        mfc="white" if hollow else colour,
+        mec=colour,
+        mew=1.3 if hollow else 0.4,
+        elinewidth=1.5,
+        zorder=3,
+    )
+
+
+def _bounds(given: object) -> tuple[float, np.ndarray | None]:
+    if not isinstance(given, tuple):
+        return float(given), None  # type: ignore[arg-type]
+    value, low, high = given
+    if np.isnan([low, high]).any():
+        return value, None
+    return value, np.array([[max(value - low, 0)], [max(high - value, 0)]])
+
+
+def legend(figure: Figure, labels: Sequence[str], *, lines: bool = False, extra: Sequence[Line2D] = ()) -> None:
+    """One legend for the whole figure, below it, in as many columns as fit."""
+    look = {"lw": 2} if lines else {"lw": 0, "ms": 6.5}
+    handles = [
+        Line2D([], [], color=palette.colour(name), marker="" if lines else palette.marker(name), label=name, **look)
+        for name in labels
+    ]
+    handles += extra
+    columns = min(6, 118 // (max(len(str(handle.get_label())) for handle in handles) + 6))
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns, handletextpad=0.5, columnspacing=1.4)
+
+
+def symlog(axis: Axis, rows: pd.DataFrame) -> float:
+    """Make an axis linear around zero, as far as half the intervals are wide, and return how far that is."""
+    widths = np.nan_to_num((rows["high"] - rows["low"]).abs())
+    threshold = 10.0 ** np.ceil(np.log10(max(1e-4, float(np.median(widths)) / 2)))
+    scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
+    scale("symlog", linthresh=threshold, linscale=0.6)
+    top, bottom = np.nanmax(rows[["value", "high"]]), np.nanmin(rows[["value", "low"]])
+    decades = np.arange(np.log10(threshold), np.log10(max(top, threshold)) + 1)
+    ticks = 10.0 ** decades[:: max(1, len(decades) // 3)]
+    below = [-threshold] if bottom < -threshold / 2 else []
+    axis.set_ticks([*below, 0, *ticks], labels=[f"{tick:g}" for tick in [*below, 0, *ticks]])
+    axis.set_minor_locator(NullLocator())
+    return threshold
+
+
+def band(ax: Axes, label: str, curve: pd.DataFrame) -> None:
+    """A curve of pooled rows over ``x``, with its interval as a band where there is one."""
+    curve = curve.sort_values("x")
+    colour = palette.colour(label)
+    ax.plot(curve["x"], curve["value"], color=colour, lw=1.8)
+    ax.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
+
+
+def spread(positions: Sequence[float], gap: float) -> np.ndarray:
+    """The same positions moved apart to at least ``gap``, in the same order, for labels at the ends of curves."""
+    order = np.argsort(positions, kind="stable")
+    placed = np.asarray(positions, float)[order]
+    for _ in range(200):
+        close = np.diff(placed) < gap - 1e-9
+        if not close.any():
+            break
+        push = (gap - np.diff(placed)) / 2 * close
+        placed[:-1] -= push
+        placed[1:] += push
+    result = np.empty_like(placed)
+    result[order] = placed
+    return result
+
+
+def counts(n: pd.Series) -> str:
+    """``n = 5`` or ``n = 3-5``."""
+    low, high = int(n.min()), int(n.max())
+    return f"n = {low:,}" if low == high else f"n = {low:,}-{high:,}"

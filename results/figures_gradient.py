@@ -1,0 +1,169 @@
+"""Figures of the gradient estimates themselves: bias against variance, the temperature's part in both, and the paper's
+Figure 2, what a Concrete distribution over widths looks like (Grathwohl et al. 2018).
+"""
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from results import drawing, palette, summary
+
+_TEMPERATURE = re.compile(r"\[temperature=([0-9.e+-]+)\]$")
+
+
+def bias_variance(frame: pd.DataFrame) -> Figure | None:
+    """Squared bias relative to the squared gradient against variance; a column per point of training, a row per task.
+
+    The area of a marker is the number of objective evaluations. The bias is an unbiased estimate and so may be
+    negative: the axis is linear around zero, and an open marker says not distinguishable from zero.
+    """
+    variance = summary.pool(summary.measured(frame, "variance", part="logits"))
+    bias = summary.relative_bias(frame)
+    cost = summary.measured(frame, "evaluations").groupby(["task", "estimator"])["value"].mean().rename("cost")
+    keys = ["task", *summary.CONTEXT, "point", "estimator"]
+    both = variance.merge(bias[bias["part"] == "logits"], on=keys, suffixes=("_v", "")).merge(
+        cost.reset_index(), on=["task", "estimator"], how="left"
+    )
+    both = both[both["value_v"] > 0]
+    if both.empty:
+        return None
+    tasks, points = sorted(both["task"].unique()), _in_order(both["point"].fillna(""))
+    with drawing.style():
+        figure, axes = drawing.grid(len(tasks), len(points), 1.3 + 2.9 * len(tasks), sharey=True, sharex="row")
+        for i, task in enumerate(tasks):
+            for ax, point in zip(axes[i], points, strict=True):
+                here = both[(both["task"] == task) & (both["point"].fillna("") == point)]
+                ax.axhline(0, color=drawing.MUTED, lw=0.9)
+                for line in here.itertuples():
+                    size = 5.5 * np.sqrt(max(1.0, 1.0 if np.isnan(line.cost) else line.cost)) ** 0.6
+                    drawing.errors(
+                        ax,
+                        line.estimator,
+                        (line.value_v, line.low_v, line.high_v),
+                        (line.value, line.low, line.high),
+                        size=size,
+                        hollow=not line.low > 0,
+                    )
+                ax.set_xscale("log")
+                scale = drawing.symlog(ax.yaxis, both)
+                if "zero" in set(bias["estimator"]):
+                    ax.axhline(1, color=palette.colour("zero"), lw=1.2, ls=":")
+                ax.set_title(f"{task}, {point}" if point else task)
+                ax.set_xlabel("variance, tr Σ of one estimate")
+            axes[i, 0].set_ylabel("squared bias / ‖∇‖²")
+        n = drawing.counts(both["n"])
+        drawing.title(
+            figure,
+            "Bias against variance of one gradient estimate",
+            f"{summary.context_label(both)}; logits; 95 % intervals, {n} draws; linear within ±{scale:.1g}",
+        )
+        open_marker = Line2D(
+            [], [], marker="o", lw=0, mfc="white", mec=drawing.MUTED, label="bias not distinguishable from 0"
+        )
+        area = Line2D([], [], lw=0, label="larger: more evaluations")
+        dotted = Line2D([], [], color=palette.colour("zero"), ls=":", label="an estimator that is always 0")
+        drawing.legend(figure, summary.ordered(both["estimator"]), extra=[open_marker, dotted, area])
+    return figure
+
+
+def temperature(frame: pd.DataFrame) -> Figure | None:
+    """Variance and squared bias against temperature, a line per estimator that was measured at two or more."""
+    variance = summary.one_point(summary.pool(summary.measured(frame, "variance", part="logits")))
+    bias = summary.relative_bias(frame)
+    bias = summary.one_point(bias[bias["part"] == "logits"])
+    panels = [
+        (_by_temperature(variance), "variance, tr Σ of one estimate", "Variance"),
+        (_by_temperature(bias), "squared bias / ‖∇‖²", "Squared bias"),
+    ]
+    if any(rows.empty for rows, *_ in panels):
+        return None
+    with drawing.style():
+        figure, axes = drawing.grid(1, 2, 3.9)
+        tasks = sorted(set(panels[0][0]["task"]) | set(panels[1][0]["task"]))
+        dashes = dict(zip(tasks, itertools.cycle(("-", "--", ":")), strict=False))
+        for ax, (rows, label, headline) in zip(axes[0], panels, strict=True):
+            for (task, name), line in rows.groupby(["task", "base"]):
+                line = line.sort_values("temperature")
+                ends = line["value"] - line["low"], line["high"] - line["value"]
+                ax.errorbar(
+                    line["temperature"],
+                    line["value"],
+                    yerr=np.clip(np.nan_to_num(np.vstack(ends)), 0, None),
+                    color=palette.colour(name),
+                    marker=palette.marker(name),
+                    ls=dashes[task],
+                    lw=1.6,
+                    elinewidth=1.3,
+                )
+            ax.set(xscale="log", xlabel="temperature", ylabel=label, title=headline)
+        axes[0, 0].set_yscale("log")
+        bias_rows = panels[1][0]
+        drawing.symlog(axes[0, 1].yaxis, bias_rows)
+        axes[0, 1].axhline(0, color=drawing.MUTED, lw=0.9)
+        points = ", ".join(bias_rows["point"].dropna().unique())
+        drawing.title(
+            figure,
+            "What the temperature buys and costs",
+            f"logits, {points}; {summary.context_label(bias_rows)}; 95 % intervals, "
+            f"{drawing.counts(bias_rows['n'])} draws",
+        )
+        which = [Line2D([], [], color=drawing.MUTED, ls=dashes[task], label=task) for task in tasks]
+        drawing.legend(figure, sorted(set(panels[0][0]["base"]) | set(bias_rows["base"])), extra=which)
+    return figure
+
+
+def concrete_widths(frame: pd.DataFrame) -> Figure | None:
+    """The paper's Figure 2: samples of a categorical over widths and their prefix masks at three temperatures."""
+    rows = frame[(frame["suite"] == "sampling") & (frame["status"] == "ok") & frame["value"].notna()]
+    if rows.empty:
+        return None
+    kinds = {
+        "probability": "categorical\nprobability",
+        "soft_sample": "Concrete\nsample",
+        "soft_mask": "its mask",
+        "hard_sample": "one-hot\nsample",
+        "hard_mask": "its mask",
+    }
+    kinds = {kind: label for kind, label in kinds.items() if (rows["metric"] == kind).any()}
+    points = sorted(rows["point"].dropna().unique(), key=float, reverse=True)
+    parts = sorted(rows["part"].dropna().unique(), key=float)
+    # Samples have an order and no other meaning: one hue, from light to dark.
+    colours = {part: palette.shade("concrete", i / max(len(parts) - 1, 1)) for i, part in enumerate(parts)}
+    with drawing.style():
+        figure, axes = drawing.grid(len(kinds), len(points), 1.15 * len(kinds) + 1, sharex=True, sharey="row")
+        for line, (kind, label) in zip(axes, kinds.items(), strict=True):
+            for ax, point in zip(line, points, strict=True):
+                here = rows[(rows["metric"] == kind) & (rows["point"].fillna(point) == point)]
+                for part, sample in here.groupby(here["part"].fillna("")):
+                    sample = sample.drop_duplicates("x").sort_values("x")
+                    colour = drawing.MUTED if kind == "probability" else colours.get(part, drawing.MUTED)
+                    ax.plot(sample["x"], sample["value"], color=colour, lw=1.5, alpha=0.9, drawstyle="steps-mid")
+                if kind != "probability":
+                    ax.set_ylim(-0.06, 1.06)
+            line[0].set_ylabel(label)
+        for ax, point in zip(axes[0], points, strict=True):
+            ax.set_title(f"temperature {point}")
+        for ax in axes[-1]:
+            ax.set_xlabel("width index")
+        drawing.title(
+            figure,
+            "A Concrete distribution over widths",
+            f"{len(parts)} samples overlaid; mask = reverse cumulative sum (Eq. 6)",
+        )
+    return figure
+
+
+def _by_temperature(rows: pd.DataFrame) -> pd.DataFrame:
+    found = rows["estimator"].str.extract(_TEMPERATURE)[0].astype("float64")
+    rows = rows.assign(temperature=found, base=rows["estimator"].map(palette.base))[found.notna()]
+    return rows[rows.groupby(["task", "base"])["temperature"].transform("nunique") > 1]
+
+
+def _in_order(points: pd.Series) -> list[str]:
+    """Points as training passes them."""
+    known = {"uniform": 0, "mid": 1, "peaked": 2}
+    return sorted(points.unique(), key=lambda point: (known.get(point, 3), point))

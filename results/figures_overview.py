@@ -1,0 +1,94 @@
+"""The one figure that compares everything: estimators as rows, what is measured of them as columns."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from results import drawing, summary
+
+_PANELS = {
+    "relative bias": ("squared bias\n/ ‖∇‖²", "symlog"),
+    "variance": ("variance\ntr Σ", "log"),
+    "peak memory": ("peak memory\n/ plain", "linear"),
+    "step time": ("step time\n/ plain", "linear"),
+    "test accuracy": ("test accuracy\n%", "linear"),
+}
+
+
+def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
+    """Bias, variance, memory, time and accuracy of every estimator on one task, with 95 % intervals."""
+    quantities = summary.quantities(frame, task)
+    panels = {name: quantities[name] for name in _PANELS if name in quantities}
+    if not panels:
+        return None
+    if "test accuracy" in panels:
+        panels["test accuracy"] = panels["test accuracy"].assign(
+            **{column: 100 * panels["test accuracy"][column] for column in ("value", "low", "high")}
+        )
+    names = summary.ordered(pd.concat([rows["estimator"] for rows in panels.values()]))
+    with drawing.style():
+        figure, axes = drawing.grid(1, len(panels), 1.75 + 0.27 * len(names), sharey=True)
+        for ax, (name, rows) in zip(axes[0], panels.items(), strict=True):
+            for y in range(0, len(names), 2):
+                ax.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", lw=0, zorder=0)
+            for line in rows.itertuples():
+                if _PANELS[name][1] == "log" and line.value <= 0:  # a log axis has no place for it
+                    ax.text(0.02, names.index(line.estimator), "0", transform=ax.get_yaxis_transform(), va="center")
+                    continue
+                hollow = name == "relative bias" and not line.low > 0
+                drawing.errors(
+                    ax, line.estimator, (line.value, line.low, line.high), names.index(line.estimator), hollow=hollow
+                )
+            label, scale = _PANELS[name]
+            _scale(ax, scale, rows)
+            if name in ("peak memory", "step time"):
+                ax.axvline(1, color=drawing.MUTED, lw=0.9, zorder=1)
+            elif name == "relative bias":
+                ax.axvline(0, color=drawing.MUTED, lw=0.9, zorder=1)
+            elif name == "test accuracy" and "plain" in set(rows["estimator"]):
+                ax.axvline(
+                    float(rows.loc[rows["estimator"] == "plain", "value"].iloc[0]),
+                    color=drawing.MUTED,
+                    lw=0.9,
+                    zorder=1,
+                )
+            ax.set_title(label, fontsize=9.5)
+            ax.set_xlabel(drawing.counts(rows["n"]), fontsize=8.5, color=drawing.MUTED)
+            ax.grid(False, axis="y")
+            ax.tick_params(axis="y", length=0)
+            ax.spines["left"].set_visible(False)
+        axes[0, 0].set_yticks(range(len(names)), names, fontsize=9.5)
+        axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+        figure.align_xlabels()
+        drawing.title(figure, f"Gradient estimators that learn the {task} of a network", _conditions(panels))
+    return figure
+
+
+def _conditions(panels: dict[str, pd.DataFrame]) -> str:
+    """What was measured where, in one line when all of it was measured in the same place."""
+    places: dict[str, list[str]] = {}
+    for name, rows in panels.items():
+        places.setdefault(summary.context_label(rows), []).append(name)
+    where = (
+        next(iter(places))
+        if len(places) == 1
+        else "; ".join(f"{', '.join(names)}: {place}" for place, names in places.items())
+    )
+    return f"{where}. 95 % intervals; open: not distinguishable from 0"
+
+
+def _scale(ax: Axes, scale: str, rows: pd.DataFrame) -> None:
+    if scale == "symlog":
+        drawing.symlog(ax.xaxis, rows)
+        return
+    positive = rows.loc[rows["value"] > 0, "value"]
+    if scale == "log" and not positive.empty:
+        ax.set_xscale("log")
+        low, high = np.floor(np.log10(positive.min())), np.ceil(np.log10(positive.max()))
+        ax.set_xticks(10.0 ** np.arange(low, high + 1, max(1, np.ceil((high - low) / 2))))
+        ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        ax.locator_params(axis="x", nbins=4)
+        ax.margins(x=0.12)

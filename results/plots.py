@@ -1,0 +1,58 @@
+"""Table to figures. Every figure is a function of the frame that ``table.read`` gives, and None where it has no rows.
+
+Figures are made from ``matplotlib.figure.Figure`` and never from pyplot, so that drawing leaves nothing behind; the
+same rows give the same bytes.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from results import summary
+from results.figures_cost import memory, overhead
+from results.figures_gradient import bias_variance, concrete_widths, temperature
+from results.figures_overview import overview
+from results.figures_training import accuracy_parameters, curves, objective
+
+FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
+    "overview": overview,
+    "bias_variance": bias_variance,
+    "temperature": temperature,
+    "memory": memory,
+    "overhead": overhead,
+    "accuracy_parameters": accuracy_parameters,
+    "curves": curves,
+    "objective": objective,
+    "concrete_widths": concrete_widths,
+}
+
+
+def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Path]:
+    """Draw every figure that has rows as ``directory/<name>.png``, and return their paths by name.
+
+    Presets and data sets are not mixed in one figure, but for the overview, which says what it takes from where: where
+    a figure has several, each is ``<name>-<preset>-<dataset>``.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for name, draw in FIGURES.items():
+        parts = [frame] if name == "overview" else [part for _, part in frame.groupby(summary.CONTEXT, dropna=False)]
+        found = [(part, figure) for part in parts if (figure := draw(part)) is not None]
+        for part, figure in found:
+            full = name if len(found) == 1 else f"{name}-{_slug(summary.context_label(part))}"
+            drawn[full] = save(figure, directory / f"{full}.png")
+    return drawn
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG at 150 dots per inch without the version and the date that would make its bytes differ."""
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+    return path
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")

@@ -1,0 +1,120 @@
+"""Tables to one document: REPORT.md with its figures beside it, complete and the same for the same rows.
+
+What failed is listed and never dropped; nothing says when or where the report was built.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from results import claims, plots, summary, table
+
+_SUITES = ("bias", "variance", "memory", "overhead", "accuracy")
+_TASKS = ("width", "depth", "joint", "toy")
+
+
+def build(rows_directories: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
+    """Read the rows, draw every figure into ``out/figures`` and write ``out/REPORT.md``, whose path is returned.
+
+    Raises TableError when there are no rows or a file of them is damaged.
+    """
+    frame = table.read(*rows_directories)
+    if frame.empty:
+        places = ", ".join(str(place) for place in rows_directories)
+        raise table.TableError(f"no rows in {places}; python -m suites.run makes them")
+    out = Path(out)
+    figures = plots.draw_all(frame, out / "figures")
+    path = out / "REPORT.md"
+    path.write_text("\n\n".join(_sections(frame, figures)) + "\n", encoding="utf-8")
+    return path
+
+
+def _sections(frame: pd.DataFrame, figures: dict[str, Path]) -> Iterator[str]:
+    yield "# Gradient estimators for learning the architecture of a network"
+    cells = frame.drop_duplicates("hash")
+    failed = frame.loc[frame["status"] != "ok", "hash"].nunique()
+    yield f"{len(cells):,} cells, {failed:,} of them failed; {len(frame):,} rows. After ± is half of a 95 % interval."
+    if "overview" in figures:
+        yield _figure("overview", figures["overview"])
+    tasks = [task for task in _TASKS if (frame["task"] == task).any()]
+    for task in tasks:
+        yield f"## {task.capitalize()}, estimator by estimator"
+        yield summary.summary(frame, task).to_markdown(disable_numparse=True)
+    yield "## What the paper says"
+    yield f"{claims.__doc__}".partition("\n\n")[2].replace("\n", " ").strip()
+    for task in tasks:
+        judged = [verdict for verdict in claims.verdicts(frame, task) if verdict.verdict != "not measured"]
+        if judged or task == "width":
+            yield f"### On the task {task}"
+            yield claims_table(judged if task != "width" else claims.verdicts(frame, task))
+    yield "## Figures"
+    yield from (_figure(name, path) for name, path in figures.items() if name != "overview")
+    for suite in _SUITES:
+        yield from _suite(frame[frame["suite"] == suite], suite)
+    if failed:
+        yield "## Cells that failed"
+        keys = ["suite", "task", "estimator", "preset", "dataset", "seed", "status", "message"]
+        yield _markdown(frame.loc[frame["status"] != "ok", keys].drop_duplicates().sort_values(keys[:6]))
+    yield "## Provenance"
+    yield _provenance(cells)
+
+
+def claims_table(verdicts: Sequence[claims.Verdict]) -> str:
+    """The verdicts as a Markdown table."""
+    lines = [
+        (v.statement, v.measure, _interval(v), v.n, f"**{v.verdict}**", v.note) for v in verdicts
+    ]  # fmt: skip
+    return _markdown(pd.DataFrame(lines, columns=["statement", "measured", "estimate (95 %)", "n", "verdict", "note"]))
+
+
+def _interval(verdict: claims.Verdict) -> str:
+    if np.isnan(verdict.estimate):
+        return ""
+    bounds = "" if np.isnan([verdict.low, verdict.high]).any() else f" ({verdict.low:.3g} to {verdict.high:.3g})"
+    return f"{verdict.estimate:.3g}{bounds}"
+
+
+def _suite(rows: pd.DataFrame, suite: str) -> Iterator[str]:
+    """Every pooled number of a suite: estimators as lines; curves are in the figures."""
+    rows = rows[(rows["status"] == "ok") & rows["value"].notna() & rows["x"].isna()]
+    if rows.empty:
+        return
+    in_bytes = rows["metric"] == "bytes"
+    scale = np.where(in_bytes, 2.0**20, 1.0)
+    rows = rows.assign(value=rows["value"] / scale, se=rows["se"] / scale, metric=rows["metric"].mask(in_bytes, "MiB"))
+    pooled = summary.pool(rows)
+    lines = ["estimator", "point", "part"] if suite in ("bias", "variance") else ["estimator"]
+    if len(lines) == 1:
+        extra = pooled[["part", "point"]].apply(lambda pair: ", ".join(pair.dropna()), axis=1)
+        pooled["metric"] += extra.map(lambda text: f" {text}" if text else "")
+    pooled["text"] = [summary.with_error(line) for line in pooled.itertuples()]
+    yield f"## Suite {suite}"
+    for _, part in pooled.groupby(["task", *summary.CONTEXT], dropna=False):
+        yield f"{part['task'].iloc[0]}, {summary.context_label(part)}"
+        part = part.assign(**{name: part[name].fillna("") for name in lines})
+        yield _markdown(part.pivot(index=lines, columns="metric", values="text").fillna("").reset_index())
+
+
+def _provenance(cells: pd.DataFrame) -> str:
+    said = []
+    for name in ("device", "dtype", "python", "torch", "numpy", "commit"):
+        values = cells[name].fillna("unknown").value_counts().sort_index()
+        said.append(f"- {name}: " + ", ".join(f"{value} ({count:,} cells)" for value, count in values.items()))
+    dirty = int(cells["dirty"].fillna(False).sum())
+    said.append(f"- measured with uncommitted changes: {dirty:,} cells")
+    said.append(f"- time: {cells['wall_s'].sum() / 3600:.2f} hours in all")
+    return "\n".join(said)
+
+
+def _figure(name: str, path: Path) -> str:
+    caption = (plots.FIGURES[name.partition("-")[0]].__doc__ or "").partition("\n")[0]
+    return f"![{caption}](figures/{path.name})\n\n*{caption}*"
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    text = frame.astype("str").replace("nan", "").replace({r"\|": r"\\|"}, regex=True)
+    markdown: str = text.to_markdown(index=False, disable_numparse=True)
+    return markdown

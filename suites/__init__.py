@@ -1,0 +1,1 @@
+"""The benchmark: tasks, the suites that measure estimators on them, and the command line."""

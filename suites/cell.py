@@ -1,0 +1,73 @@
+"""A cell, one measurement to make, and the workshop in which cells are measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from results.table import SCHEMA
+from suites.labels import Label
+from suites.tasks import factory
+from suites.tasks.base import Context, Task
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One suite of one estimator on one task and seed, with every setting it depends on.
+
+    Its identity is all of that and the schema, not the git commit, which is provenance only.
+    """
+
+    suite: str
+    task: str
+    task_version: int
+    label: Label
+    preset: str
+    dataset: str
+    seed: int
+    settings: tuple[tuple[str, Any], ...]
+
+    def described(self) -> dict[str, Any]:
+        """The cell as its rows record it."""
+        return {
+            "suite": self.suite,
+            "task": self.task,
+            "task_version": self.task_version,
+            "estimator": str(self.label),
+            "estimator_version": self.label.version,
+            "preset": self.preset,
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "settings": dict(self.settings),
+        }
+
+    def hash(self) -> str:
+        """16 hexadecimal digits that name the cell."""
+        text = json.dumps({"schema": SCHEMA, **self.described()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass
+class Workshop:
+    """Makes each task once, so that cells share its data and its reference run.
+
+    Args:
+        context: of every task.
+        cache: a folder for reference gradients.
+    """
+
+    context: Context
+    cache: Path
+    _tasks: dict[tuple[str, torch.device], Task] = field(default_factory=dict)
+
+    def task(self, name: str, device: torch.device | None = None) -> Task:
+        """The task, by default on the context's device."""
+        device = device or self.context.device
+        if (name, device) not in self._tasks:
+            self._tasks[name, device] = factory(name)(replace(self.context, device=device))
+        return self._tasks[name, device]

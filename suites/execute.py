@@ -1,0 +1,93 @@
+"""Run planned cells one after the other; each becomes a file of rows, whatever becomes of it."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from results import table
+from suites.cell import Workshop
+from suites.plan import SUITES, Planned
+from vmo.data import DataError
+from vmo.train import Diverged
+
+
+def execute(planned: list[Planned], shop: Workshop, rows: Path) -> Iterator[tuple[Planned, str, str | None]]:
+    """Run what is to do; after each cell yield it with its status and message.
+
+    Raises:
+        DataError: the data cannot be had; what was finished stays.
+    """
+    for item in planned:
+        if not item.to_do:
+            continue
+        begin = time.perf_counter()
+        status, message = "ok", None
+        found: list[dict[str, Any]] = []
+        if item.impossible is not None:
+            status, message = "infeasible", item.impossible
+        else:
+            try:
+                found = SUITES[item.cell.suite].run(item.cell, shop)
+            except DataError:
+                raise
+            except Diverged as error:
+                status, message = "diverged", str(error)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                status, message = "oom", _one_line(error)
+            except Exception as error:  # a sweep survives a cell; the row says what and where
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                status = "error"
+                message = f"{type(error).__name__}: {_one_line(error)} ({Path(where.filename).name}:{where.lineno})"
+        found = found or [table.row("cell", None, status=status, message=message)]
+        shared = {
+            "cell": item.cell.described(),
+            "provenance": {**provenance(), **_machine(item, shop), "wall_s": round(time.perf_counter() - begin, 3)},
+        }
+        table.write(rows, item.cell.hash(), [{**one, **shared} for one in found])
+        yield item, status, message
+
+
+def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:
+    device = shop.context.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu × {torch.get_num_threads()}"
+    trained = item.cell.suite == "accuracy" and item.cell.task != "toy" and shop.context.preset.bf16
+    return {"device": name, "dtype": "bfloat16" if trained else "float32"}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """Commit and versions; no host name and no path."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _git(*words: str) -> str | None:
+    """What git says of the folder of this code, or None where it is no checkout."""
+    try:
+        here = Path(__file__).parent
+        top = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, timeout=10)
+        if top.returncode:
+            return None
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,68 @@
+"""Labels of estimators with options: `relax`, `relax[temperature=0.5]`, `concrete[temperature=(0.1, 0.001)]`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import estimators
+from estimators import Estimator
+
+PLAIN = "plain"
+"""The label of the baseline: the same network trained without a distribution over architectures."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A registered name with options; equal labels are equal cells."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.options)
+        return f"{self.name}[{inside}]" if inside else self.name
+
+    @property
+    def version(self) -> int:
+        """The estimator's own version."""
+        return 1 if self.name == PLAIN else int(getattr(estimators.factory(self.name), "version", 1))
+
+    def make(self, sizes: Sequence[int]) -> Estimator:
+        """The estimator. Raises ValueError where it cannot work."""
+        return estimators.get(self.name, sizes=sizes, **dict(self.options))
+
+
+def parse(text: str) -> Label:
+    """A label from what was typed.
+
+    Raises:
+        ValueError: unknown name or option (with the nearest), or options that are not `name=literal, …`.
+    """
+    name, bracket, rest = text.partition("[")
+    name = name.strip()
+    if bracket and not rest.rstrip().endswith("]"):
+        raise ValueError(f"estimator {text!r} lacks its closing bracket")
+    if name == PLAIN and not bracket:
+        return Label(PLAIN)
+    estimators.factory(name)
+    options = {}
+    if bracket:
+        inside = rest.rstrip()[:-1]
+        try:
+            call = ast.parse(f"f({inside})", mode="eval").body
+            assert isinstance(call, ast.Call) and not call.args
+            options = {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
+        except (SyntaxError, ValueError, AssertionError):
+            raise ValueError(f"the options of {text!r} must read name=value, name=value, …") from None
+    estimators.check_options(name, options)
+    return Label(name, tuple(sorted(options.items())))
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal; a bare word is a string, and `true` and `false` are what they seem."""
+    if isinstance(node, ast.Name):
+        return {"true": True, "false": False}.get(node.id, node.id)
+    return ast.literal_eval(node)

@@ -1,0 +1,174 @@
+"""Gradient estimates at a point, and the gradient they should average to."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import estimators
+from estimators import Estimator, Objective
+from estimators.noise import one_hot
+from suites.tasks.base import Point, Sites, seed_of
+
+
+@dataclass
+class Measurement:
+    """Estimates of one estimator at one point, one row each; `logits` projected onto zero sum per site.
+
+    Args:
+        logits: `(n, D)` on fresh minibatches.
+        conditional: `(n, D)` on one fixed minibatch; None where minibatches do not differ.
+        weights: `(n, W)` gradients of the weights on fresh minibatches; None without weights.
+        hard_weights: `(m, W)`, m ≤ n: the same with every sample replaced by its own argmax, on the same noise.
+        evaluations: evaluations of the objective per estimate, counted.
+    """
+
+    logits: np.ndarray
+    conditional: np.ndarray | None
+    weights: np.ndarray | None
+    hard_weights: np.ndarray | None
+    evaluations: float
+
+
+class Hardened(Objective):
+    """An objective that puts every sample on its nearest vertex; ∂f/∂sample passes straight through."""
+
+    def __init__(self, inner: Objective) -> None:
+        self.inner = inner
+
+    def __call__(self, sample: Sites, /) -> Tensor:
+        hard = (one_hot(x.argmax(-1), x.shape[-1], x.dtype) + (x - x.detach()) for x in sample)
+        return self.inner(tuple(hard))
+
+    def hard(self, index: Sites, /) -> Tensor:
+        return self.inner.hard(index)
+
+    def control(self, sample: Sites, /) -> Tensor:
+        return self.inner.control(sample)
+
+
+class Counted(Objective):
+    """An objective that counts its evaluations."""
+
+    def __init__(self, inner: Objective) -> None:
+        self.inner, self.count = inner, 0
+
+    def _counted(self, value: Tensor) -> Tensor:
+        self.count += value.numel()
+        return value
+
+    def __call__(self, sample: Sites, /) -> Tensor:
+        return self._counted(self.inner(sample))
+
+    def hard(self, index: Sites, /) -> Tensor:
+        return self._counted(self.inner.hard(index))
+
+    def control(self, sample: Sites, /) -> Tensor:
+        return self._counted(self.inner.control(sample))
+
+
+def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measurement:
+    """n estimates on fresh minibatches and n on a fixed one, after riding along to the point, in `eval()` mode."""
+    point.ride(estimator.train())
+    estimator.eval().anneal(point.progress)
+    device = point.logits[0].device
+    noise = torch.Generator(device).manual_seed(seed_of("measure", seed, point.name))
+    sizes = [site.shape[-1] for site in point.logits]
+
+    counted = Counted(estimators.base.adapt(point.objective("fixed", 0), sizes, torch.float32))
+    estimator.estimate(counted, point.logits, estimator.draw(point.logits, noise))
+    evaluations = float(counted.count)
+
+    if not point.stochastic and not point.weights:
+        rows = tuple(site.expand(n, -1) for site in point.logits)
+        grads = estimator.estimate(point.objective("fresh", 0), rows, estimator.draw(rows, noise)).grads
+        return Measurement(_flat(grads), None, None, None, evaluations)
+
+    with _frozen(point):
+        fixed = point.objective("fixed", 0)
+        draws = (estimator.draw(point.logits, noise) for _ in range(n))
+        conditional = [_flat(estimator.estimate(fixed, point.logits, draw).grads) for draw in draws]
+    logits, weights, hard = [], [], []
+    pairs = n if estimator.relaxed else min(n, 8)
+    for i in range(n):
+        draw = estimator.draw(point.logits, noise)
+        objective = point.objective("fresh", i)
+        grads, weight = _both(point, estimator, objective, draw)
+        logits.append(grads)
+        weights.append(weight)
+        if i < pairs:
+            inner = estimators.base.adapt(objective, sizes, torch.float32)
+            hard.append(_both(point, estimator, Hardened(inner), draw)[1])
+    _clear(point)
+    return Measurement(*map(np.stack, (logits, conditional, weights, hard)), evaluations)
+
+
+def _both(point: Point, estimator: Estimator, objective: Objective, draw: object) -> tuple[np.ndarray, np.ndarray]:
+    """One estimate's gradients `(D,)` of the logits and `(W,)` of the weights."""
+    _clear(point)
+    grads = estimator.estimate(objective, point.logits, draw).grads
+    filled = [torch.zeros_like(w) if w.grad is None else w.grad for w in point.weights]
+    return _flat(grads), torch.cat([g.flatten() for g in filled]).cpu().numpy()
+
+
+@contextmanager
+def _frozen(point: Point) -> Iterator[None]:
+    """Without gradients of the weights, where only those of the logits are wanted."""
+    wanted = [weight.requires_grad for weight in point.weights]
+    for weight in point.weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight, flag in zip(point.weights, wanted, strict=True):
+            weight.requires_grad_(flag)
+
+
+def _clear(point: Point) -> None:
+    for weight in point.weights:
+        weight.grad = None
+
+
+def _flat(grads: Sites) -> np.ndarray:
+    """`(*rows, D)`: sites concatenated, each projected onto zero sum, in float64."""
+    return torch.cat([g.double() - g.double().mean(-1, keepdim=True) for g in grads], -1).cpu().numpy()
+
+
+def reference(point: Point, minibatches: int, enumerate_up_to: int, cache: Path, seed: int) -> np.ndarray:
+    """`(m, D)` independent estimates of the gradient on fresh minibatches, or the exact one as `(1, D)`.
+
+    Each is enumerated where the space has at most `enumerate_up_to` configurations, and otherwise leave-one-out with 8
+    samples. Kept in `cache` under the hash of the point's own bits, so that it can never be taken for another's.
+    """
+    sizes = [site.shape[-1] for site in point.logits]
+    exact = math.prod(sizes) <= enumerate_up_to
+    m = minibatches if point.stochastic else 1
+    name = repr((point.digest(), m, exact, seed, [str(point.logits[0].device)]))
+    path = cache / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return archive["gradients"]
+        except (OSError, ValueError, KeyError, EOFError):
+            path.unlink()  # a cache that cannot be read is computed again
+    estimator = estimators.get("exact", sizes=sizes) if exact else estimators.get("rloo", sizes=sizes, samples=8)
+    noise = torch.Generator(point.logits[0].device).manual_seed(seed_of("reference", seed, point.name))
+    with _frozen(point):
+        draws = ((i, estimator.draw(point.logits, noise)) for i in range(m))
+        gradients = np.stack(
+            [_flat(estimator.estimate(point.objective("reference", i), point.logits, d).grads) for i, d in draws]
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial.npz")
+    np.savez(partial, gradients=gradients)
+    partial.replace(path)
+    return gradients

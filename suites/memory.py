@@ -1,0 +1,112 @@
+"""Storage of a training step, counted under fake tensors: nothing is computed, every allocation is seen.
+
+The second step is counted, when optimizer state exists. What is alive at the peak is split into parameters (with
+buffers), gradients, optimizer state and the rest, which are activations and temporaries. On a GPU the allocator's own peak
+of a real step stands beside it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from results.table import row
+from suites.cell import Cell, Workshop
+from suites.labels import PLAIN
+from suites.tasks.base import Make, Task, Workload
+
+PARTS = ("parameters", "activations", "gradients", "optimizer")
+
+
+class StorageCounter(TorchDispatchMode):
+    """Bytes of live storages and their peak, by category; what nobody claimed is an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live: dict[int, tuple[Any, int]] = {}
+        self._category: dict[int, str] = {}
+        self.total = 0
+        self.peak: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._see(leaf)
+        if self.total > sum(self.peak.values()):
+            self.peak = self.split()
+        return out
+
+    def claim(self, tensors: list[Tensor], category: str) -> None:
+        """Put the storages of these tensors in a category."""
+        for tensor in tensors:
+            self._see(tensor)
+            self._category[tensor.untyped_storage()._cdata] = category
+
+    def split(self) -> dict[str, int]:
+        """Live bytes by category, now."""
+        sums = dict.fromkeys(PARTS, 0)
+        for key, (_, size) in self._live.items():
+            sums[self._category.get(key, "activations")] += size
+        return sums
+
+    def _see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._live:
+            size = storage.nbytes()
+            self.total += size
+            self._live[key] = (weakref.ref(storage, lambda _: self._free(key)), size)
+
+    def _free(self, key: int) -> None:
+        self.total -= self._live.pop(key)[1]
+        self._category.pop(key, None)
+
+
+def count(task: Task, make: Make | None) -> dict[str, int]:
+    """Bytes alive at the peak of a training step, by category, under fake tensors."""
+    with FakeTensorMode(), StorageCounter() as counter:
+        workload = task.workload(make, "memory")
+        _claim_gradients(workload, counter)
+        for _ in range(2):
+            kept = workload.tensors()
+            for category, tensors in kept.items():
+                counter.claim(tensors, category)
+            counter.peak = {}
+            workload.step()
+    return counter.peak
+
+
+def _claim_gradients(workload: Workload, counter: StorageCounter) -> None:
+    def claim(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            counter.claim([parameter.grad], "gradients")
+
+    for tensor in workload.tensors()["parameters"]:
+        if tensor.requires_grad:
+            tensor.register_post_accumulate_grad_hook(claim)
+
+
+def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
+    """The rows of a memory cell."""
+    task = shop.task(cell.task)
+    make = None if cell.label.name == PLAIN else cell.label.make
+    fake = shop.task(cell.task, device=torch.device("cpu"))
+    parts = count(fake, make)
+    peak, plain = sum(parts.values()), sum(count(fake, None).values())
+    rows = [row("bytes", size, part=part, unit="bytes") for part, size in parts.items()]
+    rows += [row("bytes", peak, part="peak", unit="bytes"), row("peak_ratio", peak / plain, unit="plain peaks")]
+    if task.context.device.type == "cuda":
+        torch.cuda.empty_cache()
+        workload = task.workload(make, "memory")
+        workload.step()
+        torch.cuda.reset_peak_memory_stats()
+        workload.step()
+        rows.append(row("bytes", torch.cuda.max_memory_allocated(), part="cuda_peak", unit="bytes"))
+    return rows

@@ -1,0 +1,122 @@
+"""From what was asked for to cells, with what is known of each before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from results.table import status
+from suites import accuracy, bias, memory, overhead, sampling, variance
+from suites.cell import Cell, Workshop
+from suites.labels import PLAIN, Label
+from suites.presets import nearest, select
+from suites.tasks.base import Task
+
+
+class Suite(NamedTuple):
+    """A suite: what measures a cell, whether plain training is a cell of it, and whether it repeats over seeds."""
+
+    run: Callable[[Cell, Workshop], list[dict[str, Any]]]
+    baseline: bool = False
+    seeds: bool = False
+
+
+SUITES = {
+    "bias": Suite(bias.run),
+    "variance": Suite(variance.run),
+    "memory": Suite(memory.run, baseline=True),
+    "overhead": Suite(overhead.run, baseline=True),
+    "accuracy": Suite(accuracy.run, baseline=True, seeds=True),
+    "sampling": Suite(sampling.run),
+}
+OVERWRITE = ("never", "failed", "always")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell with its status: "done", a failure that is kept, "to do", or why it is infeasible."""
+
+    cell: Cell
+    kept: str | None
+    impossible: str | None
+
+    @property
+    def to_do(self) -> bool:
+        """Whether it has to run."""
+        return self.kept is None
+
+    def __str__(self) -> str:
+        if self.kept is not None:
+            return "done" if self.kept == "ok" else self.kept
+        return "to do" if self.impossible is None else "infeasible"
+
+
+def suite_names(names: Sequence[str]) -> list[str]:
+    """The suites asked for, or all. Raises ValueError, with the nearest, for one that is unknown."""
+    for name in names:
+        if name not in SUITES:
+            raise ValueError(f"no suite {name!r}{nearest(name, SUITES)}; there are {', '.join(SUITES)}")
+    return list(dict.fromkeys(names)) or list(SUITES)
+
+
+def plan(
+    shop: Workshop,
+    tasks: Sequence[str],
+    labels: Sequence[Label],
+    suites: Sequence[str],
+    preset: str,
+    rows: Path,
+    overwrite: str = "never",
+) -> list[Planned]:
+    """Every cell, in an order in which cells that share work are neighbours: bias and variance of one estimator."""
+    planned = []
+    for name in tasks:
+        task = shop.task(name)
+        baseline = [Label(PLAIN)] if any(SUITES[suite].baseline for suite in suites) else []
+        for label in dict.fromkeys([*baseline, *labels]):
+            for suite in suites:
+                if not _applies(suite, task, label):
+                    continue
+                for seed in range(shop.context.preset.seeds if SUITES[suite].seeds else 1):
+                    cell = _cell(shop, task, label, suite, preset, seed)
+                    kept = status(rows, cell.hash())
+                    if overwrite == "always" or (overwrite == "failed" and kept != "ok"):
+                        kept = None
+                    planned.append(Planned(cell, kept, None if kept else _impossible(task, label, suite)))
+    return planned
+
+
+def _applies(suite: str, task: Task, label: Label) -> bool:
+    if suite == "sampling":
+        return label.name == "concrete" and task.name in ("width", "joint")
+    if label.name == PLAIN:
+        return SUITES[suite].baseline and (suite != "accuracy" or task.plain)
+    return suite in task.settings
+
+
+def _cell(shop: Workshop, task: Task, label: Label, suite: str, preset: str, seed: int) -> Cell:
+    context = shop.context
+    settings = select(context.preset, task.settings.get(suite, ()))
+    return Cell(
+        suite=suite,
+        task=task.name,
+        task_version=task.version,
+        label=label,
+        preset=preset,
+        dataset=context.dataset if suite in task.uses_data else "none",
+        seed=seed,
+        settings=tuple(sorted({**settings, "device": context.device.type}.items())),
+    )
+
+
+def _impossible(task: Task, label: Label, suite: str) -> str | None:
+    """Why an estimator cannot work on the sizes of a task, or None."""
+    if label.name == PLAIN or suite == "sampling":
+        return None
+    try:
+        label.make(task.sizes(suite))
+    except ValueError as error:
+        return str(error)
+    return None

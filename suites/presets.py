@@ -1,0 +1,136 @@
+"""Presets: every number that a cell depends on, by the name of the preset that chose it."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes and budgets of the suites. The defaults are those of `quick`.
+
+    Args:
+        dataset: where the command line names none.
+        depth, widen: of the trained network, WRN-depth-widen.
+        width_step: channels per category of a width.
+        epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16: see `vmo.train.Recipe`.
+        penalty: "macs" or "parameters" (normalised: gamma nats for the full network) or "literal" (the VMO paper's
+            1e-3 d + 1e-8 Σ k, whatever gamma is).
+        gamma: of a normalised penalty, in nats.
+        seeds: of the accuracy suite.
+        steps: of the reference trajectory along which bias and variance are measured.
+        ride: steps for which a stateful estimator rides along before each point.
+        estimates: fresh estimates per point.
+        budget: the most evaluations of the objective that one point may cost (at least 20 estimates are made).
+        references: minibatches of the reference gradient; enumerated where the space has at most `enumerate`
+            configurations, else leave-one-out with 8 samples.
+        enumerate: see `references`.
+        toy_steps, toy_estimates: the same for the toy, whose estimates are vectorised.
+        overhead_depth, overhead_widen, overhead_batch, overhead_pairs: the network and minibatch whose training step is
+            timed (32×32 images), and how many interleaved pairs of steps.
+        memory_depth, memory_widen, memory_batch: the network whose step's storage is counted, under fake tensors.
+    """
+
+    dataset: str = "digits"
+    depth: int = 10
+    widen: int = 1
+    width_step: int = 8
+    epochs: int = 15
+    batch_size: int = 64
+    lr: float = 0.1
+    phi_lr: float = 0.05
+    phi_optimizer: str = "adam"
+    control_lr: float = 0.01
+    bf16: bool = False
+    penalty: str = "macs"
+    gamma: float = 0.3
+    seeds: int = 3
+    steps: int = 300
+    ride: int = 50
+    estimates: int = 200
+    budget: int = 1200
+    references: int = 60
+    enumerate: int = 64
+    toy_steps: int = 2000
+    toy_estimates: int = 100_000
+    overhead_depth: int = 16
+    overhead_widen: int = 2
+    overhead_batch: int = 32
+    overhead_pairs: int = 12
+    memory_depth: int = 28
+    memory_widen: int = 10
+    memory_batch: int = 128
+
+
+QUICK = Preset()
+PRESETS = {
+    "smoke": replace(
+        QUICK,
+        epochs=2, seeds=1, steps=24, ride=4, estimates=20, budget=60, references=4, toy_steps=100, toy_estimates=2000,
+        overhead_depth=10, overhead_widen=1, overhead_pairs=3,
+    ),
+    "quick": QUICK,
+    "cpu": replace(
+        QUICK,
+        dataset="cifar10", depth=16, epochs=5, batch_size=128, seeds=2, steps=600, budget=3000, references=400,
+        width_step=4, overhead_widen=4, overhead_batch=128, toy_steps=10_000, toy_estimates=1_000_000,
+    ),
+    "paper": replace(
+        QUICK,
+        dataset="cifar10", depth=28, widen=10, width_step=1, epochs=200, batch_size=128, seeds=5, phi_lr=0.01,
+        penalty="literal", bf16=True, steps=20_000, budget=20_000, references=2000,
+        overhead_depth=28, overhead_widen=10, overhead_batch=128, toy_steps=10_000, toy_estimates=1_000_000,
+    ),
+}  # fmt: skip
+
+
+def resolve(name: str, settings: Sequence[str] = ()) -> Preset:
+    """A preset with `key=value` overrides.
+
+    Raises:
+        ValueError: unknown preset or key (with the nearest), or a value of another type than the default's.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}{nearest(name, PRESETS)}; there are {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    known = {field.name: type(getattr(preset, field.name)) for field in fields(Preset)}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if key not in known:
+            raise ValueError(f"no setting {key!r}{nearest(key, known)}; there are {', '.join(known)}")
+        if not equals:
+            raise ValueError(f"a setting must read KEY=VALUE, got {setting!r}")
+        preset = replace(preset, **{key: _convert(key, text, known[key])})
+    return preset
+
+
+def _convert(key: str, text: str, kind: type) -> Any:
+    if kind is str:
+        return text
+    try:
+        value = ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
+    except (ValueError, SyntaxError):
+        value = text
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"setting {key} must be {kind.__name__}, got {text!r}")
+    if kind is int and value < 0 or (kind is float and not value >= 0):
+        raise ValueError(f"setting {key} must not be negative, got {text!r}")
+    return value
+
+
+def select(preset: Preset, names: Sequence[str]) -> dict[str, Any]:
+    """The fields that a cell depends on."""
+    values = asdict(preset)
+    return {name: values[name] for name in names}
+
+
+def nearest(name: str, names: Any) -> str:
+    """`, did you mean 'x'?`, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,66 @@
+"""Progress of a sweep: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from suites.plan import Planned
+
+
+class Progress:
+    """One bar for the cells and one for what the present cell does; lines where output is no terminal."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._cells = self._bars.add_task("cells", total=None, visible=False)
+        self._inside = self._bars.add_task("", total=None, visible=False)
+        self._total = self._done = 0
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self._bars.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.__exit__(kind, error, trace)
+
+    def begin(self, planned: Sequence[Planned]) -> None:
+        """The sweep starts."""
+        self._total = sum(item.to_do for item in planned)
+        finished = len(planned) - self._total
+        if finished:
+            self._console.print(f"{finished} of {len(planned)} cells are done already")
+        self._bars.update(self._cells, total=self._total, visible=self._total > 0)
+
+    def detail(self, what: str, done: int, total: int) -> None:
+        """Something inside the present cell moves on."""
+        self._bars.update(self._inside, description=what, completed=done, total=total, visible=True)
+
+    def finished(self, item: Planned, status: str, message: str | None) -> None:
+        """A cell is done."""
+        self._done += 1
+        now = time.monotonic()
+        took, self._since = now - self._since, now
+        cell = item.cell
+        line = f"[{self._done}/{self._total}] {cell.task} {cell.suite} {cell.label} seed {cell.seed}: {status}"
+        self._console.print(f"{line} ({took:.1f} s)" + (f": {message}" if message else ""), markup=False, soft_wrap=True)
+        self._bars.update(self._cells, completed=self._done)
+        self._bars.update(self._inside, visible=False)

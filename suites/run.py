@@ -1,0 +1,219 @@
+"""The command line: python -m suites.run --estimator relax --task width."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import estimators
+import results
+from results import report, stats, table
+from results.summary import summary
+from suites import labels, presets, tasks
+from suites.cell import Workshop
+from suites.execute import execute
+from suites.plan import OVERWRITE, SUITES, Planned, plan, suite_names
+from suites.progress import Progress
+from suites.tasks.base import Context
+
+REFERENCE = Path(results.__file__).parent / "reference" / "rows"
+DATASETS = ("digits", "cifar10", "cifar100", "NAME.npz")
+EPILOG = """\
+examples:
+  python -m suites.run --estimator relax --task width
+  python -m suites.run --estimator rloo "concrete[temperature=0.5]" --task toy width --suite bias variance
+  python -m suites.run --compare rloo concrete --task width --suite accuracy --seeds 5
+  python -m suites.run --estimator rloo --task width --dataset cifar10 --data-root data --preset cpu --suite accuracy
+  python -m suites.run --estimator all --task toy --dry-run
+
+A finished cell is never run twice: the same command answers from its rows, and an interrupted one goes on.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments, with their help."""
+    parse = argparse.ArgumentParser(
+        prog="python -m suites.run",
+        description="Measure gradient estimators on the tasks of variational model optimisation: bias, variance, "
+        "memory, overhead and accuracy, as rows, figures and a report.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    several = {"nargs": "+", "default": [], "metavar": "NAME"}
+    parse.add_argument("--estimator", **several, help='one or more, or "all"; options in brackets: "relax[hidden=32]"')
+    parse.add_argument("--task", **several, help=f"one or more of {', '.join(tasks.available())}")
+    parse.add_argument("--suite", **several, help=f"some of {', '.join(SUITES)}; by default all that apply")
+    parse.add_argument("--preset", default="quick", help=f"{', '.join(presets.PRESETS)}; by default quick")
+    parse.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings of the preset, such as epochs=2"
+    )
+    parse.add_argument("--dataset", help=f"{', '.join(DATASETS)}; by default the preset's")
+    parse.add_argument("--data-root", type=Path, help="where data sets lie; by default $VMO_DATA or data")
+    parse.add_argument("--seeds", type=int, metavar="N", help="of the accuracy suite; by default the preset's")
+    parse.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parse.add_argument("--out", type=Path, default=Path("results/runs"), help="by default results/runs")
+    parse.add_argument("--dry-run", action="store_true", help="print the cells and which are done")
+    parse.add_argument("--overwrite", default="never", choices=OVERWRITE, help="which finished cells to run again")
+    parse.add_argument("--list", action="store_true", help="print estimators, tasks, suites, presets and data sets")
+    parse.add_argument("--compare", nargs=2, metavar=("A", "B"), help="run both and print their paired difference")
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, 1 where a cell met an error, 2 for what cannot be done."""
+    args = parser().parse_args(argv)
+    try:
+        return _list() if args.list else _run(args)
+    except (ValueError, OSError) as error:  # what was asked for cannot be done: one line that says what and where
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished cells are kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    names = list(dict.fromkeys([*args.estimator, *(args.compare or [])]))
+    if not names or not args.task:
+        raise ValueError("--estimator and --task are needed (--help explains, --list names them)")
+    chosen = [labels.parse(name) for name in _expand(names)]
+    for name in args.task:
+        tasks.factory(name)
+    suites = suite_names(args.suite)
+    preset = presets.resolve(args.preset, args.set)
+    if args.seeds is not None:
+        preset = presets.resolve(args.preset, [*args.set, f"seeds={args.seeds}"])
+    if preset.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {preset.seeds}")
+    _check_dataset(args.dataset)
+    context = Context(preset, args.dataset or preset.dataset, args.data_root, _device(args.device))
+    rows = args.out / "rows"
+    if not args.dry_run:
+        _check_writable(args.out)
+    with Progress() as progress:
+        shop = Workshop(Context(**{**vars(context), "progress": progress.detail}), args.out / "cache")
+        planned = plan(shop, args.task, chosen, suites, args.preset, rows, args.overwrite)
+        if args.dry_run:
+            _print_plan(planned)
+            return 0
+        asked = [item for item in planned if item.cell.label.name != labels.PLAIN]
+        reasons = [item.impossible for item in asked]
+        if asked and all(reasons) and len({item.cell.label for item in asked}) == 1:
+            raise ValueError(reasons[0])
+        failures = 0
+        progress.begin(planned)
+        for item, status, message in execute(planned, shop, rows):
+            failures += status == "error"
+            progress.finished(item, status, message)
+    _present(args, planned, rows, chosen)
+    return 1 if failures else 0
+
+
+def _expand(names: Sequence[str]) -> list[str]:
+    return [one for name in names for one in (estimators.available() if name == "all" else (name,))]
+
+
+def _check_dataset(name: str | None) -> None:
+    if name is not None and not name.endswith(".npz") and name not in DATASETS[:-1]:
+        raise ValueError(f"no data set {name!r}{presets.nearest(name, DATASETS)}; there are {', '.join(DATASETS)}")
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device must be auto, cpu or cuda, got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this machine has no CUDA device that PyTorch can use")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error.strerror}") from None
+
+
+def _print_plan(planned: Sequence[Planned]) -> None:
+    shown = Table("suite", "task", "estimator", "dataset", "seed", "cell", "status")
+    for item in planned:
+        cell = item.cell
+        shown.add_row(cell.suite, cell.task, escape(str(cell.label)), cell.dataset, str(cell.seed), cell.hash(), str(item))
+    Console().print(shown)
+    counts = pd.Series([str(item) for item in planned]).value_counts()
+    Console().print(", ".join(f"{n} {status}" for status, n in counts.items()))
+
+
+def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, chosen: Sequence[labels.Label]) -> None:
+    """Figures, report and the final table, own rows beside the committed reference rows."""
+    written = report.build([rows, REFERENCE], args.out)
+    frame = table.read(rows, REFERENCE)
+    console = Console()
+    own, hashes = {str(label) for label in chosen}, {item.cell.hash() for item in planned}
+    # of the estimators asked for, the cells asked for and not those of other settings; of the others, all
+    stale = frame["estimator"].isin(own) & frame["suite"].isin({i.cell.suite for i in planned})
+    same = frame[(frame["preset"] == args.preset) & (frame["hash"].isin(hashes) | ~stale)]
+    for task in dict.fromkeys(args.task):
+        shown = summary(same, task)
+        if not shown.empty:
+            _print_frame(console, shown.reset_index(), f"{task}, preset {args.preset} (measured here in bold)", own)
+    if args.compare:
+        _print_comparison(console, frame[frame["hash"].isin({item.cell.hash() for item in planned})], args.compare)
+    for item in planned:
+        if (kept := table.status(rows, item.cell.hash())) not in ("ok", None):
+            message = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]["message"]
+            console.print(f"{kept}: {item.cell.suite} of {item.cell.label} on {item.cell.task}: {message}", markup=False)
+    console.print(f"rows     {rows}\nfigures  {args.out / 'figures'}\nreport   {written}", markup=False, soft_wrap=True)
+
+
+def _print_frame(console: Console, frame: pd.DataFrame, title: str, own: set[str]) -> None:
+    shown = Table(*(str(column) for column in frame.columns), title=title)
+    for line in frame.astype(str).itertuples(index=False):
+        shown.add_row(*map(escape, line), style="bold" if line[0] in own else None)
+    console.print(shown)
+
+
+def _print_comparison(console: Console, frame: pd.DataFrame, pair: Sequence[str]) -> None:
+    """A minus B, metric by metric, paired by seed."""
+    a, b = (str(labels.parse(name)) for name in pair)
+    final = frame[(frame["suite"] == "accuracy") & frame["x"].isna() & frame["value"].notna()]
+    shown = Table("task", "metric", escape(f"{a} − {b}"), "95 % interval", "p", "pairs", title="paired by seed")
+    for (task, metric, part), group in final.groupby(["task", "metric", "part"], dropna=False):
+        wide = group.pivot_table(index="seed", columns="estimator", values="value")
+        if a in wide and b in wide and len(both := wide[[a, b]].dropna()):
+            d = stats.paired(both[a], both[b])
+            name = metric if pd.isna(part) else f"{metric} ({part})"
+            shown.add_row(task, name, f"{d.estimate:.4g}", f"{d.low:.4g} … {d.high:.4g}", f"{d.p:.3g}", str(d.n))
+    console.print(shown if shown.row_count else "nothing to pair: --compare reads the accuracy suite")
+
+
+def _list() -> int:
+    console = Console()
+    shown = Table("estimator", "options", "what it is")
+    for name in estimators.available():
+        make = estimators.factory(name)
+        options = [p for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        summary_line = (sys.modules[make.__module__].__doc__ or make.__doc__ or "").strip().splitlines()[0]
+        defaults = ", ".join(f"{p.name}={p.default!r}" for p in options)
+        shown.add_row(name, escape(defaults), escape(summary_line))
+    console.print(shown)
+    for what, names in {
+        "tasks": tasks.available(), "suites": SUITES, "presets": presets.PRESETS, "data sets": DATASETS
+    }.items():  # fmt: skip
+        console.print(f"{what:10s} {', '.join(names)}", markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

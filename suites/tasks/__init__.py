@@ -1,0 +1,39 @@
+"""Tasks: a distribution plus an objective, each with a version. They register like estimators do; one is one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from suites.presets import nearest
+from suites.tasks.base import Context, Task
+
+_REGISTRY: dict[str, str | Callable[[Context], Task]] = {
+    "toy": "suites.tasks.toy:Toy",
+    "depth": "suites.tasks.network:Depth",
+    "width": "suites.tasks.network:Width",
+    "joint": "suites.tasks.network:Joint",
+}
+
+
+def available() -> tuple[str, ...]:
+    """The names of all tasks, in their order of registration."""
+    return tuple(_REGISTRY)
+
+
+def register(name: str, factory: str | Callable[[Context], Task]) -> None:
+    """Add a task: a `Task` subclass, or "module:class". Raises ValueError where the name is taken."""
+    if name in _REGISTRY:
+        raise ValueError(f"there is a task {name!r} already")
+    _REGISTRY[name] = factory
+
+
+def factory(name: str) -> Callable[[Context], Task]:
+    """The class of a task. Raises ValueError, with the nearest, where there is none."""
+    if name not in _REGISTRY:
+        raise ValueError(f"no task {name!r}{nearest(name, _REGISTRY)}; there are {', '.join(_REGISTRY)}")
+    found = _REGISTRY[name]
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        found = getattr(import_module(module), attribute)
+    return found

@@ -1,0 +1,113 @@
+"""What a task gives the suites: points of a run, a training step to weigh and to time, and a whole run."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from estimators import Estimator
+from suites.presets import Preset
+
+Sites = tuple[Tensor, ...]
+Make = Callable[[Sequence[int]], Estimator]
+"""Sizes in, estimator out; raises ValueError where the estimator cannot work on these sizes."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a task is resolved with. `dataset` is read only by tasks that have data, and only when they need it."""
+
+    preset: Preset
+    dataset: str = "digits"
+    data_root: Path | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    """Told what is under way, and how far it is."""
+
+
+@dataclass
+class Point:
+    """A moment of a run at which estimators are measured, with everything but the noise held fixed.
+
+    Args:
+        name: "uniform", "mid" or "peaked".
+        progress: of the run, in [0, 1], which schedules follow.
+        logits: φ, `(K_l,)` per site, detached.
+        weights: what the objective trains, maybe nothing.
+        objective: the objective on the i-th fresh minibatch of a named stream; the same arguments give the same.
+        ride: let a stateful estimator in training mode take the last steps up to here.
+        stochastic: whether the objective differs between minibatches.
+    """
+
+    name: str
+    progress: float
+    logits: Sites
+    weights: list[nn.Parameter]
+    objective: Callable[[str, int], Callable[[Sites], Tensor]]
+    ride: Callable[[Estimator], None]
+    stochastic: bool
+
+    def digest(self) -> str:
+        """Identifies the logits and weights, to the bit."""
+        state = hashlib.sha256()
+        for tensor in (*self.logits, *self.weights):
+            state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()[:16]
+
+
+class Workload(Protocol):
+    """A training step that can be repeated, and what it keeps."""
+
+    def step(self) -> None:
+        """One whole training step: forward, backward, fits and optimizers."""
+
+    def tensors(self) -> dict[str, list[Tensor]]:
+        """"parameters" (with buffers) and "optimizer" state, as they are now."""
+
+
+class Task(ABC):
+    """A task, resolved with its context.
+
+    `settings` names the fields of the preset that each suite's cells depend on here.
+    """
+
+    name: str
+    version = 1
+    plain = True
+    """Whether "plain", training without a distribution over architectures, is a run of its own here."""
+    uses_data: frozenset[str] = frozenset()
+    """The suites whose cells depend on the data set."""
+    settings: dict[str, tuple[str, ...]] = {}
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.preset = context.preset
+
+    @abstractmethod
+    def sizes(self, suite: str) -> tuple[int, ...]:
+        """K of each site, at the size at which a suite works."""
+
+    @abstractmethod
+    def points(self, seed: int) -> Iterator[Point]:
+        """The points of the reference run of a seed. A point is valid until the next is asked for."""
+
+    @abstractmethod
+    def workload(self, make: Make | None, suite: str) -> Workload:
+        """The training step of an estimator, or of plain training, for "memory", "overhead" or (one estimate's cost at
+        the measured size) "variance"."""
+
+    @abstractmethod
+    def train(self, make: Make | None, seed: int) -> list[dict[str, Any]]:
+        """A whole run: the rows of the accuracy suite. Raises `vmo.train.Diverged`."""
+
+
+def seed_of(*parts: object) -> int:
+    """A generator's seed from anything that can be printed."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7])

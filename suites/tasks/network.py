@@ -1,0 +1,191 @@
+"""Depth, width and joint: a distribution over architectures of a Wide ResNet, trained on images."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from results.table import row
+from suites.tasks.base import Make, Point, Task
+from suites.tasks.reference_run import ReferenceRun
+from vmo.data import Dataset, Split, load
+from vmo.extract import extract, parameters
+from vmo.space import Architecture, ArchitectureDistribution, Penalty, Space, literal_penalty, normalised_penalty
+from vmo.train import Recipe, Trainer, evaluate, recalibrate
+from vmo.wrn import WideResNet, WideResNetConfig
+
+_RECIPE = ("depth", "widen", "width_step", "batch_size", "lr", "phi_lr", "phi_optimizer", "control_lr", "bf16")
+_PENALTY = ("penalty", "gamma")
+_MEASURED = (*_RECIPE, *_PENALTY, "steps", "ride", "estimates", "budget", "references", "enumerate")
+SAMPLED = 5  # architectures drawn for the accuracy of q itself
+
+
+class Step:
+    """A training step on one resident minibatch of a trainer's data."""
+
+    def __init__(self, trainer: Trainer, images: Tensor, labels: Tensor) -> None:
+        self.trainer, self.images, self.labels = trainer, images, labels
+
+    def step(self) -> None:
+        self.trainer.step(self.images, self.labels)
+
+    def tensors(self) -> dict[str, list[Tensor]]:
+        trainer = self.trainer
+        modules = [m for m in (trainer.network, trainer.distribution, trainer.estimator) if m is not None]
+        kept = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+        states = [s for optimizer in trainer.optimizers.values() for s in optimizer.state.values()]
+        return {"parameters": kept, "optimizer": [t for s in states for t in s.values() if isinstance(t, Tensor)]}
+
+
+class NetworkTask(Task):
+    """A task of the VMO paper on a Wide ResNet."""
+
+    uses_data = frozenset({"bias", "variance", "accuracy"})
+    settings = {
+        "bias": _MEASURED,
+        "variance": _MEASURED,
+        "memory": ("width_step", "memory_depth", "memory_widen", "memory_batch"),
+        "overhead": ("width_step", "overhead_depth", "overhead_widen", "overhead_batch", "overhead_pairs"),
+        "accuracy": (*_RECIPE, *_PENALTY, "epochs"),
+    }
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The data, on the device."""
+        return load(self.context.dataset, self.context.data_root, self.context.device)
+
+    def config(self, suite: str) -> WideResNetConfig:
+        """The network at the size at which a suite works; the data are read only where they decide it."""
+        p = self.preset
+        heads = "last" if self.name == "width" else "all"
+        if suite == "memory":
+            return WideResNetConfig(p.memory_depth, p.memory_widen, heads=heads)
+        if suite == "overhead":
+            return WideResNetConfig(p.overhead_depth, p.overhead_widen, heads=heads)
+        return WideResNetConfig(p.depth, p.widen, self.dataset.classes, self.dataset.shape[0], heads=heads)
+
+    def sizes(self, suite: str) -> tuple[int, ...]:
+        p = self.preset
+        config = self.config(suite) if suite in ("memory", "overhead") else WideResNetConfig(p.depth, p.widen)
+        return Space(self.name, config.widths, p.width_step).sizes
+
+    def penalty(self, space: Space, config: WideResNetConfig, size: int) -> Penalty:
+        """γ r(A), on images of `size` × `size`."""
+        kind = self.preset.penalty
+        if kind == "literal":
+            return literal_penalty(space)
+        if kind not in ("macs", "parameters"):
+            raise ValueError(f"penalty must be macs, parameters or literal, got {kind!r}")
+        return normalised_penalty(space, self.preset.gamma, config.macs(size) if kind == "macs" else config.parameters())
+
+    def trainer(self, make: Make | None, seed: int) -> Trainer:
+        """A fresh run. Equal seeds give equal initial weights and equal data order whatever the estimator."""
+        values = asdict(self.preset)
+        recipe = Recipe(**{name: values[name] for name in Recipe.__dataclass_fields__ if name in values})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self._trainer(make, self.config("accuracy"), self.dataset, recipe, seed)
+
+    def _trainer(self, make: Make | None, config: WideResNetConfig, data: Dataset, recipe: Recipe, seed: int) -> Trainer:
+        with data.train.images.device:  # everything is made where it will be used
+            if make is None:
+                return Trainer(WideResNet(replace(config, heads="last")), data, recipe, seed=seed)
+            space = Space(self.name, config.widths, self.preset.width_step)
+            return Trainer(
+                WideResNet(config),
+                data,
+                recipe,
+                distribution=ArchitectureDistribution(space),
+                estimator=make(space.sizes),
+                penalty=self.penalty(space, config, data.shape[-1]),
+                seed=seed,
+            )
+
+    @functools.cache  # noqa: B019  a task lives as long as the run that uses it
+    def _reference_run(self, seed: int) -> ReferenceRun:
+        return ReferenceRun(self.name, lambda make: self.trainer(make, seed), self.preset, seed, self.context.progress)
+
+    def points(self, seed: int) -> Iterator[Point]:
+        return self._reference_run(seed).points()
+
+    def workload(self, make: Make | None, suite: str) -> Step:
+        if suite == "variance":
+            trainer = self.trainer(make, 0)
+            return Step(trainer, *next(trainer.minibatches()))
+        p, device = self.preset, self.context.device
+        batch, config = (p.memory_batch if suite == "memory" else p.overhead_batch), self.config(suite)
+        # neither time nor storage depends on what the images show
+        pixels = torch.zeros(batch, config.channels, 32, 32, dtype=torch.uint8, device=device)
+        split = Split(pixels, torch.zeros(batch, dtype=torch.int64, device=device))
+        data = Dataset("blank", split, split, config.classes, (0.0,) * 3, (1.0,) * 3, 4, True)
+        trainer = self._trainer(make, config, data, Recipe(epochs=1, batch_size=batch), 0)
+        return Step(trainer, torch.randn(pixels.shape, device=device), split.labels)
+
+    def train(self, make: Make | None, seed: int) -> list[dict[str, Any]]:
+        trainer = self.trainer(make, seed)
+        q, data = trainer.distribution, self.dataset
+        curves = [] if q is None else self._state(q, 0)
+        report = self.context.progress
+        for epoch in range(1, trainer.recipe.epochs + 1):
+            loss = trainer.epoch(lambda: report("training", trainer.step_count, trainer.steps))
+            curves.append(row("curve_loss", loss, x=epoch, unit="nats"))
+            if q is not None:
+                curves += self._state(q, epoch)
+
+        config = trainer.network.config
+        chosen = Architecture(len(config.widths), config.widths) if q is None else q.mode()
+        compact = self._deploy(trainer, chosen)
+        rows = []
+        for part, split in (("train", data.train), ("test", data.test)):
+            loss, accuracy = evaluate(compact, split, data)
+            rows.append(row("loss", loss, part=part, unit="nats"))
+            rows.append(row("accuracy", accuracy, part=part, unit="fraction"))
+        kept = torch.tensor([k / full for k, full in zip(chosen.hidden, config.widths, strict=False)])
+        rows += [
+            row("layers", 4 + 2 * chosen.blocks, unit="layers"),
+            row("width_fraction", float(kept.mean()), unit="fraction"),
+            row("width_sd_blocks", float(kept.std(correction=0)), unit="fraction"),
+            row("parameters", parameters(compact), unit="parameters"),
+            row("macs", compact.config.total_macs(data.shape[-1]), unit="MACs"),
+        ]
+        if q is not None:
+            noise = torch.Generator(self.context.device).manual_seed(seed)
+            drawn = [evaluate(self._deploy(trainer, q.sample(noise)), data.test, data)[1] for _ in range(SAMPLED)]
+            rows.append(row("sampled_accuracy", sum(drawn) / SAMPLED, n=SAMPLED, unit="fraction"))
+            rows.append(row("entropy", float(q.entropy().mean()), unit="nats per site"))
+        return rows + curves
+
+    def _deploy(self, trainer: Trainer, architecture: Architecture) -> WideResNet:
+        compact = extract(trainer.network, architecture)
+        recalibrate(compact, self.dataset)
+        return compact
+
+    def _state(self, q: ArchitectureDistribution, epoch: int) -> list[dict[str, Any]]:
+        return [
+            row("curve_width", float(q.expected_width()), x=epoch, unit="fraction"),
+            row("curve_depth", float(4 + 2 * q.expected_depth()), x=epoch, unit="layers"),
+            row("curve_entropy", float(q.entropy().mean()), x=epoch, unit="nats per site"),
+        ]
+
+
+class Depth(NetworkTask):
+    """How many blocks."""
+
+    name = "depth"
+
+
+class Width(NetworkTask):
+    """How many hidden channels in every block."""
+
+    name = "width"
+
+
+class Joint(NetworkTask):
+    """Both."""
+
+    name = "joint"

@@ -1,0 +1,131 @@
+"""The reference run: one trajectory per task and seed, φ moved by leave-one-out, with points at which to measure.
+
+Weights train from the start; q is held uniform for the first third. The points lie at one third (q still uniform, weights
+part-trained), two thirds and the end. A stateful estimator rides along the last steps before a point on copies of the
+logits, and is then measured as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import estimators
+from estimators import Estimator
+from suites.presets import Preset
+from suites.tasks.base import Make, Point, seed_of
+from vmo.data import augment
+from vmo.objective import MinibatchObjective
+from vmo.train import Trainer
+
+HELD = 1 / 3
+POINTS = {"uniform": HELD, "mid": (1 + HELD) / 2, "peaked": 1.0}
+
+
+class ReferenceRun:
+    """The run, made when constructed, and its points.
+
+    Args:
+        task: its name, which goes into every seed.
+        build: a fresh trainer with a given estimator.
+        preset: `steps` and `ride`.
+        seed: of the run.
+        report: told the progress.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        build: Callable[[Make], Trainer],
+        preset: Preset,
+        seed: int,
+        report: Callable[[str, int, int], None],
+    ) -> None:
+        self.preset, self.key = preset, (task, seed)
+        self.trainer = build(lambda sizes: estimators.get("rloo", sizes=sizes))
+        self.trainer.steps = preset.steps
+        self._stream: Iterator[tuple[Tensor, Tensor]] = iter(())
+        ends = {name: round(part * preset.steps) for name, part in POINTS.items()}
+        self._before: dict[str, dict[str, Any]] = {}
+        self._at: dict[str, dict[str, Any]] = {}
+        for step in range(preset.steps + 1):
+            for name, end in ends.items():
+                if step == max(0, end - preset.ride):
+                    self._before[name] = self.trainer.snapshot()
+                if step == end:
+                    self._at[name] = self.trainer.snapshot()
+            if step < preset.steps:
+                self._advance()
+                report("reference run", step + 1, preset.steps)
+
+    def points(self) -> Iterator[Point]:
+        """The points in turn; each is valid until the next is asked for."""
+        distribution = self.trainer.distribution
+        assert distribution is not None
+        for name in POINTS:
+            self.trainer.restore(self._at[name])
+            yield Point(
+                name=name,
+                progress=self._phi_progress(),
+                logits=tuple(site.detach().clone() for site in distribution.logits),
+                weights=list(self.trainer.network.parameters()),
+                objective=lambda stream, i, name=name: self._fresh(name, stream, i),  # type: ignore[misc]
+                ride=lambda estimator, name=name: self._ride(name, estimator),  # type: ignore[misc]
+                stochastic=True,
+            )
+
+    def _phi_progress(self) -> float:
+        """Of the part of the run in which q moves."""
+        return max(0.0, (self.trainer.progress - HELD) / (1 - HELD))
+
+    def _advance(self, ride: Callable[[Tensor, Tensor], None] | None = None) -> None:
+        """One step of the run."""
+        pair = next(self._stream, None)
+        if pair is None:
+            self._stream = self.trainer.minibatches()
+            pair = next(self._stream)
+        if ride is not None:
+            ride(*pair)
+        held = self.trainer.progress < HELD
+        self.trainer.optimizers["phi"].param_groups[0]["lr"] = 0.0 if held else self.preset.phi_lr
+        self.trainer.step(*pair)
+
+    def _ride(self, name: str, estimator: Estimator) -> None:
+        """Run the last steps before a point again while the estimator adapts, and return to the point.
+
+        The data order begins a new epoch at the snapshot, so the minibatches are other ones than in the run itself.
+        """
+        before, at, distribution = self._before[name], self._at[name], self.trainer.distribution
+        assert distribution is not None
+        self.trainer.restore(before)
+        self._stream = iter(())
+        control = list(estimator.parameters())
+        optimizer = torch.optim.Adam(control, lr=self.preset.control_lr) if control else None
+        device = distribution.logits[0].device
+        noise = torch.Generator(device).manual_seed(seed_of(*self.key, "ride", name))
+
+        def adapt(images: Tensor, labels: Tensor) -> None:
+            estimator.zero_grad()
+            estimator.anneal(self._phi_progress())
+            logits = tuple(site.detach() for site in distribution.logits)
+            self.trainer.estimate(images, labels, estimator, logits, noise)
+            if optimizer is not None:
+                optimizer.step()
+
+        for _ in range(at["step"] - before["step"]):
+            self._advance(adapt)
+        self.trainer.restore(at)
+
+    def _fresh(self, name: str, stream: str, i: int) -> MinibatchObjective:
+        """The objective on the i-th minibatch of a stream, redrawn and augmented, in train mode and fp32."""
+        data = self.trainer.dataset
+        device = data.train.images.device
+        generator = torch.Generator(device).manual_seed(seed_of(*self.key, name, stream, i))
+        pick = torch.randperm(len(data.train), generator=generator, device=device)[: self.preset.batch_size]
+        self.trainer.network.train()
+        objective = self.trainer.objective(augment(data.train.images[pick], data, generator), data.train.labels[pick])
+        objective.dtype = None
+        return objective

@@ -1,0 +1,42 @@
+"""Variance of one gradient estimate, at three points of a run, and what the estimate costs.
+
+The trace of the covariance of the logits' and of the weights' gradient, minibatch and augmentation redrawn for every
+estimate; conditional on one minibatch, beside it, for the logits. Cost: evaluations of the objective, counted, and the
+multiply-accumulates of a training step, fits included, in units of those of a plain step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from results.stats import variance_trace
+from results.table import row
+from suites.bias import measured
+from suites.cell import Cell, Workshop
+from suites.overhead import macs
+
+STEPS = 5  # over which MACs are averaged: those of a sliced sample depend on the sample
+
+
+def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
+    """The rows of a variance cell."""
+    task = shop.task(cell.task)
+    rows = []
+    for name, _, m in measured(task, cell.label, cell.seed):
+        unit = "(objective per logit)²"
+        value, se = variance_trace(m.logits)
+        rows.append(row("variance", value, se=se, n=len(m.logits), part="logits", point=name, unit=unit))
+        mean_sq = float((m.logits**2).sum(-1).mean())
+        rows.append(row("mean_sq", mean_sq, n=len(m.logits), part="logits", point=name, unit=unit))
+        if m.conditional is not None:
+            value, se = variance_trace(m.conditional)
+            n = len(m.conditional)
+            rows.append(row("variance_conditional", value, se=se, n=n, part="logits", point=name, unit=unit))
+        if m.weights is not None:
+            value, se = variance_trace(m.weights)
+            unit = "(objective per weight)²"
+            rows.append(row("variance", value, se=se, n=len(m.weights), part="weights", point=name, unit=unit))
+        rows.append(row("evaluations", m.evaluations, point=name, unit="evaluations"))
+    plain, own = macs(task.workload(None, "variance"), 1), macs(task.workload(cell.label.make, "variance"), STEPS)
+    rows.append(row("cost", own / plain, n=STEPS, unit="plain steps (MACs)"))
+    return rows

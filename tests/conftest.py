@@ -1,0 +1,19 @@
+"""Settings and fixtures that every test shares."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+torch.set_num_threads(min(torch.get_num_threads(), 2))  # small tensors gain nothing from more
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A CPU generator that starts every test at the same seed."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,224 @@
+"""Figures from made-up rows: each is drawn, says what it must, and is the same bytes when drawn again."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+from results import drawing, palette, plots, table
+
+NAMES = ["exact", "reinforce", "rloo", "concrete", "straight_through", "rebar", "relax", "zero"]
+NAMES += [f"concrete[temperature={t}]" for t in ("0.03", "0.1", "0.3", "1")]
+#                            bias, ln variance, evaluations, memory, time, accuracy, width
+LIKE = {
+    "plain": (0, 0, 1, 1.0, 1.0, 0.955, 1.0),
+    "exact": (0, -11, 16, 4.0, 9.0, 0.954, 0.93),
+    "reinforce": (0, -3, 1, 1.0, 1.02, 0.921, 0.51),
+    "rloo": (0, -6, 2, 1.01, 1.05, 0.946, 0.81),
+    "concrete": (0.6, -8.3, 1, 1.16, 1.18, 0.937, 0.74),
+    "straight_through": (4.0, -12, 1, 1.1, 1.17, 0.925, 0.62),
+    "rebar": (0, -7.6, 3, 1.9, 2.5, 0.951, 0.88),
+    "relax": (0, -7.2, 3, 1.95, 2.8, 0.949, 0.86),
+    "zero": (1.0, 0, 1, 1.0, 1.0, 0.93, 0.5),
+}
+
+
+def synthetic(directory, tasks=("width", "depth"), seeds=5, names=("plain", *NAMES)):
+    """Write rows of every suite, shaped like real ones, and return the frame."""
+    rng = np.random.default_rng(0)
+    number = itertools.count()
+
+    def cell(suite, task, name, seed, rows):
+        provenance = {"commit": "0123abcd", "dirty": False, "python": "3.12.1", "torch": "2.9.0", "numpy": "2.3.0",
+                      "device": "cpu", "dtype": "float32", "wall_s": 2.0}  # fmt: skip
+        dataset = None if task == "toy" else "digits"
+        described = {"suite": suite, "task": task, "task_version": 1, "estimator": name, "estimator_version": 1,
+                     "preset": "small", "dataset": dataset, "seed": seed, "settings": {}}  # fmt: skip
+        full = [{"cell": described, "provenance": provenance, **row} for row in rows]
+        table.write(directory, f"{next(number):016x}", full)
+
+    for task, name in itertools.product(tasks, names):
+        bias, log_variance, evaluations, memory, time, accuracy, width = LIKE[name.partition("[")[0]]
+        if "=" in name:
+            t = float(name.partition("=")[2].rstrip("]"))
+            bias, log_variance = 4 * t**1.5, -10 - 2 * np.log(t)
+        if name != "plain":
+            bias_rows, variance_rows = [], []
+            for i, point in enumerate(("uniform", "mid", "peaked")):
+                norm = 4e-3 * 2.0**-i
+                for part in ("logits", "weights"):
+                    draw = norm * (bias + 0.02 * rng.standard_normal())
+                    p = 0.5 if bias == 0 else 1e-6
+                    bias_rows += [
+                        table.row("bias_sq", draw, se=norm * (0.02 + 0.1 * bias), n=400, part=part, point=point),
+                        table.row("gradient_sq", norm, se=norm / 20, n=400, part=part, point=point),
+                        table.row("bias_p", p, n=400, part=part, point=point),
+                    ]
+                    variance = 0.0 if name == "zero" else np.exp(log_variance - i) * (3 if part == "weights" else 1)
+                    variance_rows.append(
+                        table.row("variance", variance, se=variance / 12, n=400, part=part, point=point)
+                    )
+            variance_rows += [table.row("evaluations", evaluations), table.row("cost", evaluations * 1.0)]
+            cell("bias", task, name, 0, bias_rows)
+            cell("variance", task, name, 0, variance_rows)
+        if name == "exact" and task == "width":
+            cell("memory", task, name, 0, [table.row("bytes", None, n=0, status="infeasible", message="16^12 terms")])
+        else:
+            sizes = {
+                "parameters": 0.14,
+                "gradients": 0.14,
+                "optimizer": 0.14,
+                "activations": memory * 1.6,
+                "other": 0.05,
+            }
+            sizes["peak"] = sum(sizes.values())
+            rows = [table.row("bytes", size * 2**30, unit="B", part=part) for part, size in sizes.items()]
+            cell("memory", task, name, 0, [*rows, table.row("peak_ratio", sizes["peak"] / 2.07)])
+        timing = [table.row("time_ratio", time, se=0.02 * time, n=30), table.row("macs_ratio", time * 0.97)]
+        cell("overhead", task, name, 0, timing)
+        for seed in range(seeds if "=" not in name else 0):
+            shift = 0.004 * rng.standard_normal()
+            k = np.clip(width + 0.04 * rng.standard_normal(), 0.05, 1)
+            rows = [
+                table.row("accuracy", accuracy + shift, n=360, part="test"),
+                table.row("accuracy", min(1, accuracy + 0.035 + shift / 2), n=1437, part="train"),
+                table.row("width_fraction", k),
+                table.row("parameters", 175_066 * k**1.4),
+                table.row("layers", 16),
+            ]
+            for epoch in range(0, 21):
+                done = 1 - np.exp(-epoch / 7)
+                rows.append(table.row("curve_width", 0.53 + (k - 0.53) * done, x=epoch))
+                rows.append(table.row("curve_entropy", 2.77 * (1 - done) + 0.05 * k, x=epoch))
+                if task == "depth":
+                    rows.append(table.row("curve_depth", 6.5 + 4 * k * done, x=epoch))
+            cell("accuracy", task, name, seed, rows)
+    for name, seed in itertools.product(
+        [n for n in names if n not in ("plain", "zero") and "=" not in n], range(seeds)
+    ):
+        speed = {"relax": 900, "rebar": 1500, "exact": 500, "rloo": 2500}.get(name, 6000) * (
+            1 + 0.1 * rng.standard_normal()
+        )
+        rows = [table.row("curve_objective", 0.2497 + 0.0013 * np.exp(-s / speed), x=s) for s in range(0, 5001, 100)]
+        cell("accuracy", "toy", name, seed, [*rows, table.row("objective_gap", 1e-3 * np.exp(-5000 / speed))])
+    k = np.arange(1, 17)
+    logits = -(((k - 10) / 4.0) ** 2)
+    rows = []
+    for sample in range(4):
+        gumbel = rng.gumbel(size=16)
+        hard = np.eye(16)[np.argmax(logits + gumbel)]
+        for t in ("1", "0.1", "0.01"):
+            soft = np.exp((logits + gumbel - (logits + gumbel).max()) / float(t))
+            soft /= soft.sum()
+            q = np.exp(logits) / np.exp(logits).sum()
+            shown = {"probability": q, "soft_sample": soft, "soft_mask": soft[::-1].cumsum()[::-1], "hard_sample": hard,
+                     "hard_mask": hard[::-1].cumsum()[::-1]}  # fmt: skip
+            rows += [
+                table.row(metric, v, part=str(sample), point=t, x=float(x))
+                for metric, values in shown.items()
+                for x, v in zip(k, values, strict=True)
+            ]
+    cell("sampling", "width", "concrete", 0, rows)
+    return table.read(directory)
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory):
+    return synthetic(tmp_path_factory.mktemp("rows"))
+
+
+def words(figure):
+    texts = [text.get_text() for ax in figure.axes for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts)]
+    texts += [text.get_text() for legend in figure.legends for text in legend.texts]
+    texts += [tick.get_text() for ax in figure.axes for tick in ax.get_yticklabels()]
+    return " ".join([*texts, figure.get_suptitle()])
+
+
+@pytest.mark.parametrize("name", plots.FIGURES)
+def test_every_figure_names_axes_and_counts(frame, name):
+    part = frame[frame["task"] == "toy"] if name == "objective" else frame[frame["task"] != "toy"]
+    figure = plots.FIGURES[name](part)
+    assert all(ax.get_xlabel() or not ax.get_visible() for ax in figure.axes[-1:])
+    said = words(figure)
+    if name not in ("concrete_widths", "memory"):
+        assert "n = " in said
+    if name in ("overview", "bias_variance", "overhead", "accuracy_parameters", "curves", "objective"):
+        assert all(label in said for label in ("rloo", "relax", "rebar"))
+    assert not pyplot.get_fignums()
+
+
+@pytest.mark.parametrize("name", plots.FIGURES)
+def test_no_rows_no_figure(frame, name):
+    assert plots.FIGURES[name](frame.iloc[:0]) is None
+
+
+def test_drawing_again_gives_the_same_bytes(frame, tmp_path):
+    part = frame[frame["task"] == "width"]
+    first, second = plots.draw_all(part, tmp_path / "a"), plots.draw_all(part.copy(), tmp_path / "b")
+    assert list(first) == list(second)
+    assert len(first) >= 7
+    for name, path in first.items():
+        assert path.read_bytes() == second[name].read_bytes(), name
+
+
+def test_two_data_sets_are_two_figures(frame, tmp_path):
+    part = frame[(frame["task"] == "width") & (frame["suite"] == "overhead")]
+    both = plots.pd.concat([part, part.assign(dataset="cifar10")])
+    assert set(plots.draw_all(both, tmp_path)) == {"overview", "overhead-small-digits", "overhead-small-cifar10"}
+
+
+def test_memory_marks_what_is_infeasible(frame):
+    assert "infeasible" in words(plots.memory(frame[frame["task"] == "width"]))
+
+
+def test_labels_are_moved_apart_in_order():
+    placed = drawing.spread([1.0, 1.0, 0.99, 5.0], 0.1)
+    assert np.argsort(placed, kind="stable").tolist() == [2, 0, 1, 3]
+    assert (np.diff(np.sort(placed)) > 0.0999).all()
+
+
+KNOWN = re.split(
+    r"\s+",
+    """exact reinforce rloo nvil muprop unordered arsm disarm carms rodeo double_cv concrete straight_through
+gumbel_straight_through gumbel_rao reinmax rebar relax plain zero""",
+)
+TOGETHER = ["exact", "reinforce", "rloo", "straight_through", "concrete", "rebar", "relax", "plain"]
+
+
+def apart(names):
+    points = [palette.oklab(palette.colour(name)) for name in names]
+    return min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(points, 2))
+
+
+def test_colours_are_distinct_and_print():
+    """In OKLab a step of 0.02 is just visible; paper is 1, and 0.78 is about where yellow starts to fade on it."""
+    assert apart(KNOWN) > 0.05
+    assert apart(TOGETHER) > 0.10
+    assert len({palette.marker(name) for name in TOGETHER if name != "plain"}) == len(TOGETHER) - 1
+    variants = [f"{name}[a={i}]" for name in KNOWN for i in range(4)]
+    assert max(palette.oklab(palette.colour(name))[0] for name in [*KNOWN, *variants]) < 0.80
+
+
+def test_a_variant_keeps_the_hue_and_shows():
+    for label in ("relax[temperature=0.5]", "concrete[temperature=0.1]"):
+        own, other = (palette.oklab(palette.colour(name)) for name in (palette.base(label), label))
+        hues = np.arctan2(own[2], own[1]), np.arctan2(other[2], other[1])
+        assert abs(hues[0] - hues[1]) < 0.1
+        assert abs(own[0] - other[0]) > 0.03
+
+
+def test_a_new_name_has_a_colour_of_its_own():
+    assert palette.colour("someone_elses") == palette.colour("someone_elses")
+    assert re.fullmatch("#[0-9a-f]{6}", palette.colour("someone_elses"))
+
+
+def test_figures_of_a_task_without_points_seeds_or_errors(frame):
+    """A toy run on nothing: no data set, no point, one seed, no standard errors."""
+    part = frame[(frame["task"] == "width") & (frame["seed"] == 0) & (frame["suite"] != "sampling")]
+    bare = part[part["point"].isna() | (part["point"] == "mid")].assign(dataset=None, point=None, se=np.nan)
+    bare = bare.astype(frame.dtypes.to_dict())
+    for name in ("overview", "bias_variance", "temperature", "memory", "overhead", "accuracy_parameters", "curves"):
+        assert plots.FIGURES[name](bare) is not None, name
+    assert plots.memory(bare[bare["part"] != "peak"]) is not None

@@ -1,0 +1,142 @@
+"""CIFAR-10 and CIFAR-100 from their authors' binary archives: download, parse, cache.
+
+torchvision's own CIFAR classes read the Python archives, which are pickles, and a pickle can run code. The binary
+archives hold the same images as fixed-size records, one or two label bytes and then 3,072 bytes of a (3, 32, 32) image,
+and numpy reads them directly. torchvision's downloader is still the one used, with its MD5 check.
+
+Reference: Krizhevsky, "Learning multiple layers of features from tiny images" (2009).
+"""
+
+from __future__ import annotations
+
+import socket
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+TIMEOUT = 10.0
+"""Seconds without an answer after which a download gives up; torchvision's own default is to wait for ever."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One binary archive: where it is, what it must hash to and how its records are laid out.
+
+    Attributes:
+        url: address of the .tar.gz.
+        md5: hash of the whole archive, hexadecimal.
+        classes: number of classes.
+        label_bytes: label bytes before the pixels; the last one is the (fine) class.
+        members: names inside the archive, for each of "train" and "test".
+    """
+
+    url: str
+    md5: str
+    classes: int
+    label_bytes: int
+    members: dict[str, tuple[str, ...]]
+
+    @property
+    def filename(self) -> str:
+        """The last part of the address."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        md5="c32a1d4ab5d03f1284b67883e8d87530",
+        classes=10,
+        label_bytes=1,
+        members={
+            "train": tuple(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
+            "test": ("cifar-10-batches-bin/test_batch.bin",),
+        },
+    ),
+    "cifar100": Archive(
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        md5="03b5dce01913d631647c71ecec9e9cb8",
+        classes=100,
+        label_bytes=2,
+        members={"train": ("cifar-100-binary/train.bin",), "test": ("cifar-100-binary/test.bin",)},
+    ),
+}
+
+
+def cache_paths(name: str, root: Path) -> dict[str, Path]:
+    """The .npz file of each split of `name` ("cifar10" or "cifar100") under `root`."""
+    return {split: root / f"{name}_{split}.npz" for split in ("train", "test")}
+
+
+def fetch(name: str, root: Path) -> None:
+    """Write the missing .npz files of `name` under `root`.
+
+    Uses the archive lying in `root` if there is one and downloads it otherwise. Nothing half-written is ever left under
+    a final name, so that several processes may start at once.
+
+    Raises:
+        OSError: there is no network, the server does not answer within `TIMEOUT` seconds, or `root` cannot be written.
+        RuntimeError: what was downloaded does not have the MD5 it should have.
+        ValueError: the archive in `root` is damaged.
+    """
+    from torchvision.datasets.utils import check_md5, download_url  # slow to import, and needed only here
+
+    archive = ARCHIVES[name]
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as scratch:
+        local = root / archive.filename
+        if local.exists():
+            if not check_md5(local, archive.md5):
+                raise ValueError(f"{local} does not have the MD5 {archive.md5}")
+        else:
+            local = Path(scratch) / archive.filename
+            with _socket_timeout(TIMEOUT):
+                download_url(archive.url, scratch, archive.filename, archive.md5)
+        for split, target in cache_paths(name, root).items():
+            if not target.exists():
+                images, labels = parse(local, archive, split)
+                partial = Path(scratch) / target.name
+                np.savez(partial, images=images, labels=labels)
+                partial.replace(target)
+
+
+def parse(path: Path, archive: Archive, split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read one split of a binary archive at `path`, in the official order.
+
+    Returns:
+        images uint8 (N, 32, 32, 3) and labels uint8 (N,).
+
+    Raises:
+        ValueError: a member is missing or is no whole number of records.
+    """
+    record = archive.label_bytes + 3 * 32 * 32
+    parts = []
+    try:
+        with tarfile.open(path, "r:gz") as tar:  # members are read, never unpacked to disk
+            for member in archive.members[split]:
+                handle = tar.extractfile(member)
+                parts.append(np.frombuffer(handle.read() if handle else b"", np.uint8))
+    except (KeyError, tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{path} is not the archive it should be: {error}") from error
+    flat = np.concatenate(parts)
+    if flat.size == 0 or flat.size % record:
+        raise ValueError(f"{path}: {flat.size} bytes of {split} data are not records of {record} bytes")
+    rows = flat.reshape(-1, record)
+    images = rows[:, archive.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), rows[:, archive.label_bytes - 1].copy()
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,243 @@
+"""Training of a network with a distribution over its architectures: one step, one epoch, evaluation.
+
+The weights follow the Wide ResNet recipe; φ has an optimizer of its own without weight decay; an estimator's control
+variate has a third. The step of φ is the estimator's gradient plus that of the penalty γ E_q[r(A)], which is exact.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from estimators.base import Estimator
+from vmo.data import Dataset, Split, augment, batches, normalise
+from vmo.objective import MinibatchObjective
+from vmo.schedule import step_decay
+from vmo.space import ArchitectureDistribution, Penalty
+from vmo.wrn import WideResNet
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; the defaults are those of Wide ResNets on CIFAR.
+
+    Args:
+        epochs: passes over the training set; the last partial minibatch of each is skipped.
+        batch_size: images per step.
+        lr: of the weights: SGD with Nesterov momentum, multiplied by 0.2 at 30, 60 and 80 % of the run.
+        momentum: of that SGD.
+        weight_decay: on all weights.
+        phi_lr: of the logits.
+        phi_optimizer: "adam", or "sgd" for the weights' own optimizer and schedule without weight decay.
+        control_lr: Adam's, for the parameters of control variates.
+        groups: architectures per step, each on its own part of the minibatch.
+        bf16: autocast to bfloat16.
+    """
+
+    epochs: int = 200
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    phi_lr: float = 1e-2
+    phi_optimizer: str = "adam"
+    control_lr: float = 1e-2
+    groups: int = 1
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.phi_optimizer not in ("adam", "sgd"):
+            raise ValueError(f"phi_optimizer must be 'adam' or 'sgd', got {self.phi_optimizer!r}")
+        for name in ("epochs", "batch_size", "groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+class Diverged(ArithmeticError):
+    """The training loss is no longer finite."""
+
+
+class Trainer:
+    """One run. Without a distribution it trains the plain network by the same code path.
+
+    Args:
+        network: the gated network, on the data's device.
+        dataset: training data on the same device.
+        recipe: hyperparameters.
+        distribution: q, or None for plain training.
+        estimator: of the gradient of q's logits; needed with a distribution.
+        penalty: γ r(A), or None.
+        seed: of data order, augmentation and noise, from three separate streams, so that estimators that draw
+            different amounts of noise see the same minibatches.
+    """
+
+    def __init__(
+        self,
+        network: WideResNet,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        distribution: ArchitectureDistribution | None = None,
+        estimator: Estimator | None = None,
+        penalty: Penalty | None = None,
+        seed: int = 0,
+    ) -> None:
+        if (distribution is None) != (estimator is None):
+            raise ValueError("a distribution and an estimator go together")
+        self.network, self.dataset, self.recipe = network, dataset, recipe
+        self.distribution, self.estimator, self.penalty = distribution, estimator, penalty
+        device = dataset.train.images.device
+        self.order, self.augmentation, self.noise = (
+            torch.Generator(device).manual_seed(3 * seed + stream) for stream in range(3)
+        )
+        self.step_count = 0
+        self.steps = recipe.epochs * (len(dataset.train) // recipe.batch_size)
+        sgd: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "weights": torch.optim.SGD(network.parameters(), weight_decay=recipe.weight_decay, **sgd)
+        }
+        if distribution is not None and estimator is not None:
+            phi = list(distribution.parameters())
+            self.optimizers["phi"] = (
+                torch.optim.Adam(phi, lr=recipe.phi_lr)
+                if recipe.phi_optimizer == "adam"
+                else torch.optim.SGD(phi, **{**sgd, "lr": recipe.phi_lr})
+            )
+            control = list(estimator.parameters())
+            if control:
+                self.optimizers["control"] = torch.optim.Adam(control, lr=recipe.control_lr)
+            if penalty is not None and 0 < abs(penalty.reach(distribution.space)) < 1e-3:
+                warnings.warn(
+                    f"the penalty tells architectures apart by at most {penalty.reach(distribution.space):.1e} nats and "
+                    "cannot move q; a normalised penalty can",
+                    stacklevel=2,
+                )
+
+    @property
+    def progress(self) -> float:
+        """The part of the run that is done, in [0, 1]."""
+        return min(1.0, self.step_count / max(1, self.steps))
+
+    def objective(self, images: Tensor, labels: Tensor) -> MinibatchObjective:
+        """The objective of one minibatch of normalised images."""
+        assert self.distribution is not None
+        return MinibatchObjective(
+            self.network,
+            self.distribution.space,
+            images,
+            labels,
+            groups=self.recipe.groups,
+            dtype=torch.bfloat16 if self.recipe.bf16 else None,
+        )
+
+    def minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """One shuffled epoch of augmented `(images, labels)`."""
+        train = self.dataset.train
+        for index in batches(len(train), self.recipe.batch_size, self.order, train.images.device):
+            yield augment(train.images[index], self.dataset, self.augmentation), train.labels[index]
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One update of weights, φ and control variate; the detached loss `()`, still on the device."""
+        self.network.train()
+        for name, optimizer in self.optimizers.items():
+            optimizer.zero_grad(set_to_none=True)
+            if name == "weights" or (name == "phi" and self.recipe.phi_optimizer == "sgd"):
+                base = self.recipe.lr if name == "weights" else self.recipe.phi_lr
+                for group in optimizer.param_groups:
+                    group["lr"] = step_decay(base, self.progress)
+        if self.distribution is None or self.estimator is None:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+                loss = F.cross_entropy(self.network(images), labels)
+            loss.backward()
+        else:
+            self.estimator.anneal(self.progress)
+            loss = self.estimate(images, labels, self.estimator, self.distribution.logits, self.noise)
+            if self.penalty is not None:
+                self.penalty.expected(self.distribution.space, self.distribution.probabilities()).backward()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        self.step_count += 1
+        return loss.detach()
+
+    def estimate(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        estimator: Estimator,
+        logits: tuple[Tensor, ...],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """`estimator.backward` on one minibatch, split in groups where the recipe says so; the loss `()`."""
+        groups = self.recipe.groups
+        rows = logits if groups == 1 else tuple(site.expand(groups, -1) for site in logits)
+        return estimator.backward(self.objective(images, labels), rows, generator=generator).sum()
+
+    def epoch(self, on_step: Callable[[], None] | None = None) -> float:
+        """One epoch; the mean training loss.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        total = torch.zeros((), device=self.dataset.train.images.device)
+        count = 0
+        for images, labels in self.minibatches():
+            total += self.step(images, labels)
+            count += 1
+            if on_step is not None:
+                on_step()
+        mean = float(total) / count
+        if mean != mean or mean in (float("inf"), float("-inf")):
+            raise Diverged(f"the training loss is {mean} after {self.step_count} steps")
+        return mean
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of everything that training changes."""
+        state = {"network": self.network.state_dict(), "step": self.step_count}
+        state |= {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        if self.distribution is not None and self.estimator is not None:
+            state |= {"distribution": self.distribution.state_dict(), "estimator": self.estimator.state_dict()}
+        state["generators"] = [g.get_state() for g in (self.order, self.augmentation, self.noise)]
+        return copy.deepcopy(state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Return to a snapshot."""
+        state = copy.deepcopy(state)
+        self.network.load_state_dict(state["network"])
+        self.step_count = state["step"]
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
+        if self.distribution is not None and self.estimator is not None:
+            self.distribution.load_state_dict(state["distribution"])
+            self.estimator.load_state_dict(state["estimator"])
+        for generator, saved in zip((self.order, self.augmentation, self.noise), state["generators"], strict=True):
+            generator.set_state(saved)
+
+
+@torch.no_grad()
+def recalibrate(network: WideResNet, dataset: Dataset, batch_size: int = 256, limit: int = 50) -> None:
+    """Replace BN's running statistics by their mean over up to `limit` unaugmented training minibatches."""
+    network.train()
+    images = dataset.train.images
+    for n, chunk in enumerate(images.split(min(batch_size, len(images)))[:limit]):
+        network(normalise(chunk, dataset), momentum=1 / (n + 1))
+    network.eval()
+
+
+@torch.no_grad()
+def evaluate(network: WideResNet, split: Split, dataset: Dataset, batch_size: int = 500) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy in [0, 1] of a plain network in eval mode, on unaugmented images."""
+    network.eval()
+    loss = torch.zeros((), device=split.images.device)
+    correct = torch.zeros((), dtype=torch.int64, device=split.images.device)
+    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+        logits = network(normalise(images, dataset))
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        correct += (logits.argmax(-1) == labels).sum()
+    return float(loss) / len(split), int(correct) / len(split)
