@@ -171,7 +171,9 @@ class Estimator(nn.Module):
     def _check(self, logits: Sites) -> None:
         shapes = [tuple(site.shape) for site in logits]
         if [shape[-1:] for shape in shapes] != [(size,) for size in self.sizes]:
-            raise ValueError(f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, got shapes {shapes}")
+            raise ValueError(
+                f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, got shapes {shapes}"
+            )
         if len({shape[:-1] for shape in shapes}) != 1:
             raise ValueError(f"every site must have the same rows, got shapes {shapes}")
         # A read of the values waits for the device, so it is done only where that is free.

@@ -2,8 +2,8 @@
 
     c(z) = η f(σ_λ(z)),    σ_λ(z) = softmax(z / λ)
 
-in the estimator of `control_variate`; η and log λ descend the variance. Cost: 3 evaluations (one hard, two relaxed), and
-a second differentiation of the relaxed two while tuning. Unbiased.
+in the estimator of `control_variate`; η and log λ descend the variance. Cost: 3 evaluations (one hard, two relaxed),
+and a second differentiation of the relaxed two while tuning. Unbiased.
 Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein 2017, arXiv:1703.07370.
 """
 

@@ -3,9 +3,9 @@
     c(z) = r_ρ(σ_λ(z))                      by default: it sees the sample alone and costs no pass of the objective
     c(z) = f(σ_λ(z)) + r_ρ(σ_λ(z))          relaxed_objective=True, the form of the paper's larger tasks
 
-in the estimator of `control_variate`; ρ and log λ descend the variance. r_ρ is s · MLP(2x − 1) on the concatenated sites
-with one tanh layer and s initialised to 0, as in the paper's toy. Cost: 1 evaluation, or 3 with the relaxed objective.
-Unbiased. Grathwohl, Choi, Wu, Roeder, Duvenaud 2018, arXiv:1711.00123.
+in the estimator of `control_variate`; ρ and log λ descend the variance. r_ρ is s · MLP(2x − 1) on the concatenated
+sites with one tanh layer and s initialised to 0, as in the paper's toy. Cost: 1 evaluation, or 3 with the relaxed
+objective. Unbiased. Grathwohl, Choi, Wu, Roeder, Duvenaud 2018, arXiv:1711.00123.
 """
 
 from __future__ import annotations

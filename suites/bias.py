@@ -1,9 +1,9 @@
 """Bias of the gradient estimates, at three points of a run.
 
 Logits: the estimates' mean against enumeration, or against a reference estimate with its own error, on independent
-minibatches: the squared norm of the difference without the bias that noise gives it. Weights: the gradient at the samples
-that the estimator trains on minus that at their own argmax, paired on the same noise and minibatch. It is 0 for an
-estimator that trains on hard samples, and is what Concrete does to the weights.
+minibatches: the squared norm of the difference without the bias that noise gives it. Weights: the gradient at the
+samples that the estimator trains on minus that at their own argmax, paired on the same noise and minibatch. It is 0 for
+an estimator that trains on hard samples, and is what Concrete does to the weights.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
 
 @functools.lru_cache(maxsize=1)
 def measured(task: Task, label: Label, seed: int) -> list[tuple[str, list[tuple[str, float, str]], Measurement]]:
-    """Name, state and measurement of every point; kept until another estimator is measured, since two suites read it."""
+    """Name, state and measurement of every point; kept until another estimator is measured, as two suites read it."""
     found = []
     for point in task.points(seed):
         estimator = label.make(tuple(site.shape[-1] for site in point.logits)).to(point.logits[0].device)

@@ -84,7 +84,9 @@ def _git(*words: str) -> str | None:
     """What git says of the folder of this code, or None where it is no checkout."""
     try:
         here = Path(__file__).parent
-        top = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, timeout=10)
+        top = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, timeout=10
+        )
         if top.returncode:
             return None
         done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,17 +102,19 @@ def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measuremen
     for i in range(n):
         draw = estimator.draw(point.logits, noise)
         objective = point.objective("fresh", i)
-        grads, weight = _both(point, estimator, objective, draw)
-        logits.append(grads)
+        grad, weight = _both(point, estimator, objective, draw)
+        logits.append(grad)
         weights.append(weight)
         if i < pairs:
             inner = estimators.base.adapt(objective, sizes, torch.float32)
             hard.append(_both(point, estimator, Hardened(inner), draw)[1])
     _clear(point)
-    return Measurement(*map(np.stack, (logits, conditional, weights, hard)), evaluations)
+    return Measurement(np.stack(logits), np.stack(conditional), np.stack(weights), np.stack(hard), evaluations)
 
 
-def _both(point: Point, estimator: Estimator, objective: Objective, draw: object) -> tuple[np.ndarray, np.ndarray]:
+def _both(
+    point: Point, estimator: Estimator, objective: Callable[[Sites], Tensor], draw: object
+) -> tuple[np.ndarray, np.ndarray]:
     """One estimate's gradients `(D,)` of the logits and `(W,)` of the weights."""
     _clear(point)
     grads = estimator.estimate(objective, point.logits, draw).grads

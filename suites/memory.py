@@ -1,8 +1,8 @@
 """Storage of a training step, counted under fake tensors: nothing is computed, every allocation is seen.
 
 The second step is counted, when optimizer state exists. What is alive at the peak is split into parameters (with
-buffers), gradients, optimizer state and the rest, which are activations and temporaries. On a GPU the allocator's own peak
-of a real step stands beside it.
+buffers), gradients, optimizer state and the rest, which are activations and temporaries. On a GPU the allocator's own
+peak of a real step stands beside it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Time and multiply-accumulates of a training step relative to a plain step of the same network.
 
-The two steps alternate in one process, so that the ratio survives a machine whose speed drifts. The step is a whole one:
-forward, backward, the estimator's own fits, all optimizers. q is as it begins, uniform.
+The two steps alternate in one process, so that the ratio survives a machine whose speed drifts. The step is a whole
+one: forward, backward, the estimator's own fits, all optimizers. q is as it begins, uniform.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _convert(key: str, text: str, kind: type) -> Any:
         value = float(value)
     if type(value) is not kind:
         raise ValueError(f"setting {key} must be {kind.__name__}, got {text!r}")
-    if kind is int and value < 0 or (kind is float and not value >= 0):
+    if isinstance(value, int | float) and not value >= 0:
         raise ValueError(f"setting {key} must not be negative, got {text!r}")
     return value
 

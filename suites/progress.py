@@ -61,6 +61,8 @@ class Progress:
         took, self._since = now - self._since, now
         cell = item.cell
         line = f"[{self._done}/{self._total}] {cell.task} {cell.suite} {cell.label} seed {cell.seed}: {status}"
-        self._console.print(f"{line} ({took:.1f} s)" + (f": {message}" if message else ""), markup=False, soft_wrap=True)
+        self._console.print(
+            f"{line} ({took:.1f} s)" + (f": {message}" if message else ""), markup=False, soft_wrap=True
+        )
         self._bars.update(self._cells, completed=self._done)
         self._bars.update(self._inside, visible=False)

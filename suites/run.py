@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    several = {"nargs": "+", "default": [], "metavar": "NAME"}
+    several: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "NAME"}
     parse.add_argument("--estimator", **several, help='one or more, or "all"; options in brackets: "relax[hidden=32]"')
     parse.add_argument("--task", **several, help=f"one or more of {', '.join(tasks.available())}")
     parse.add_argument("--suite", **several, help=f"some of {', '.join(SUITES)}; by default all that apply")
@@ -149,7 +150,9 @@ def _print_plan(planned: Sequence[Planned]) -> None:
     shown = Table("suite", "task", "estimator", "dataset", "seed", "cell", "status")
     for item in planned:
         cell = item.cell
-        shown.add_row(cell.suite, cell.task, escape(str(cell.label)), cell.dataset, str(cell.seed), cell.hash(), str(item))
+        shown.add_row(
+            cell.suite, cell.task, escape(str(cell.label)), cell.dataset, str(cell.seed), cell.hash(), str(item)
+        )
     Console().print(shown)
     counts = pd.Series([str(item) for item in planned]).value_counts()
     Console().print(", ".join(f"{n} {status}" for status, n in counts.items()))
@@ -173,7 +176,9 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
     for item in planned:
         if (kept := table.status(rows, item.cell.hash())) not in ("ok", None):
             message = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]["message"]
-            console.print(f"{kept}: {item.cell.suite} of {item.cell.label} on {item.cell.task}: {message}", markup=False)
+            console.print(
+                f"{kept}: {item.cell.suite} of {item.cell.label} on {item.cell.task}: {message}", markup=False
+            )
     console.print(f"rows     {rows}\nfigures  {args.out / 'figures'}\nreport   {written}", markup=False, soft_wrap=True)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 
-def step_decay(lr: float, progress: float, milestones: tuple[float, ...] = (0.3, 0.6, 0.8), factor: float = 0.2) -> float:
-    """The learning rate after `progress` in [0, 1] of a run: multiplied by `factor` at each milestone.
+MILESTONES = (0.3, 0.6, 0.8)
+"""Epochs 60, 120 and 160 of 200, the authors' recipe, as fractions so that a shorter run keeps its shape."""
 
-    The default is the authors' recipe, epochs 60, 120 and 160 of 200, as fractions so that a shorter run keeps its shape.
-    """
+
+def step_decay(lr: float, progress: float, factor: float = 0.2) -> float:
+    """The learning rate after `progress` in [0, 1] of a run: multiplied by `factor` at each milestone."""
     if not 0 <= progress <= 1:
         raise ValueError(f"progress must lie in [0, 1], got {progress}")
-    return lr * factor ** sum(progress >= milestone for milestone in milestones)
+    return lr * factor ** sum(progress >= milestone for milestone in MILESTONES)

@@ -107,7 +107,9 @@ class Penalty:
         return sum(self.fixed) + sum(s * k for s, k in zip(self.slope, space.hidden, strict=True)) - least
 
 
-def literal_penalty(space: Space, gamma_depth: float = 1e-3, gamma_width: float = 1e-8, active: bool = False) -> Penalty:
+def literal_penalty(
+    space: Space, gamma_depth: float = 1e-3, gamma_width: float = 1e-8, active: bool = False
+) -> Penalty:
     """The paper's: γ_d d and γ_w Σ_l k_l, over all blocks or only the active ones."""
     fixed = gamma_depth * (space.task != "width")
     slope = gamma_width * (space.task != "depth")
@@ -129,7 +131,8 @@ def normalised_penalty(space: Space, gamma: float, cost: tuple[float, tuple[floa
 
 def expected_widths(space: Space, probabilities: Sites) -> Tensor:
     """E[k_l] in channels, `(blocks,)`, from probabilities `(K_l,)` per block."""
-    return torch.stack([space.step * (p * torch.arange(1, p.shape[-1] + 1, device=p.device)).sum() for p in probabilities])
+    counts = (torch.arange(1, p.shape[-1] + 1, device=p.device) for p in probabilities)
+    return space.step * torch.stack([(p * count).sum() for p, count in zip(probabilities, counts, strict=True)])
 
 
 class ArchitectureDistribution(nn.Module):

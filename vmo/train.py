@@ -113,10 +113,11 @@ class Trainer:
             control = list(estimator.parameters())
             if control:
                 self.optimizers["control"] = torch.optim.Adam(control, lr=recipe.control_lr)
-            if penalty is not None and 0 < abs(penalty.reach(distribution.space)) < 1e-3:
+            reach = 0.0 if penalty is None else abs(penalty.reach(distribution.space))
+            if 0 < reach < 1e-3:
                 warnings.warn(
-                    f"the penalty tells architectures apart by at most {penalty.reach(distribution.space):.1e} nats and "
-                    "cannot move q; a normalised penalty can",
+                    f"the penalty tells architectures apart by at most {reach:.1e} nats and cannot move q; "
+                    "a normalised penalty can",
                     stacklevel=2,
                 )
 

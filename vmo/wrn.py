@@ -49,8 +49,9 @@ class WideResNetConfig:
             raise ValueError(f"widen, classes and channels must be positive, got {self}")
         if self.blocks is not None and not 1 <= self.blocks <= self.depth // 2 - 2:
             raise ValueError(f"blocks must lie in 1 … {self.depth // 2 - 2}, got {self.blocks}")
-        if self.hidden is not None and (len(self.hidden) != len(self.outputs) or min(self.hidden) < 1):
-            raise ValueError(f"hidden must give a positive width for each of {len(self.outputs)} blocks, got {self.hidden}")
+        count = len(self.outputs)
+        if self.hidden is not None and (len(self.hidden) != count or min(self.hidden) < 1):
+            raise ValueError(f"hidden must give a positive width for each of {count} blocks, got {self.hidden}")
         if self.heads not in ("last", "all"):
             raise ValueError(f"heads must be 'last' or 'all', got {self.heads!r}")
 

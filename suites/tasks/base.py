@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class Workload(Protocol):
         """One whole training step: forward, backward, fits and optimizers."""
 
     def tensors(self) -> dict[str, list[Tensor]]:
-        """"parameters" (with buffers) and "optimizer" state, as they are now."""
+        """ "parameters" (with buffers) and "optimizer" state, as they are now."""
 
 
 class Task(ABC):
@@ -84,7 +84,7 @@ class Task(ABC):
     """Whether "plain", training without a distribution over architectures, is a run of its own here."""
     uses_data: frozenset[str] = frozenset()
     """The suites whose cells depend on the data set."""
-    settings: dict[str, tuple[str, ...]] = {}
+    settings: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def __init__(self, context: Context) -> None:
         self.context = context

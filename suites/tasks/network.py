@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class NetworkTask(Task):
     """A task of the VMO paper on a Wide ResNet."""
 
     uses_data = frozenset({"bias", "variance", "accuracy"})
-    settings = {
+    settings: ClassVar[dict[str, tuple[str, ...]]] = {
         "bias": _MEASURED,
         "variance": _MEASURED,
         "memory": ("width_step", "memory_depth", "memory_widen", "memory_batch"),
@@ -81,7 +81,9 @@ class NetworkTask(Task):
             return literal_penalty(space)
         if kind not in ("macs", "parameters"):
             raise ValueError(f"penalty must be macs, parameters or literal, got {kind!r}")
-        return normalised_penalty(space, self.preset.gamma, config.macs(size) if kind == "macs" else config.parameters())
+        return normalised_penalty(
+            space, self.preset.gamma, config.macs(size) if kind == "macs" else config.parameters()
+        )
 
     def trainer(self, make: Make | None, seed: int) -> Trainer:
         """A fresh run. Equal seeds give equal initial weights and equal data order whatever the estimator."""
@@ -91,7 +93,9 @@ class NetworkTask(Task):
             torch.manual_seed(seed)
             return self._trainer(make, self.config("accuracy"), self.dataset, recipe, seed)
 
-    def _trainer(self, make: Make | None, config: WideResNetConfig, data: Dataset, recipe: Recipe, seed: int) -> Trainer:
+    def _trainer(
+        self, make: Make | None, config: WideResNetConfig, data: Dataset, recipe: Recipe, seed: int
+    ) -> Trainer:
         with data.train.images.device:  # everything is made where it will be used
             if make is None:
                 return Trainer(WideResNet(replace(config, heads="last")), data, recipe, seed=seed)

@@ -1,8 +1,8 @@
 """The reference run: one trajectory per task and seed, φ moved by leave-one-out, with points at which to measure.
 
-Weights train from the start; q is held uniform for the first third. The points lie at one third (q still uniform, weights
-part-trained), two thirds and the end. A stateful estimator rides along the last steps before a point on copies of the
-logits, and is then measured as it stands.
+Weights train from the start; q is held uniform for the first third. The points lie at one third (q still uniform,
+weights part-trained), two thirds and the end. A stateful estimator rides along the last steps before a point on copies
+of the logits, and is then measured as it stands.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
     f(x) = vᵀ tanh(W [x_1; x_2; x_3]) + x_{1,1} x_{2,2} x_{3,3},    sizes (2, 3, 4), fixed random W and v
 
-Smooth off the vertices, so that every estimator works on it, and no sum over sites, so that none is exact on it by luck.
+Smooth off the vertices, so that every estimator works on it, and no sum over sites, so that none is exact on it by
+luck.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 import estimators
 from estimators import Estimator
 from results.table import row
-from suites.tasks.base import Context, Make, Point, Sites, Task, seed_of
+from suites.tasks.base import Make, Point, Sites, Task, seed_of
 from vmo.train import Diverged
 
 SIZES = (2, 3, 4)
@@ -72,7 +73,7 @@ class Toy(Task):
 
     name = "toy"
     plain = False
-    settings = {
+    settings: ClassVar[dict[str, tuple[str, ...]]] = {
         "bias": ("toy_steps", "toy_estimates", "ride", "control_lr"),
         "variance": ("toy_steps", "toy_estimates", "ride", "control_lr"),
         "memory": (),
