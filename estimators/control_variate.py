@@ -48,7 +48,8 @@ class ControlVariate(Estimator):
 
     def soft(self, z: Sites) -> Sites:
         """σ_λ(z), in the simplex."""
-        return tuple(torch.softmax(site / self.log_temperature.exp(), -1) for site in z)
+        # A forbidden category has z = −inf, and ∂(z/λ)/∂λ would be 0 · inf there.
+        return tuple(torch.softmax(site.clamp(min=-1e12) / self.log_temperature.exp(), -1) for site in z)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
         return Noise(uniform(logits, generator), uniform(logits, generator))

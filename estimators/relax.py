@@ -38,7 +38,7 @@ class Relax(ControlVariate):
         self.relaxed = self.relaxed_objective = relaxed_objective
         self.evaluations = 3 if relaxed_objective else 1
         self.scale = nn.Parameter(torch.zeros(()))
-        self.network = nn.Sequential(nn.Linear(sum(self.sizes), hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.network = nn.Sequential(_Linear(sum(self.sizes), hidden), nn.Tanh(), _Linear(hidden, 1))
         generator = torch.Generator(self.scale.device).manual_seed(0)
         for layer in self.network:
             if isinstance(layer, nn.Linear):
@@ -50,3 +50,8 @@ class Relax(ControlVariate):
         flat = (2 * torch.cat(x, -1) - 1).to(self.scale.dtype)
         value = self.scale * self.network(flat).squeeze(-1)
         return value + objective.control(x) if self.relaxed_objective else value
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Nothing: torch's own initialisation would draw from the global generator."""

@@ -111,7 +111,8 @@ def _accuracy(frame: pd.DataFrame) -> Iterator[Verdict]:
         found = stats.paired(pairs[a], pairs[b])
         better = sign * found.estimate > 0
         decided = "undecided" if not found.p < LEVEL else "supported" if better else "contradicted"
-        note = f"t test over seeds paired by seed, p = {found.p:.2g}; {where}"
+        how = f"t test over seeds paired by seed, p = {found.p:.2g}" if found.n > 1 else "one seed decides nothing"
+        note = f"{how}; {where}"
         return Verdict(statement, measure, found.estimate, found.low, found.high, found.n, decided, note), found.p
 
     points = "test accuracy, points: "

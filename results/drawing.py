@@ -115,6 +115,11 @@ def symlog(axis: Axis, rows: pd.DataFrame) -> float:
     return threshold
 
 
+def rounding(values: pd.Series) -> pd.Series:
+    """Where values are zero but for the rounding of others: a log axis has no place for them."""
+    return values <= 1e-12 * values.max()
+
+
 def band(ax: Axes, label: str, curve: pd.DataFrame) -> None:
     """A curve of pooled rows over ``x``, with its interval as a band where there is one."""
     curve = curve.sort_values("x")

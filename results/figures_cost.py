@@ -13,7 +13,7 @@ _PARTS = {
     "activations": "#d98c4a",
     "other": "#cfcfcf",
 }
-_GIB = 2**30
+_UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 
 
 def memory(frame: pd.DataFrame) -> Figure | None:
@@ -26,20 +26,19 @@ def memory(frame: pd.DataFrame) -> Figure | None:
     tasks = sorted(rows["task"].unique())
     tables, failures = [], []
     for task in tasks:
-        sizes = rows[rows["task"] == task].pivot_table(index="estimator", columns="part", values="value") / _GIB
+        sizes = rows[rows["task"] == task].pivot_table(index="estimator", columns="part", values="value")
         total = sizes["peak"] = sizes.get("peak", sizes.sum(axis=1))
         tables.append(sizes.loc[sorted(sizes.index, key=lambda name: (name != "plain", total[name]))])
         failed = tried[(tried["task"] == task) & (tried["status"] != "ok") & ~tried["estimator"].isin(sizes.index)]
         failures.append(failed.groupby("estimator")["status"].first())
     heights = [len(sizes) + len(failed) for sizes, failed in zip(tables, failures, strict=True)]
-    # A byte is printed in the unit that leaves a number to read.
-    unit, factor = ("GiB", 1) if max(sizes["peak"].max() for sizes in tables) > 0.5 else ("MiB", 1024)
     with drawing.style():
-        figure, axes = drawing.grid(
-            len(tasks), 1, 1.4 + 0.29 * sum(heights) + 0.3 * len(tasks), sharex=True, height_ratios=heights
-        )
+        figure, axes = drawing.grid(len(tasks), 1, 1.0 + 0.29 * sum(heights) + 0.7 * len(tasks), height_ratios=heights)
         for ax, task, sizes, failed in zip(axes[:, 0], tasks, tables, failures, strict=True):
-            sizes = sizes * factor
+            unit, factor = next(
+                (name, size) for name, size in _UNITS.items() if sizes["peak"].max() > size / 2 or size == 1
+            )
+            sizes = sizes / factor
             left = np.zeros(len(sizes))
             for part, colour in _PARTS.items():
                 if part in sizes:
@@ -59,9 +58,9 @@ def memory(frame: pd.DataFrame) -> Figure | None:
             ax.set_ylim(len(names) - 0.4, -0.6)
             ax.margins(x=0.2)
             ax.grid(False, axis="y")
+            ax.set_xlabel(f"bytes at the peak of one training step, {unit}")
             if len(tasks) > 1:
                 ax.set_title(task)
-        axes[-1, 0].set_xlabel(f"bytes at the peak of one training step, {unit}")
         note = f"{', '.join(tasks)}; {summary.context_label(rows)}; right: peak, ratio to plain"
         drawing.title(figure, "Memory of one training step", note)
         handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -28,7 +28,6 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
     both = variance.merge(bias[bias["part"] == "logits"], on=keys, suffixes=("_v", "")).merge(
         cost.reset_index(), on=["task", "estimator"], how="left"
     )
-    both = both[both["value_v"] > 0]
     if both.empty:
         return None
     tasks, points = sorted(both["task"].unique()), _in_order(both["point"].fillna(""))
@@ -38,8 +37,14 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
             for ax, point in zip(axes[i], points, strict=True):
                 here = both[(both["task"] == task) & (both["point"].fillna("") == point)]
                 ax.axhline(0, color=drawing.MUTED, lw=0.9)
+                nothing = drawing.rounding(here["value_v"])
                 for line in here.itertuples():
-                    size = 5.5 * np.sqrt(max(1.0, 1.0 if np.isnan(line.cost) else line.cost)) ** 0.6
+                    if nothing[line.Index]:
+                        ax.annotate(f"{line.estimator}: no variance", (0.02, line.value), (0, 4), fontsize=8,
+                                    xycoords=ax.get_yaxis_transform(), textcoords="offset points",
+                                    color=palette.colour(line.estimator))  # fmt: skip
+                        continue
+                    size = 5.5 * min(4.0, max(1.0, np.nan_to_num(line.cost))) ** 0.5
                     drawing.errors(
                         ax,
                         line.estimator,
@@ -50,8 +55,6 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
                     )
                 ax.set_xscale("log")
                 scale = drawing.symlog(ax.yaxis, both)
-                if "zero" in set(bias["estimator"]):
-                    ax.axhline(1, color=palette.colour("zero"), lw=1.2, ls=":")
                 ax.set_title(f"{task}, {point}" if point else task)
                 ax.set_xlabel("variance, tr Σ of one estimate")
             axes[i, 0].set_ylabel("squared bias / ‖∇‖²")
@@ -59,14 +62,13 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
         drawing.title(
             figure,
             "Bias against variance of one gradient estimate",
-            f"{summary.context_label(both)}; logits; 95 % intervals, {n} draws; linear within ±{scale:.1g}",
+            f"{summary.context_label(both)}; logits; 95 % intervals, {n} draws; linear within ±{scale:g}",
         )
         open_marker = Line2D(
             [], [], marker="o", lw=0, mfc="white", mec=drawing.MUTED, label="bias not distinguishable from 0"
         )
-        area = Line2D([], [], lw=0, label="larger: more evaluations")
-        dotted = Line2D([], [], color=palette.colour("zero"), ls=":", label="an estimator that is always 0")
-        drawing.legend(figure, summary.ordered(both["estimator"]), extra=[open_marker, dotted, area])
+        area = Line2D([], [], lw=0, label="larger: more evaluations, up to 4")
+        drawing.legend(figure, summary.ordered(both["estimator"]), extra=[open_marker, area])
     return figure
 
 

@@ -28,13 +28,15 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
             **{column: 100 * panels["test accuracy"][column] for column in ("value", "low", "high")}
         )
     names = summary.ordered(pd.concat([rows["estimator"] for rows in panels.values()]))
+    places = sorted({summary.context_label(rows) for rows in panels.values()})
     with drawing.style():
         figure, axes = drawing.grid(1, len(panels), 1.75 + 0.27 * len(names), sharey=True)
         for ax, (name, rows) in zip(axes[0], panels.items(), strict=True):
             for y in range(0, len(names), 2):
                 ax.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", lw=0, zorder=0)
+            nothing = drawing.rounding(rows["value"])
             for line in rows.itertuples():
-                if _PANELS[name][1] == "log" and line.value <= 0:  # a log axis has no place for it
+                if _PANELS[name][1] == "log" and nothing[line.Index]:
                     ax.text(0.02, names.index(line.estimator), "0", transform=ax.get_yaxis_transform(), va="center")
                     continue
                 hollow = name == "relative bias" and not line.low > 0
@@ -55,35 +57,25 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
                     zorder=1,
                 )
             ax.set_title(label, fontsize=9.5)
-            ax.set_xlabel(drawing.counts(rows["n"]), fontsize=8.5, color=drawing.MUTED)
+            place = f"\n{summary.context_label(rows)}" if len(places) > 1 else ""
+            ax.set_xlabel(drawing.counts(rows["n"]) + place, fontsize=8.5, color=drawing.MUTED)
             ax.grid(False, axis="y")
             ax.tick_params(axis="y", length=0)
             ax.spines["left"].set_visible(False)
         axes[0, 0].set_yticks(range(len(names)), names, fontsize=9.5)
         axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
         figure.align_xlabels()
-        drawing.title(figure, f"Gradient estimators that learn the {task} of a network", _conditions(panels))
+        where = f"{places[0]}; " if len(places) == 1 else ""
+        note = f"{where}95 % intervals; open: not distinguishable from 0"
+        drawing.title(figure, f"Gradient estimators that learn the {task} of a network", note)
     return figure
-
-
-def _conditions(panels: dict[str, pd.DataFrame]) -> str:
-    """What was measured where, in one line when all of it was measured in the same place."""
-    places: dict[str, list[str]] = {}
-    for name, rows in panels.items():
-        places.setdefault(summary.context_label(rows), []).append(name)
-    where = (
-        next(iter(places))
-        if len(places) == 1
-        else "; ".join(f"{', '.join(names)}: {place}" for place, names in places.items())
-    )
-    return f"{where}. 95 % intervals; open: not distinguishable from 0"
 
 
 def _scale(ax: Axes, scale: str, rows: pd.DataFrame) -> None:
     if scale == "symlog":
         drawing.symlog(ax.xaxis, rows)
         return
-    positive = rows.loc[rows["value"] > 0, "value"]
+    positive = rows.loc[~drawing.rounding(rows["value"]), "value"]
     if scale == "log" and not positive.empty:
         ax.set_xscale("log")
         low, high = np.floor(np.log10(positive.min())), np.ceil(np.log10(positive.max()))

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from results import drawing, palette, stats, summary
 
@@ -40,7 +41,7 @@ def curves(frame: pd.DataFrame) -> Figure | None:
     """Expected width, expected depth and the entropy of q over the epochs."""
     panels = {
         "curve_width": "expected width, part of full",
-        "curve_depth": "expected depth, blocks",
+        "curve_depth": "expected depth, layers",
         "curve_entropy": "entropy of q, nats per site",
     }
     return _curves(frame, panels, "epoch", "What training does to q")
@@ -57,8 +58,10 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
     rows = rows[rows["x"].notna()]
     if rows.empty:
         return None
+    # A row of axes per task, and no axes for what nothing changes there: a width task keeps its depth.
+    changing = rows.groupby(["task", "metric"])["value"].transform("nunique") > 1
+    rows = rows[changing] if changing.any() else rows
     pooled = summary.pool(rows)
-    # A row of axes per task, and no axes for what does not vary there: a width task has no depth.
     panels = {metric: label for metric, label in panels.items() if (rows["metric"] == metric).any()}
     tasks = sorted(rows["task"].unique())
     with drawing.style():
@@ -70,6 +73,7 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
                 for name, curve in here.groupby("estimator"):
                     drawing.band(ax, name, curve)
                 ax.set(xlabel=x, ylabel=label)
+                ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
                 if len(tasks) > 1 and metric == here["metric"].max():
                     ax.set_title(task)
                 if len(panels) == 1:

@@ -70,9 +70,9 @@ def main_context(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def context_label(rows: pd.DataFrame) -> str:
-    """``preset, dataset`` of some rows, for titles."""
+    """``preset, dataset`` of some rows, for titles; the preset alone for what needs no data."""
     names = rows[CONTEXT].drop_duplicates().itertuples(index=False)
-    return "; ".join(", ".join(str(part) for part in name if not pd.isna(part)) for name in names)
+    return "; ".join(", ".join(str(part) for part in name if not pd.isna(part) and part != "none") for name in names)
 
 
 def one_point(rows: pd.DataFrame) -> pd.DataFrame:

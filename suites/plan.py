@@ -112,11 +112,12 @@ def _cell(shop: Workshop, task: Task, label: Label, suite: str, preset: str, see
 
 
 def _impossible(task: Task, label: Label, suite: str) -> str | None:
-    """Why an estimator cannot work on the sizes of a task, or None."""
-    if label.name == PLAIN or suite == "sampling":
+    """Why an estimator cannot work on the sizes of a task, or None. Raises ValueError where the task itself cannot."""
+    sizes = task.sizes(suite)
+    if label.name == PLAIN:
         return None
     try:
-        label.make(task.sizes(suite))
+        label.make(sizes)
     except ValueError as error:
         return str(error)
     return None

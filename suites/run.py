@@ -184,7 +184,7 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
 
 def _print_frame(console: Console, frame: pd.DataFrame, title: str, own: set[str]) -> None:
     shown = Table(*(str(column) for column in frame.columns), title=title)
-    for line in frame.astype(str).itertuples(index=False):
+    for line in frame.astype(str).replace(r" \(n = .*?\)", "", regex=True).itertuples(index=False):
         shown.add_row(*map(escape, line), style="bold" if line[0] in own else None)
     console.print(shown)
 

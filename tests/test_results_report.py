@@ -108,7 +108,10 @@ def test_the_report_is_complete_repeatable_and_needs_no_torch(rows, tmp_path):
     text = (tmp_path / "a" / "REPORT.md").read_text()
     report.build([rows], tmp_path / "b")
     assert (tmp_path / "b" / "REPORT.md").read_text() == text
+    for path in (tmp_path / "a" / "figures").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / "figures" / path.name).read_bytes(), path.name
     embedded = set(re.findall(r"\]\((figures/[^)]+)\)", text))
+    assert len(embedded) == 9
     assert embedded == {f"figures/{path.name}" for path in (tmp_path / "a" / "figures").iterdir()}
     assert "16^12 terms" in text
     assert "0123abcd" in text

@@ -18,7 +18,7 @@ def extract(network: WideResNet, architecture: Architecture) -> WideResNet:
     """
     d, hidden = architecture.blocks, architecture.hidden
     compact = WideResNet(replace(network.config, hidden=hidden, blocks=d, heads="last"))
-    compact.to(next(network.parameters()).device).train(network.training)
+    compact.to(next(network.parameters())).train(network.training)  # device and dtype
     # every tensor of the compact network is the leading corner of the tensor of the same name
     source = network.state_dict()
     for name, target in compact.state_dict().items():

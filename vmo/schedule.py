@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 MILESTONES = (0.3, 0.6, 0.8)
 """Epochs 60, 120 and 160 of 200, the authors' recipe, as fractions so that a shorter run keeps its shape."""
 

@@ -126,6 +126,7 @@ def normalised_penalty(space: Space, gamma: float, cost: tuple[float, tuple[floa
     """
     rest, fixed, slope = cost
     scale = gamma / (rest + sum(fixed) + sum(s * k for s, k in zip(slope, space.hidden, strict=True)))
+    fixed = (rest + fixed[0], *fixed[1:])  # every architecture has the first block
     return Penalty(tuple(scale * f for f in fixed), tuple(scale * s for s in slope), active=True)
 
 

@@ -145,7 +145,11 @@ class Trainer:
             yield augment(train.images[index], self.dataset, self.augmentation), train.labels[index]
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update of weights, φ and control variate; the detached loss `()`, still on the device."""
+        """One update of weights, φ and control variate; the detached loss `()`, still on the device.
+
+        Raises:
+            Diverged: the logits are not finite (on a GPU this is seen in the loss, at the end of the epoch).
+        """
         self.network.train()
         for name, optimizer in self.optimizers.items():
             optimizer.zero_grad(set_to_none=True)
@@ -159,9 +163,18 @@ class Trainer:
             loss.backward()
         else:
             self.estimator.anneal(self.progress)
-            loss = self.estimate(images, labels, self.estimator, self.distribution.logits, self.noise)
+            logits = self.distribution.logits
+            try:
+                loss = self.estimate(images, labels, self.estimator, logits, self.noise)
+            except ValueError:  # what estimators say of logits that are no distribution
+                if all(bool(torch.isfinite(site).all()) for site in logits):
+                    raise
+                raise Diverged(f"the logits are not finite after {self.step_count} steps") from None
             if self.penalty is not None:
                 self.penalty.expected(self.distribution.space, self.distribution.probabilities()).backward()
+        for weight in self.network.parameters():
+            if weight.grad is None:  # momentum and λ‖w‖² reach what this sample left out, as they do where it is masked
+                weight.grad = torch.zeros_like(weight)
         for optimizer in self.optimizers.values():
             optimizer.step()
         self.step_count += 1

@@ -75,26 +75,35 @@ class WideResNetConfig:
     def macs(self, size: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
         """Multiply-accumulates of convolutions and linear layers for one `size` × `size` image.
 
+        A head counts with the blocks: block l brings what the head after it costs more than the head before it, so that
+        the first d blocks together bring the one head of a network of d blocks.
+
         Returns:
-            (stem and head, per block whatever its hidden width, per block and hidden channel).
+            (stem, per block whatever its hidden width, per block and hidden channel).
         """
         areas, area = [], size
         for stride in self.strides:
             area = -(-area // stride)
             areas.append(area**2)
-        inputs = (16, *self.outputs)
-        shortcuts = tuple(map(_projects, inputs, self.outputs, self.strides))
-        fixed = tuple(float(a * i * o * s) for a, i, o, s in zip(areas, inputs, self.outputs, shortcuts, strict=False))
-        slope = tuple(9.0 * a * (i + o) for a, i, o in zip(areas, inputs, self.outputs, strict=False))
-        return 9.0 * self.channels * 16 * size**2 + self.outputs[-1] * self.classes, fixed, slope
+        fixed = tuple(
+            float(a * i * o * s + g * self.classes) for a, (i, o, s, g) in zip(areas, self._geometry, strict=True)
+        )
+        slope = tuple(9.0 * a * (i + o) for a, (i, o, _, _) in zip(areas, self._geometry, strict=True))
+        return 9.0 * self.channels * 16 * size**2, fixed, slope
 
     def parameters(self) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-        """Trainable scalars, as in `macs`; of the heads, the last alone counts."""
-        inputs = (16, *self.outputs)
-        shortcuts = tuple(map(_projects, inputs, self.outputs, self.strides))
-        fixed = tuple(2.0 * i + i * o * s for i, o, s in zip(inputs, self.outputs, shortcuts, strict=False))
-        slope = tuple(9.0 * (i + o) + 2 for i, o in zip(inputs, self.outputs, strict=False))
-        return 9.0 * self.channels * 16 + self.outputs[-1] * (2 + self.classes) + self.classes, fixed, slope
+        """Trainable scalars, as in `macs`; there is one head, whatever `heads` says."""
+        fixed = tuple(2.0 * i + i * o * s + g * (2 + self.classes) for i, o, s, g in self._geometry)
+        slope = tuple(9.0 * (i + o) + 2 for i, o, _, _ in self._geometry)
+        return 9.0 * self.channels * 16 + self.classes, fixed, slope
+
+    @property
+    def _geometry(self) -> list[tuple[int, int, bool, int]]:
+        """Of each block: inputs, outputs, whether its shortcut projects, inputs that its head has more than the last."""
+        inputs = (16, *self.outputs[:-1])
+        shortcuts = map(_projects, inputs, self.outputs, self.strides)
+        gains = (o - i for i, o in zip((0, *self.outputs[:-1]), self.outputs, strict=True))
+        return list(zip(inputs, self.outputs, shortcuts, gains, strict=True))
 
     def total_macs(self, size: int) -> float:
         """Multiply-accumulates of the whole network for one image."""
@@ -109,6 +118,8 @@ def _projects(inputs: int, outputs: int, stride: int) -> bool:
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
+    # channels last is the fast layout of convolutions on GPUs and on CPUs: 1.1 to 1.5 times here
+    conv.weight = nn.Parameter(conv.weight.detach().contiguous(memory_format=torch.channels_last))
     return conv
 
 
@@ -196,7 +207,7 @@ class WideResNet(nn.Module):
             momentum: of BN's running statistics in training mode; None leaves them alone.
         """
         outputs = []
-        x = self.stem(images)
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for i, block in enumerate(list(self.blocks)[:blocks]):
             x = block(x, masks[i] if masks else None, widths[i] if widths else None, momentum)
             if every_head:

@@ -1,0 +1,186 @@
+"""The suites against things whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import estimators
+from estimators.base import adapt
+from results.stats import squared_norm
+from suites import labels, plan, presets
+from suites.cell import Workshop
+from suites.measure import Counted, Hardened, measure, reference
+from suites.memory import StorageCounter, count
+from suites.overhead import macs
+from suites.tasks import available, factory
+from suites.tasks.base import Context, Point
+
+Z = 4.9  # of a normal, two-sided false-alarm rate 1e-6
+
+
+def context(*settings: str) -> Context:
+    return Context(presets.resolve("smoke", settings))
+
+
+def test_storage_counter_sees_what_is_alive() -> None:
+    with FakeTensorMode(), StorageCounter() as counter:
+        weight = torch.zeros(1000, requires_grad=True)  # 4,000 bytes
+        counter.claim([weight], "parameters")
+        doubled = weight * 2
+        assert counter.total == 8000
+        view = doubled[:10]
+        assert counter.total == 8000
+        del doubled
+        assert counter.total == 8000  # the view keeps the storage
+        del view
+        assert counter.total == 4000
+        (weight.exp().sin().sum()).backward()
+        assert counter.split()["parameters"] == 4000
+        # at the peak: weight, exp kept for backward, sin's output or its gradient, and scalars
+        assert 12_000 <= sum(counter.peak.values()) <= 20_100
+
+
+def test_memory_of_a_network_is_its_parameters_gradients_and_momentum() -> None:
+    task = factory("width")(context())
+    parts = count(task, None)
+    size = 36_479_194 * 4
+    assert parts["optimizer"] == size
+    assert parts["gradients"] <= size * 1.01
+    statistics = parts["parameters"] - size
+    assert 0 < statistics < 0.01 * size
+    # every activation is at least kept once per 3×3 convolution: 12 blocks of 3 (4, 3, 3 by group) maps
+    assert parts["activations"] > 128 * 4 * (160 * 1024 + 320 * 256 + 640 * 64) * 4
+
+
+def test_counted_evaluations_are_what_estimators_claim() -> None:
+    sizes = (2, 3)
+    for name in estimators.available():
+        estimator = estimators.get(name, sizes=sizes)
+        counted = Counted(adapt(lambda s: s[0][..., 0] * s[1][..., 1], sizes, torch.float32))
+        logits = tuple(torch.zeros(k) for k in sizes)
+        estimator.estimate(counted, logits, estimator.draw(logits))
+        assert counted.count == estimator.evaluations, name
+
+
+def test_hardened_evaluates_at_the_vertex_and_passes_gradients() -> None:
+    seen = []
+
+    def f(sample: tuple[Tensor, ...]) -> Tensor:
+        seen.append(sample[0].detach())
+        return (sample[0] * torch.tensor([1.0, 2.0, 4.0])).sum(-1)
+
+    soft = torch.tensor([0.2, 0.5, 0.3], requires_grad=True)
+    Hardened(adapt(f, (3,), torch.float32))((soft,)).backward()
+    assert seen[0].tolist() == [0, 1, 0]
+    assert soft.grad is not None
+    assert soft.grad.tolist() == [1, 2, 4]
+
+
+def _point(logits: tuple[Tensor, ...], weights: list[nn.Parameter], f: object, *, stochastic: bool) -> Point:
+    return Point("mid", 0.5, logits, weights, lambda stream, i: f, lambda estimator: None, stochastic)  # type: ignore[arg-type,return-value]
+
+
+def test_bias_of_weights_is_that_of_soft_samples() -> None:
+    """f = w · x_1²: at a hard sample ∂f/∂w is 0 or 1, at a soft one x_1²; the paired difference has a known mean."""
+    w = nn.Parameter(torch.ones(1))
+    point = _point((torch.zeros(2),), [w], lambda s: (w * s[0][..., 0] ** 2).sum(), stochastic=True)
+    soft = measure(point, estimators.get("concrete", sizes=(2,), temperature=1.0), 4000, 0)
+    difference = soft.weights - soft.hard_weights  # type: ignore[operator]
+    # at t = 1 and φ = 0, x_1 is uniform on (0, 1): E[x²] − E[1{x > ½}] = 1/3 − 1/2
+    z = (difference.mean() + 1 / 6) / (difference.std() / len(difference) ** 0.5)
+    assert abs(z) < Z
+    hard = measure(point, estimators.get("reinforce", sizes=(2,)), 20, 0)
+    assert hard.hard_weights is not None
+    assert (hard.weights[: len(hard.hard_weights)] == hard.hard_weights).all()  # type: ignore[index]
+
+
+def test_bias_suite_tells_biased_from_unbiased_on_the_toy() -> None:
+    task = factory("toy")(context("toy_steps=200"))
+    for point in task.points(0):
+        truth = reference(point, 1, 64, _no_cache(), 0)
+        assert truth.shape == (1, 9)
+        sizes = tuple(site.shape[-1] for site in point.logits)
+        right = measure(point, estimators.get("rloo", sizes=sizes), 20_000, 0)
+        assert squared_norm(right.logits, reference=truth[0]).p > 1e-6
+        if point.name == "mid":
+            wrong = measure(point, estimators.get("straight_through", sizes=sizes), 20_000, 0)
+            found = squared_norm(wrong.logits, reference=truth[0])
+            assert found.value - Z * found.se > 0
+
+
+def _no_cache() -> object:
+    import tempfile
+    from pathlib import Path
+
+    return Path(tempfile.mkdtemp())
+
+
+def test_reference_is_cached_by_the_points_own_bits(tmp_path: object) -> None:
+    logits = (torch.zeros(3),)
+    calls = []
+
+    def f(sample: tuple[Tensor, ...]) -> Tensor:
+        calls.append(1)
+        return sample[0][..., 0]
+
+    for _ in range(2):
+        first = reference(_point(logits, [], f, stochastic=False), 1, 64, tmp_path, 0)  # type: ignore[arg-type]
+    assert len(calls) == 1
+    moved = (torch.tensor([0.5, 0.0, 0.0]),)
+    second = reference(_point(moved, [], f, stochastic=False), 1, 64, tmp_path, 0)  # type: ignore[arg-type]
+    assert not np.allclose(first, second)
+
+
+def test_points_of_a_network_run_repeat_and_ride_leaves_them_alone() -> None:
+    task = factory("width")(context("steps=9", "ride=2"))
+    names = []
+    for point in task.points(0):
+        names.append(point.name)
+        digest, batch = point.digest(), point.objective("fresh", 3)
+        relax = estimators.get("relax", sizes=tuple(site.shape[-1] for site in point.logits))
+        before = {key: value.clone() for key, value in relax.state_dict().items()}
+        point.ride(relax)
+        assert point.digest() == digest
+        assert any(not torch.equal(before[key], value) for key, value in relax.state_dict().items())
+        assert torch.equal(batch.images, point.objective("fresh", 3).images)  # type: ignore[attr-defined]
+        assert not torch.equal(batch.images, point.objective("fresh", 4).images)  # type: ignore[attr-defined]
+    assert names == ["uniform", "mid", "peaked"]
+    uniform = next(iter(task.points(0)))
+    assert all((site == 0).all() for site in uniform.logits)
+
+
+def test_macs_of_a_plain_step_are_three_forwards_but_for_the_first_convolution() -> None:
+    task = factory("width")(context("overhead_depth=10", "overhead_widen=1", "overhead_batch=2"))
+    forward = task.config("overhead").total_macs(32)  # type: ignore[attr-defined]
+    stem = 9 * 3 * 16 * 32**2
+    assert macs(task.workload(None, "overhead"), 1) == pytest.approx(2 * (3 * forward - stem), rel=1e-3)
+
+
+def test_labels_read_back_and_are_ordered() -> None:
+    for text in ("relax", "relax[hidden=3, temperature=0.5]", "concrete[temperature=(0.1, 0.001)]"):
+        assert str(labels.parse(text)) == text
+    assert labels.parse("relax[temperature=0.5,hidden=3]") == labels.parse("relax[hidden=3, temperature=0.5]")
+    assert labels.parse("straight_through[through=identity]").make((2,)).through == "identity"
+    assert labels.parse("relax[relaxed_objective=true]").make((2,)).evaluations == 3
+
+
+def test_the_hash_follows_everything_a_cell_depends_on(tmp_path: object) -> None:
+    def hashes(label: str, *settings: str, suite: str = "accuracy") -> list[str]:
+        shop = Workshop(context(*settings), tmp_path)  # type: ignore[arg-type]
+        found = plan.plan(shop, ["width"], [labels.parse(label)], [suite], "smoke", tmp_path)  # type: ignore[arg-type]
+        return [item.cell.hash() for item in found if item.cell.label.name != "plain"]
+
+    base = hashes("relax")
+    assert hashes("relax") == base
+    assert hashes("relax[hidden=3]") != base
+    assert hashes("relax", "epochs=3") != base
+    assert hashes("relax", "steps=3") == base  # the accuracy suite does not read it
+    assert hashes("relax", "steps=3", suite="bias") != hashes("relax", suite="bias")
+
+
+@pytest.mark.parametrize("task", available())
+def test_every_setting_that_a_task_names_exists(task: str) -> None:
+    for names in factory(task).settings.values():  # type: ignore[attr-defined]
+        presets.select(presets.QUICK, names)
