@@ -56,6 +56,9 @@ def adapt(objective: Callable[[Sites], Tensor], sizes: Sequence[int], dtype: tor
         objective: a callable `sample -> (*lead, *rows)`, or an object with some of `Objective`'s methods.
         sizes: K_l of each site.
         dtype: of the one-hot samples that the default `hard` makes.
+
+    Values come in at least fp32: estimators take differences of them. One of another shape than `(*lead, *rows)` is a
+    ValueError.
     """
 
     def own(name: str) -> Any:
@@ -64,15 +67,15 @@ def adapt(objective: Callable[[Sites], Tensor], sizes: Sequence[int], dtype: tor
 
     class Adapted(Objective):
         def __call__(self, sample: Sites, /) -> Tensor:
-            return objective(sample)
+            return _value(objective(sample), [site.shape[:-1] for site in sample])
 
         def hard(self, index: Sites, /) -> Tensor:
             if own_hard is not None:
-                return own_hard(index)
-            return objective(tuple(one_hot(i, size, dtype) for i, size in zip(index, sizes, strict=True)))
+                return _value(own_hard(index), [site.shape for site in index])
+            return self(tuple(one_hot(i, size, dtype) for i, size in zip(index, sizes, strict=True)))
 
         def control(self, sample: Sites, /) -> Tensor:
-            return (own_control or objective)(sample)
+            return _value((own_control or objective)(sample), [site.shape[:-1] for site in sample])
 
         def part(self, i: int, n: int, /) -> Objective | None:
             piece = own_part(i, n) if own_part is not None else None
@@ -178,14 +181,15 @@ class Estimator(nn.Module):
             raise ValueError(f"every site must have the same rows, got shapes {shapes}")
         # A read of the values waits for the device, so it is done only where that is free.
         plain = type(logits[0]) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
-        if plain and logits[0].device.type == "cpu":
-            normaliser = sum(torch.logsumexp(site.detach(), -1).sum() for site in logits)
-            if not torch.isfinite(torch.as_tensor(normaliser)):
-                raise ValueError("logits must be finite, or -inf for a forbidden category but not for all: NaN or inf")
+        free = plain and logits[0].device.type == "cpu"
+        if free and not all(bool(torch.isfinite(torch.logsumexp(site.detach(), -1)).all()) for site in logits):
+            raise ValueError("logits must be finite, or -inf for a forbidden category but not for all: NaN or inf")
 
     def _fit(self, loss: Tensor) -> None:
         """Add the gradient of the row mean of a fitting loss to this estimator's own parameters and nothing else."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not parameters:  # frozen
+            return
         grads = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
         for parameter, grad in zip(parameters, grads, strict=True):
             if grad is not None:
@@ -220,3 +224,10 @@ class Temperature(nn.Module):
 
 def _at_least_fp32(site: Tensor) -> Tensor:
     return site if site.dtype in (torch.float32, torch.float64) else site.float()
+
+
+def _value(value: Tensor, shapes: Sequence[torch.Size]) -> Tensor:
+    shape = torch.broadcast_shapes(*shapes)
+    if value.shape != shape:
+        raise ValueError(f"the objective must give {tuple(shape)}, one value per sample, got {tuple(value.shape)}")
+    return _at_least_fp32(value)

@@ -9,6 +9,7 @@ Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein 2017, arXiv:1703.07370.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,6 +33,8 @@ class Rebar(ControlVariate):
 
     def __init__(self, sizes: Sequence[int], *, temperature: float = 0.5, eta: float = 1.0) -> None:
         super().__init__(sizes, temperature)
+        if not isinstance(eta, int | float) or not math.isfinite(eta):
+            raise ValueError(f"eta must be a finite number, got {eta!r}")
         self.eta = nn.Parameter(torch.tensor(float(eta)))
 
     def surrogate(self, objective: Objective, z: Sites) -> Tensor:

@@ -29,8 +29,8 @@ class Rloo(Estimator):
 
     def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
         super().__init__(sizes)
-        if samples < 2:
-            raise ValueError(f"samples must be at least 2, one to leave out, got {samples}")
+        if not isinstance(samples, int) or samples < 2:
+            raise ValueError(f"samples must be an integer of at least 2, one to leave out, got {samples!r}")
         self.evaluations = samples
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:

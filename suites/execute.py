@@ -17,16 +17,11 @@ import torch
 from results import table
 from suites.cell import Workshop
 from suites.plan import SUITES, Planned
-from vmo.data import DataError
 from vmo.train import Diverged
 
 
 def execute(planned: list[Planned], shop: Workshop, rows: Path) -> Iterator[tuple[Planned, str, str | None]]:
-    """Run what is to do; after each cell yield it with its status and message.
-
-    Raises:
-        DataError: the data cannot be had; what was finished stays.
-    """
+    """Run what is to do; after each cell yield it with its status and message."""
     for item in planned:
         if not item.to_do:
             continue
@@ -38,8 +33,6 @@ def execute(planned: list[Planned], shop: Workshop, rows: Path) -> Iterator[tupl
         else:
             try:
                 found = SUITES[item.cell.suite].run(item.cell, shop)
-            except DataError:
-                raise
             except Diverged as error:
                 status, message = "diverged", str(error)
             except (torch.OutOfMemoryError, MemoryError) as error:

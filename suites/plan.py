@@ -13,6 +13,7 @@ from suites.cell import Cell, Workshop
 from suites.labels import PLAIN, Label
 from suites.presets import nearest, select
 from suites.tasks.base import Task
+from vmo.data import identity
 
 
 class Suite(NamedTuple):
@@ -105,7 +106,7 @@ def _cell(shop: Workshop, task: Task, label: Label, suite: str, preset: str, see
         task_version=task.version,
         label=label,
         preset=preset,
-        dataset=context.dataset if suite in task.uses_data else "none",
+        dataset=identity(context.dataset, context.data_root) if suite in task.uses_data else "none",
         seed=seed,
         settings=tuple(sorted({**settings, "device": context.device.type}.items())),
     )

@@ -111,6 +111,8 @@ def _run(args: argparse.Namespace) -> int:
         reasons = [item.impossible for item in asked]
         if asked and all(reasons) and len({item.cell.label for item in asked}) == 1:
             raise ValueError(reasons[0])
+        for name in dict.fromkeys(item.cell.task for item in planned if item.to_do and item.cell.dataset != "none"):
+            shop.task(name).prepare()
         failures = 0
         progress.begin(planned)
         for item, status, message in execute(planned, shop, rows):

@@ -32,7 +32,7 @@ def log_probabilities(p: list[float], rows: int) -> torch.Tensor:
     return torch.tensor(p, dtype=torch.float64).log().expand(rows, -1)
 
 
-# --- distributions ----------------------------------------------------------------------------------------------------
+# --- distributions --------------------------------------------------------------------------------------------------
 
 
 @each_distribution
@@ -83,7 +83,7 @@ def test_gumbel_is_gumbel() -> None:
     assert stats.kstest(gumbel(u.double()).flatten().numpy(), "gumbel_r").pvalue > ALARM
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------------------------
 
 
 @given(data=st.data(), seed=strategies.seeds, dtype=st.sampled_from([torch.float32, torch.float64]))
@@ -165,7 +165,7 @@ def test_one_hot(data: st.DataObject, size: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(encoded, torch.nn.functional.one_hot(index, size).to(dtype))
 
 
-# --- temperature --------------------------------------------------------------------------------------------------------
+# --- temperature ----------------------------------------------------------------------------------------------------
 
 
 @given(start=st.floats(1e-3, 10), end=st.floats(1e-3, 10), steps=st.lists(st.floats(0, 1), min_size=2, max_size=9))
@@ -192,5 +192,5 @@ def test_a_number_is_a_constant_temperature(value: float, progress: float) -> No
 
 @pytest.mark.parametrize("value", [0, -1, INF, math.nan, (1,), (1, 2, 3), (0.1, 0), ("a", "b"), "ab", None, ()])
 def test_wrong_temperatures_are_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="^temperature must be a positive number or a pair"):
+    with pytest.raises(ValueError, match=r"^temperature must be a positive number or a pair"):
         Temperature(value)  # type: ignore[arg-type]

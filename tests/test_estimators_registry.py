@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from estimators.reinforce import Reinforce
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry as it was, after the test."""
     monkeypatch.setattr(estimators, "_REGISTRY", dict(estimators._REGISTRY))
-    yield
 
 
 def refused(name: str, *, sizes: tuple[int, ...] = (3, 2), **options: Any) -> str:
@@ -148,7 +146,7 @@ def test_a_registered_estimator_is_there() -> None:
 @pytest.mark.parametrize("name", ["rloo", "not a name", "", "1st", "a-b"])
 def test_names_that_are_taken_or_none_are_refused(name: str) -> None:
     before = estimators.available()
-    with pytest.raises(ValueError, match="already|identifier"):
+    with pytest.raises(ValueError, match=r"already|identifier"):
         estimators.register(name, Reinforce)
     assert estimators.available() == before
     estimators.register("twice", Reinforce)

@@ -24,7 +24,9 @@ def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor
     return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
-@given(seed=seeds, k=categories, step=steps, spread=st.floats(0, 30), dtype=st.sampled_from([torch.float32, torch.float64]))
+@given(
+    seed=seeds, k=categories, step=steps, spread=st.floats(0, 30), dtype=st.sampled_from([torch.float32, torch.float64])
+)
 def test_a_soft_mask_falls_from_one_and_stays_in_the_unit_interval(
     seed: int, k: int, step: int, spread: float, dtype: torch.dtype
 ) -> None:
@@ -48,7 +50,7 @@ def test_a_one_hot_sample_gives_exactly_its_width(data: st.DataObject, k: int, s
 
 @given(seed=seeds, k=st.integers(2, 50), closeness=st.floats(0.5, 60))
 def test_a_soft_mask_becomes_the_hard_one_as_the_temperature_falls(seed: int, k: int, closeness: float) -> None:
-    """With the winner ahead by δ, softmax(z / t) leaves at most (K − 1) e^{−δ/t} to the others: here t = δ / closeness."""
+    """With the winner ahead by δ, softmax(z / t) leaves at most (K − 1) e^{−δ/t} to the others."""
     noise = torch.rand(k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     z = normal(seed, k) - torch.log(-torch.log(noise))
     first, second = z.topk(2).values

@@ -255,7 +255,10 @@ def test_groups_are_objectives_of_their_own(task: str, groups: int, lead: tuple[
     for got, expected in (
         (objective.hard(index), [part.hard(tuple(i[..., s] for i in index)) for s, part in enumerate(parts)]),
         (objective(sample), [part(tuple(x[..., s, :] for x in sample)) for s, part in enumerate(parts)]),
-        (objective.control(sample), [part.control(tuple(x[..., s, :] for x in sample)) for s, part in enumerate(parts)]),
+        (
+            objective.control(sample),
+            [part.control(tuple(x[..., s, :] for x in sample)) for s, part in enumerate(parts)],
+        ),
     ):
         assert got.shape == (*lead, groups)
         assert_equal(got, torch.stack(expected, -1) / groups)
@@ -341,7 +344,9 @@ def test_it_runs_on_tensors_without_values(task: str) -> None:
             assert loss.shape == (2,)
             loss.sum().backward()
         assert all(site.grad is not None for site in sample)
-        assert all(p.grad is not None for p in objective.network.parameters())
+        weights = objective.network.named_parameters()
+        unused = ("heads.0.", "heads.1.") if task == "width" else ()
+        assert all((p.grad is None) == name.startswith(unused) for name, p in weights)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -355,7 +360,7 @@ def test_bfloat16_is_close_to_single_precision(task: str) -> None:
         loss = objective(sample)
         assert loss.dtype == torch.float32
         slopes.append(torch.cat(torch.autograd.grad(loss, sample)).double())
-    assert float(F.cosine_similarity(*slopes, dim=0)) > 0.98
+    assert float(F.cosine_similarity(*slopes, dim=0)) > 0.95
     for name in ("__call__", "hard", "control"):
         sites = index if name == "hard" else sample
         expected, got = (getattr(objective, name)(sites) for objective in (single, half))
@@ -396,5 +401,5 @@ def test_unbiased_through_the_network(name: str, n: int) -> None:
 
 
 def test_the_check_of_bias_through_the_network_finds_one() -> None:
-    with pytest.raises(AssertionError, match="straight_through component"):
-        on_network("straight_through", 200)
+    with pytest.raises(AssertionError, match="concrete component"):
+        on_network("concrete", 100, temperature=1.0)

@@ -1,5 +1,7 @@
 """The learning-rate schedule."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ def test_the_recipe_of_two_hundred_epochs() -> None:
 @given(lr=st.floats(1e-6, 10), progress=st.lists(st.floats(0, 1), min_size=2, max_size=9).map(sorted))
 def test_it_never_rises_and_ends_at_the_last_factor(lr: float, progress: list[float]) -> None:
     rates = [step_decay(lr, p) for p in progress]
-    assert all(a >= b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates))
     assert step_decay(lr, 0.0) == lr
     assert step_decay(lr, 1.0) == pytest.approx(lr * 0.008)
 

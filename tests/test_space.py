@@ -211,9 +211,7 @@ def test_the_expected_literal_penalty_and_its_gradient(space: Space, seed: int, 
     got = literal_penalty(space, 0.7, 0.3, active).expected(space, q.probabilities())
     expected = sum((p * literal_r(space, i, 0.7, 0.3, active) for i, p in enumerate_q(q)), torch.zeros(()).double())
     torch.testing.assert_close(got, expected)
-    for one, other in zip(
-        torch.autograd.grad(got, q.logits), torch.autograd.grad(expected, q.logits), strict=True
-    ):
+    for one, other in zip(torch.autograd.grad(got, q.logits), torch.autograd.grad(expected, q.logits), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
 
 

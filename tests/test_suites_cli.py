@@ -179,11 +179,23 @@ def test_cuda_without_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert "no CUDA device" in refused(capsys, "--estimator", "rloo", *TOY, "--device", "cuda")
 
 
-def test_missing_data_keeps_what_was_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--estimator", "rloo", "--task", "toy", "width", "--suite", "bias", *SMOKE, "--set", *SMALL]
-    line = refused(capsys, *words, "--dataset", str(tmp_path / "none.npz"), "--out", str(tmp_path)).lower()
-    assert "none.npz" in line
-    assert set(table.read(tmp_path / "rows")["task"]) == {"toy"}
+def test_missing_data_are_missed_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--estimator", "rloo", "--task", "toy", "width", "--suite", "bias", *SMOKE, "--out", str(tmp_path)]
+    assert "none.npz" in refused(capsys, *words, "--dataset", "none.npz")
+    assert not list(tmp_path.glob("rows/*"))
+
+
+def test_a_file_of_the_users_own_is_known_by_its_content(tmp_path: Path) -> None:
+    labels = np.arange(120) % 3
+    images = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 3), np.uint8)
+    for shift in (0, 1):
+        np.savez(tmp_path / "mine.npz", images=images + np.uint8(shift), labels=labels)
+        words = ["--estimator", "rloo", "--task", "width", "--suite", "accuracy", "--dataset", "mine.npz"]
+        assert run(*words, "--data-root", str(tmp_path), "--set", *SMALL, "batch_size=32", out=tmp_path / "out") == 0
+    rows = table.read(tmp_path / "out" / "rows")
+    assert set(rows["status"]) == {"ok"}
+    assert rows["dataset"].nunique() == 2
+    assert all(name.startswith("mine.npz@") for name in rows["dataset"])
 
 
 def test_corrupt_cache_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ the user's own. Nothing here reads a pickle.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -102,18 +103,31 @@ def load(name: str, root: str | Path | None = None, device: torch.device | str =
     Raises:
         DataError: there is no such data set, it cannot be downloaded, or its file is damaged.
     """
-    folder = Path(root if root is not None else os.environ.get(ROOT_VARIABLE) or "data")
+    folder = _folder(root)
     if name == "digits":
         dataset = _digits()
     elif name in cifar.ARCHIVES:
         dataset = _cifar(name, folder)
     elif name.endswith(".npz"):
-        dataset = _own(name, folder)
+        dataset = _own(_find(name, folder))
     else:
         near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ";"
         raise DataError(f"unknown data set {name!r}{hint} available: {', '.join(NAMES)}, or a NAME.npz of your own")
     return dataset.to(device)
+
+
+def identity(name: str, root: str | os.PathLike[str] | None = None) -> str:
+    """What to call the data in a record: a file of the user's own by name, without folders, and start of its SHA-256.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if not name.endswith(".npz"):
+        return name
+    path = _find(name, _folder(root))
+    with path.open("rb") as file:
+        return f"{path.name}@{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 
 
 def normalise(images: Tensor, dataset: Dataset) -> Tensor:
@@ -224,11 +238,19 @@ def _cifar(name: str, root: Path) -> Dataset:
     )
 
 
-def _own(name: str, root: Path) -> Dataset:
-    places = list(dict.fromkeys((Path(name), root / name)))
-    path = next((place for place in places if place.exists()), None)
+def _folder(root: str | os.PathLike[str] | None) -> Path:
+    return Path(root if root is not None else os.environ.get(ROOT_VARIABLE) or "data")
+
+
+def _find(name: str, folder: Path) -> Path:
+    places = list(dict.fromkeys((Path(name), folder / name)))
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise DataError(f"there is no file {' or '.join(str(place) for place in places)}")
+    return path
+
+
+def _own(path: Path) -> Dataset:
     arrays = npz.read(path, ("images", "labels"), ("test_images", "test_labels"))
     images, labels = npz.labelled(path, arrays)
     missing = np.flatnonzero(~np.isin(np.arange(min(labels.max() + 1, len(labels) + 1)), labels))

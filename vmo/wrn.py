@@ -99,7 +99,7 @@ class WideResNetConfig:
 
     @property
     def _geometry(self) -> list[tuple[int, int, bool, int]]:
-        """Of each block: inputs, outputs, whether its shortcut projects, inputs that its head has more than the last."""
+        """Of each block: inputs, outputs, whether its shortcut projects, inputs its head has more than the last."""
         inputs = (16, *self.outputs[:-1])
         shortcuts = map(_projects, inputs, self.outputs, self.strides)
         gains = (o - i for i, o in zip((0, *self.outputs[:-1]), self.outputs, strict=True))

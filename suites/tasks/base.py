@@ -90,6 +90,9 @@ class Task(ABC):
         self.context = context
         self.preset = context.preset
 
+    def prepare(self) -> None:  # noqa: B027  most tasks have nothing to get
+        """Get the data, before anything runs. Raises `vmo.data.DataError` where they cannot be had."""
+
     @abstractmethod
     def sizes(self, suite: str) -> tuple[int, ...]:
         """K of each site, at the size at which a suite works."""

@@ -25,6 +25,9 @@ _MEASURED = (*_RECIPE, *_PENALTY, "steps", "ride", "estimates", "budget", "refer
 SAMPLED = 5  # architectures drawn for the accuracy of q itself
 
 
+_load = functools.lru_cache(maxsize=2)(load)  # one copy for all tasks
+
+
 class Step:
     """A training step on one resident minibatch of a trainer's data."""
 
@@ -57,7 +60,10 @@ class NetworkTask(Task):
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The data, on the device."""
-        return load(self.context.dataset, self.context.data_root, self.context.device)
+        return _load(self.context.dataset, self.context.data_root, self.context.device)
+
+    def prepare(self) -> None:
+        self.dataset  # noqa: B018  reads the files
 
     def config(self, suite: str) -> WideResNetConfig:
         """The network at the size at which a suite works; the data are read only where they decide it."""
