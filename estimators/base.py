@@ -116,9 +116,9 @@ class Estimator(nn.Module):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.sizes = tuple(int(size) for size in sizes)
-        if not self.sizes or min(self.sizes) < 1:
-            raise ValueError(f"sizes must name at least one site of at least one category, got {self.sizes}")
+        if isinstance(sizes, str) or not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(f"sizes must name at least one site of at least one category, got {sizes!r}")
+        self.sizes = tuple(sizes)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
         """All the randomness of one estimate, for logits `(*rows, K_l)`; at least fp32, whatever the logits are."""
@@ -140,7 +140,8 @@ class Estimator(nn.Module):
             noise: what `draw` returned for logits of this shape.
 
         Raises:
-            ValueError: wrong number of sites, wrong shapes, or logits without a distribution (NaN, +inf, all −inf).
+            ValueError: wrong number of sites, wrong shapes, logits without a distribution (NaN, +inf, all −inf), or a
+                call inside an autocast region, which belongs inside the objective.
         """
         self._check(logits)
         inner = tuple(_at_least_fp32(site.detach()) for site in logits)
@@ -179,6 +180,8 @@ class Estimator(nn.Module):
             )
         if len({shape[:-1] for shape in shapes}) != 1:
             raise ValueError(f"every site must have the same rows, got shapes {shapes}")
+        if torch.is_autocast_enabled(logits[0].device.type):  # it would round scores, slopes and every backward pass
+            raise ValueError("an estimator must run outside autocast; open the autocast region inside the objective")
         # A read of the values waits for the device, so it is done only where that is free.
         plain = type(logits[0]) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
         free = plain and logits[0].device.type == "cpu"

@@ -31,8 +31,8 @@ class Exact(Estimator):
 
     def __init__(self, sizes: Sequence[int], *, limit: int = 4096, chunk: int = 64) -> None:
         super().__init__(sizes)
-        if limit < 1 or chunk < 1:
-            raise ValueError(f"limit and chunk must be positive, got limit={limit}, chunk={chunk}")
+        if not (isinstance(limit, int) and isinstance(chunk, int) and limit > 0 and chunk > 0):
+            raise ValueError(f"limit and chunk must be positive integers, got limit={limit!r}, chunk={chunk!r}")
         self.evaluations = math.prod(self.sizes)
         self.chunk = chunk
         if self.evaluations > limit:
@@ -47,24 +47,29 @@ class Exact(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: tuple[()]) -> Estimate:
         rows = logits[0].shape[:-1]
-        log_p = [torch.log_softmax(site, -1) for site in logits]
-        loss = logits[0].new_zeros(rows)
-        grads = [torch.zeros_like(site) for site in logits]
+        # float64: Σ q f z − p Σ q f would lose the digits of f to a constant in it
+        log_p = [torch.log_softmax(site.double(), -1) for site in logits]
+        likeliest = [site.argmax(-1) for site in logits]
+        loss = log_p[0].new_zeros(rows)
+        grads = [torch.zeros_like(lp) for lp in log_p]
         for start in range(0, self.evaluations, self.chunk):
             flat = torch.arange(start, min(start + self.chunk, self.evaluations), device=loss.device)
             categories = self._unravel(flat)
-            index = tuple(c.view(-1, *(1 for _ in rows)).expand(-1, *rows) for c in categories)
-            log_q = sum((lp.movedim(-1, 0)[c] for lp, c in zip(log_p, categories, strict=True)), loss.new_zeros(()))
-            weight = log_q.exp()
+            chosen = [lp.movedim(-1, 0)[c] for lp, c in zip(log_p, categories, strict=True)]
+            weight = sum(chosen, loss.new_zeros(())).exp()
+            # a forbidden category counts for nothing, so the objective is not asked about it, which may not be finite
+            index = tuple(
+                torch.where(lp == -torch.inf, best, c.view(-1, *(1 for _ in rows)))
+                for lp, best, c in zip(chosen, likeliest, categories, strict=True)
+            )
             value = objective.hard(index)
             train_weights(value, weight)
-            # a forbidden configuration counts for nothing, whatever the objective says of it
-            mass = torch.where(weight > 0, weight * value.detach(), 0)
+            mass = weight * value.detach()
             loss = loss + mass.sum(0)
             for grad, c in zip(grads, categories, strict=True):
-                grad.movedim(-1, 0).index_add_(0, c, mass.to(grad.dtype))
+                grad.movedim(-1, 0).index_add_(0, c, mass)
         centred = (g - lp.exp() * loss.unsqueeze(-1) for g, lp in zip(grads, log_p, strict=True))
-        return Estimate(loss, tuple(centred))
+        return Estimate(loss.to(logits[0].dtype), tuple(centred))
 
     def _unravel(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Mixed-radix digits of configuration numbers, first site slowest: one `(chunk,)` index per site."""

@@ -55,5 +55,9 @@ def one_hot(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
 
 
 def gumbel_argmax(logits: Sites, u: Sites) -> Sites:
-    """Exact samples of the categoricals: int64 `(*lead, *rows)` per site."""
+    """Samples of the categoricals, int64 `(*lead, *rows)` per site.
+
+    fp32 uniforms lie on a grid of 2⁻²⁴, so a category of probability 1e-5 is drawn 0.3 % too rarely, one of 1e-6 3 %
+    and one of 1e-8 never: an absolute error below 5e-8. float64 logits bring float64 noise.
+    """
     return tuple((site + gumbel(noise)).argmax(-1) for site, noise in zip(logits, u, strict=True))

@@ -155,16 +155,17 @@ def _print_plan(planned: Sequence[Planned]) -> None:
         shown.add_row(
             cell.suite, cell.task, escape(str(cell.label)), cell.dataset, str(cell.seed), cell.hash(), str(item)
         )
-    Console().print(shown)
+    console = _console()
+    console.print(shown)
     counts = pd.Series([str(item) for item in planned]).value_counts()
-    Console().print(", ".join(f"{n} {status}" for status, n in counts.items()))
+    console.print(", ".join(f"{n} {status}" for status, n in counts.items()))
 
 
 def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, chosen: Sequence[labels.Label]) -> None:
     """Figures, report and the final table, own rows beside the committed reference rows."""
     written = report.build([rows, REFERENCE], args.out)
     frame = table.read(rows, REFERENCE)
-    console = Console()
+    console = _console()
     own, hashes = {str(label) for label in chosen}, {item.cell.hash() for item in planned}
     # of the estimators asked for, the cells asked for and not those of other settings; of the others, all
     stale = frame["estimator"].isin(own) & frame["suite"].isin({i.cell.suite for i in planned})
@@ -205,8 +206,14 @@ def _print_comparison(console: Console, frame: pd.DataFrame, pair: Sequence[str]
     console.print(shown if shown.row_count else "nothing to pair: --compare reads the accuracy suite")
 
 
-def _list() -> int:
+def _console() -> Console:
+    """Standard output; where that is no terminal, wide enough for the tables."""
     console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def _list() -> int:
+    console = _console()
     shown = Table("estimator", "options", "what it is")
     for name in estimators.available():
         make = estimators.factory(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import estimators
 from estimators.rloo import Rloo
@@ -253,3 +254,16 @@ def test_help_and_list(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in shown
     done = subprocess.run([sys.executable, "-m", "suites.run", "--help"], capture_output=True, text=True, check=True)
     assert "--dry-run" in done.stdout
+
+
+def test_the_example_of_the_readme_learns() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(example, names)
+    exact = estimators.get("exact", sizes=(3, 4, 5))
+    logits = tuple(names["logits"])  # type: ignore[arg-type]
+    start = exact.estimate(names["objective"], tuple(torch.zeros(k) for k in (3, 4, 5)), ())  # type: ignore[arg-type]
+    assert exact.estimate(names["objective"], logits, ()).loss < 0.5 * start.loss  # type: ignore[arg-type]

@@ -279,6 +279,15 @@ def test_equal_seeds_give_bit_equal_runs(name: str | None) -> None:
     assert other.epoch() != losses[0][0]
 
 
+def test_another_seed_is_another_order_augmentation_and_noise() -> None:
+    one, other = (make("reinforce", seed=seed) for seed in (0, 1))
+    streams = [(t.order, t.augmentation, t.noise) for t in (one, other)]
+    draws = [torch.rand(4, generator=generator) for generator in itertools.chain(*streams)]
+    assert len({tuple(draw.tolist()) for draw in draws}) == 6
+    one, other = (make("reinforce", seed=seed) for seed in (0, 1))
+    assert not torch.equal(next(one.minibatches())[1], next(other.minibatches())[1])
+
+
 def test_estimators_see_the_same_initial_weights_and_minibatches() -> None:
     """They draw different amounts of noise; plain training draws none."""
     runs = [make(name, recipe=Recipe(epochs=2, batch_size=16)) for name in (None, "reinforce", "rloo", "relax")]

@@ -1,0 +1,97 @@
+"""The fit of control variates, by finite differences, and the arithmetic of `exact` where it is hardest."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import estimators
+from estimators import Estimator
+
+SIZES = (2, 3)
+
+
+def objective(sample: tuple[Tensor, ...]) -> Tensor:
+    """Joint and not quadratic."""
+    return torch.tanh(2 * sample[0][..., 0] - sample[1][..., 1] + sample[0][..., 1] * sample[1][..., 2]) + 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("rebar", {}), ("relax", {}), ("relax", {"relaxed_objective": True, "hidden": 3})]
+)
+def test_the_fit_descends_the_row_mean_of_the_squared_estimate(name: str, options: dict[str, object]) -> None:
+    """`.grad` against central differences of mean ‖g‖² on the same noise, in float64, for every parameter."""
+    estimator = estimators.get(name, sizes=SIZES, **options).double()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in estimator.parameters():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    rows = 7
+    logits = tuple(torch.randn(rows, k, generator=generator, dtype=torch.float64) for k in SIZES)
+    noise = estimator.draw(logits, generator)
+
+    def squared(model: Estimator) -> Tensor:
+        grads = model.eval().estimate(objective, logits, noise).grads
+        return torch.stack([g.square().sum(-1) for g in grads]).sum(0).mean()
+
+    estimator.train().estimate(objective, logits, noise)
+    fitted = {key: parameter.grad.clone() for key, parameter in estimator.named_parameters()}  # type: ignore[union-attr]
+    step = 1e-6
+    for key, parameter in estimator.named_parameters():
+        flat = parameter.data.view(-1)
+        for i in range(len(flat)):
+            kept = flat[i].item()
+            ends = []
+            for sign in (1, -1):
+                flat[i] = kept + sign * step
+                ends.append(squared(estimator))
+            flat[i] = kept
+            slope = (ends[0] - ends[1]) / (2 * step)
+            assert fitted[key].view(-1)[i] == pytest.approx(slope.item(), rel=1e-5, abs=1e-8), key
+
+
+def test_exact_keeps_its_digits_beside_a_large_constant() -> None:
+    """fp32 values of f near 100 have an ulp of 8e-6; sums in fp32 would add 4,096 of them up to some per cent."""
+    sizes = (8, 8, 8, 8)
+    generator = torch.Generator().manual_seed(0)
+    tables = [torch.randn(k, generator=generator) for k in sizes]
+    logits = tuple(torch.randn(k, generator=generator) for k in sizes)
+
+    def f(sample: tuple[Tensor, ...], constant: float = 0.0) -> Tensor:
+        terms = [(x.double() * t.double()).sum(-1) for x, t in zip(sample, tables, strict=True)]
+        return torch.tanh(torch.stack(terms).sum(0)) * 0.1 + constant
+
+    exact = estimators.get("exact", sizes=sizes)
+    plain = torch.cat(exact.estimate(f, logits, ()).grads)
+    shifted = torch.cat(exact.estimate(lambda s: f(s, 100.0).float(), logits, ()).grads)
+    assert (shifted - plain).norm() < 2e-3 * plain.norm()
+
+
+def test_exact_does_not_ask_about_forbidden_categories() -> None:
+    w = torch.ones((), requires_grad=True)
+    slopes = torch.tensor([1.0, float("inf"), 3.0])
+
+    def f(sample: tuple[Tensor, ...]) -> Tensor:
+        return w * torch.where(sample[0] > 0, slopes, 0.0).sum(-1)
+
+    logits = (torch.tensor([0.1, -torch.inf, 0.3]),)
+    loss, (grad,) = estimators.get("exact", sizes=(3,)).estimate(f, logits, ())
+    p = torch.softmax(logits[0], -1)
+    mean = p[0] + 3 * p[2]
+    torch.testing.assert_close(loss, mean)
+    torch.testing.assert_close(w.grad, mean)
+    torch.testing.assert_close(grad, torch.tensor([p[0] * (1 - mean), 0.0, p[2] * (3 - mean)]))
+
+
+@pytest.mark.parametrize("name", estimators.available())
+def test_autocast_around_an_estimator_is_refused_and_inside_the_objective_is_not(name: str) -> None:
+    estimator = estimators.get(name, sizes=SIZES)
+    logits = tuple(torch.zeros(k) for k in SIZES)
+    noise = estimator.draw(logits)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="inside the objective"):
+        estimator.estimate(objective, logits, noise)
+
+    def cast(sample: tuple[Tensor, ...]) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return objective(sample)
+
+    assert estimator.estimate(cast, logits, noise).loss.isfinite()
