@@ -236,21 +236,28 @@ def test_the_penalty_of_a_sample_is_its_r(space: Space, data: st.DataObject) -> 
     slope=st.tuples(*[st.floats(0, 2)] * 3),
     active=st.booleans(),
 )
-def test_reach_is_the_largest_difference(
+def test_reach_is_the_largest_difference_of_each_kind(
     space: Space, fixed: tuple[float, ...], slope: tuple[float, ...], active: bool
 ) -> None:
-    penalty = Penalty(fixed, slope, active)
-    values = [
-        float(penalty.expected(space, one_hot_sites(space, index)))
-        for index in itertools.product(*map(range, space.sizes))
-    ]
-    assert penalty.reach(space) == pytest.approx(max(values) - min(values), rel=1e-9, abs=1e-9)
+    """Of widths at full depth; of depths by what does not depend on the widths."""
+    indices = list(itertools.product(*map(range, space.sizes)))
+    full = [i for i in indices if space.task == "width" or i[0] == space.sizes[0] - 1]
+    for what, penalty, among in (
+        ("width", Penalty((0.0,) * 3, slope, active), full),
+        ("depth", Penalty(fixed, (0.0,) * 3, active), indices),
+    ):
+        values = [float(penalty.expected(space, one_hot_sites(space, index))) for index in among]
+        got = Penalty(fixed, slope, active).reach(space)[what]
+        assert got == pytest.approx(max(values) - min(values), rel=1e-9, abs=1e-9)
 
 
 def test_the_literal_width_penalty_reaches_almost_nothing() -> None:
     config = WideResNetConfig(28, 10)
-    assert 0 < literal_penalty(Space("width", config.widths)).reach(Space("width", config.widths)) < 4.5e-5
-    assert literal_penalty(Space("depth", config.widths)).reach(Space("depth", config.widths)) == pytest.approx(0.011)
+    for task in ("width", "joint"):
+        assert 0 < literal_penalty(Space(task, config.widths)).reach(Space(task, config.widths))["width"] < 4.5e-5
+    for task in ("depth", "joint"):
+        space = Space(task, config.widths)
+        assert literal_penalty(space).reach(space)["depth"] == pytest.approx(0.011)
 
 
 def macs(network: WideResNet, size: int) -> int:

@@ -17,8 +17,10 @@ def extract(network: WideResNet, architecture: Architecture) -> WideResNet:
     Its logits equal the gated network's under the hard sample, up to the order of summation. It shares no storage.
     """
     d, hidden = architecture.blocks, architecture.hidden
-    compact = WideResNet(replace(network.config, hidden=hidden, blocks=d, heads="last"))
-    compact.to(next(network.parameters())).train(network.training)  # device and dtype
+    like = next(network.parameters())
+    with torch.device("meta"):  # nothing is initialised that is about to be overwritten
+        compact = WideResNet(replace(network.config, hidden=hidden, blocks=d, heads="last")).to(like.dtype)
+    compact.to_empty(device=like.device).train(network.training)
     # every tensor of the compact network is the leading corner of the tensor of the same name
     source = network.state_dict()
     for name, target in compact.state_dict().items():

@@ -97,14 +97,13 @@ class Penalty:
         slope = like.new_tensor(self.slope) * mean
         return (reach * like.new_tensor(self.fixed)).sum() + (slope * reach if self.active else slope).sum()
 
-    def reach(self, space: Space) -> float:
-        """The most by which it can tell two architectures apart, in units of the loss."""
-        narrow = space.hidden if space.task == "depth" else (space.step,) * len(space.hidden)
-        shallow = len(space.hidden) if space.task == "width" else 1
-        least = sum(self.fixed[:shallow]) + sum(
-            slope * k for slope, k in list(zip(self.slope, narrow, strict=True))[: shallow if self.active else None]
-        )
-        return sum(self.fixed) + sum(s * k for s, k in zip(self.slope, space.hidden, strict=True)) - least
+    def reach(self, space: Space) -> dict[str, float]:
+        """The most by which it can tell depths apart, and widths, in units of the loss."""
+        spans = (slope * (k - space.step) for slope, k in zip(self.slope, space.hidden, strict=True))
+        return {
+            "depth": 0.0 if space.task == "width" else sum(self.fixed[1:]),
+            "width": 0.0 if space.task == "depth" else sum(spans),
+        }
 
 
 def literal_penalty(

@@ -58,6 +58,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.batch_size % self.groups:
+            raise ValueError(f"groups must divide the batch size of {self.batch_size}, got {self.groups}")
 
 
 class Diverged(ArithmeticError):
@@ -113,13 +115,13 @@ class Trainer:
             control = list(estimator.parameters())
             if control:
                 self.optimizers["control"] = torch.optim.Adam(control, lr=recipe.control_lr)
-            reach = 0.0 if penalty is None else abs(penalty.reach(distribution.space))
-            if 0 < reach < 1e-3:
-                warnings.warn(
-                    f"the penalty tells architectures apart by at most {reach:.1e} nats and cannot move q; "
-                    "a normalised penalty can",
-                    stacklevel=2,
-                )
+            for what, reach in ({} if penalty is None else penalty.reach(distribution.space)).items():
+                if 0 < reach < 1e-3:
+                    warnings.warn(
+                        f"the penalty tells {what}s apart by at most {reach:.1e} nats and cannot move q; "
+                        "a normalised penalty can",
+                        stacklevel=2,
+                    )
 
     @property
     def progress(self) -> float:
@@ -212,7 +214,7 @@ class Trainer:
         return mean
 
     def snapshot(self) -> dict[str, Any]:
-        """A copy of everything that training changes."""
+        """A copy of everything that training changes; what follows is a new epoch, not the rest of one begun."""
         state = {"network": self.network.state_dict(), "step": self.step_count}
         state |= {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         if self.distribution is not None and self.estimator is not None:
@@ -236,11 +238,15 @@ class Trainer:
 
 @torch.no_grad()
 def recalibrate(network: WideResNet, dataset: Dataset, batch_size: int = 256, limit: int = 50) -> None:
-    """Replace BN's running statistics by their mean over up to `limit` unaugmented training minibatches."""
+    """Replace BN's running statistics by their mean over up to `limit` unaugmented training minibatches.
+
+    Leaves the network in eval mode.
+    """
     network.train()
-    images = dataset.train.images
-    for n, chunk in enumerate(images.split(min(batch_size, len(images)))[:limit]):
-        network(normalise(chunk, dataset), momentum=1 / (n + 1))
+    seen = 0
+    for chunk in dataset.train.images.split(batch_size)[:limit]:
+        seen += len(chunk)
+        network(normalise(chunk, dataset), momentum=len(chunk) / seen)
     network.eval()
 
 

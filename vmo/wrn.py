@@ -180,10 +180,10 @@ class WideResNet(nn.Module):
         inputs = (16, *config.outputs[:-1])
         self.stem = _conv(config.channels, 16, 3)
         self.blocks = nn.ModuleList(map(Block, inputs, config.widths, config.outputs, config.strides))
-        first = 0 if config.heads == "all" else len(self.blocks) - 1
-        self.heads = nn.ModuleDict(
-            {str(i): Head(config.outputs[i], config.classes) for i in range(first, len(self.blocks))}
-        )
+        last = len(self.blocks) - 1
+        # the last first: from one seed it then begins alike with and without the others
+        order = range(last, -1, -1) if config.heads == "all" else [last]
+        self.heads = nn.ModuleDict({str(i): Head(config.outputs[i], config.classes) for i in order})
 
     def forward(
         self,
