@@ -11,4 +11,4 @@ from suites.labels import PLAIN
 def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
     """The rows of an accuracy cell."""
     make = None if cell.label.name == PLAIN else cell.label.make
-    return shop.task(cell.task).train(make, cell.seed)
+    return shop.task(cell.task).train(make, cell.seed, shop.keeper(cell))

@@ -14,6 +14,7 @@ from results.table import SCHEMA
 from suites.labels import Label
 from suites.tasks import factory
 from suites.tasks.base import Context, Task
+from vmo.checkpoint import Keeper
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,23 @@ class Workshop:
 
     Args:
         context: of every task.
-        cache: a folder for reference gradients.
+        out: the folder of everything that is written.
+        seconds: between two checkpoints of a run.
     """
 
     context: Context
-    cache: Path
+    out: Path
+    seconds: float = 60.0
     _tasks: dict[tuple[str, torch.device], Task] = field(default_factory=dict)
+
+    @property
+    def cache(self) -> Path:
+        """Where reference gradients are kept."""
+        return self.out / "cache"
+
+    def keeper(self, cell: Cell) -> Keeper:
+        """Of the checkpoints of a cell's run."""
+        return Keeper(self.out / "checkpoints" / f"{cell.hash()}.safetensors", self.seconds)
 
     def task(self, name: str, device: torch.device | None = None) -> Task:
         """The task, by default on the context's device."""

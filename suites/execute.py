@@ -21,7 +21,11 @@ from vmo.train import Diverged
 
 
 def execute(planned: list[Planned], shop: Workshop, rows: Path) -> Iterator[tuple[Planned, str, str | None]]:
-    """Run what is to do; after each cell yield it with its status and message."""
+    """Run what is to do; after each cell yield it with its status and message.
+
+    Raises:
+        OSError: something cannot be written; what was finished stays, and a run under way goes on from its checkpoint.
+    """
     for item in planned:
         if not item.to_do:
             continue
@@ -31,10 +35,14 @@ def execute(planned: list[Planned], shop: Workshop, rows: Path) -> Iterator[tupl
         if item.impossible is not None:
             status, message = "infeasible", item.impossible
         else:
+            if item.again:
+                shop.keeper(item.cell).discard()
             try:
                 found = SUITES[item.cell.suite].run(item.cell, shop)
             except Diverged as error:
                 status, message = "diverged", str(error)
+            except OSError:  # a full disk or the like is not of this cell alone
+                raise
             except (torch.OutOfMemoryError, MemoryError) as error:
                 status, message = "oom", _one_line(error)
             except Exception as error:  # a sweep survives a cell; the row says what and where

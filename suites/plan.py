@@ -37,11 +37,12 @@ OVERWRITE = ("never", "failed", "always")
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell with its status: "done", a failure that is kept, "to do", or why it is infeasible."""
+    """A cell with the status that is kept of it, if it need not run, why it is impossible, and whether it had run."""
 
     cell: Cell
     kept: str | None
     impossible: str | None
+    again: bool = False
 
     @property
     def to_do(self) -> bool:
@@ -82,10 +83,11 @@ def plan(
                     continue
                 for seed in range(shop.context.preset.seeds if SUITES[suite].seeds else 1):
                     cell = _cell(shop, task, label, suite, preset, seed)
-                    kept = status(rows, cell.hash())
+                    kept = found = status(rows, cell.hash())
                     if overwrite == "always" or (overwrite == "failed" and kept != "ok"):
                         kept = None
-                    planned.append(Planned(cell, kept, None if kept else _impossible(task, label, suite)))
+                    impossible = None if kept else _impossible(task, label, suite)
+                    planned.append(Planned(cell, kept, impossible, again=found is not None and kept is None))
     return planned
 
 

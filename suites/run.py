@@ -63,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--seeds", type=int, metavar="N", help="of the accuracy suite; by default the preset's")
     parse.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parse.add_argument("--out", type=Path, default=Path("results/runs"), help="by default results/runs")
+    parse.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="between checkpoints of a run; by default 60",
+    )
     parse.add_argument("--dry-run", action="store_true", help="print the cells and which are done")
     parse.add_argument("--overwrite", default="never", choices=OVERWRITE, help="which finished cells to run again")
     parse.add_argument("--list", action="store_true", help="print estimators, tasks, suites, presets and data sets")
@@ -102,7 +109,7 @@ def _run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         _check_writable(args.out)
     with Progress() as progress:
-        shop = Workshop(Context(**{**vars(context), "progress": progress.detail}), args.out / "cache")
+        shop = Workshop(Context(**{**vars(context), "progress": progress.detail}), args.out, args.checkpoint_seconds)
         planned = plan(shop, args.task, chosen, suites, args.preset, rows, args.overwrite)
         if args.dry_run:
             _print_plan(planned)

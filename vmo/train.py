@@ -7,6 +7,7 @@ variate has a third. The step of φ is the estimator's gradient plus that of the
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -100,6 +101,10 @@ class Trainer:
             torch.Generator(device).manual_seed(3 * seed + stream) for stream in range(3)
         )
         self.step_count = 0
+        # the epoch under way: where its order began, how many minibatches of it are done, and the sum of their losses
+        self._order_began = self.order.get_state()
+        self._done = 0
+        self._loss = torch.zeros((), device=device)
         self.steps = recipe.epochs * (len(dataset.train) // recipe.batch_size)
         sgd: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
@@ -141,9 +146,13 @@ class Trainer:
         )
 
     def minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One shuffled epoch of augmented `(images, labels)`."""
+        """One shuffled epoch of augmented `(images, labels)`, or the rest of one that `epoch` had begun."""
         train = self.dataset.train
-        for index in batches(len(train), self.recipe.batch_size, self.order, train.images.device):
+        if self._done:
+            self.order.set_state(self._order_began)
+        self._order_began = self.order.get_state()
+        order = batches(len(train), self.recipe.batch_size, self.order, train.images.device)
+        for index in itertools.islice(order, self._done, None):
             yield augment(train.images[index], self.dataset, self.augmentation), train.labels[index]
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -196,35 +205,41 @@ class Trainer:
         return estimator.backward(self.objective(images, labels), rows, generator=generator).sum()
 
     def epoch(self, on_step: Callable[[], None] | None = None) -> float:
-        """One epoch; the mean training loss.
+        """One epoch, or the rest of one that a snapshot was taken in; the mean training loss of all of it.
+
+        Args:
+            on_step: called after every step; a snapshot taken there is restored to go on with the next.
 
         Raises:
             Diverged: the loss is not finite.
         """
-        total = torch.zeros((), device=self.dataset.train.images.device)
-        count = 0
         for images, labels in self.minibatches():
-            total += self.step(images, labels)
-            count += 1
+            self._loss += self.step(images, labels)
+            self._done += 1
             if on_step is not None:
                 on_step()
-        mean = float(total) / count
+        mean = float(self._loss) / self._done
+        self._done = 0
+        self._loss.zero_()
         if mean != mean or mean in (float("inf"), float("-inf")):
             raise Diverged(f"the training loss is {mean} after {self.step_count} steps")
         return mean
 
     def snapshot(self) -> dict[str, Any]:
-        """A copy of everything that training changes; what follows is a new epoch, not the rest of one begun."""
-        state = {"network": self.network.state_dict(), "step": self.step_count}
+        """A copy of everything that training changes: nested dicts and lists of tensors and plain numbers."""
+        state = {"network": dict(self.network.state_dict()), "step": self.step_count}
+        state |= {"done": self._done, "loss": self._loss, "order_began": self._order_began}
         state |= {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         if self.distribution is not None and self.estimator is not None:
-            state |= {"distribution": self.distribution.state_dict(), "estimator": self.estimator.state_dict()}
+            state["distribution"] = dict(self.distribution.state_dict())
+            state["estimator"] = dict(self.estimator.state_dict())
         state["generators"] = [g.get_state() for g in (self.order, self.augmentation, self.noise)]
         return copy.deepcopy(state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Return to a snapshot."""
+        """Return to a snapshot, from which the run goes on exactly as it went on then."""
         state = copy.deepcopy(state)
+        self._done, self._loss, self._order_began = state["done"], state["loss"], state["order_began"]
         self.network.load_state_dict(state["network"])
         self.step_count = state["step"]
         for name, optimizer in self.optimizers.items():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from estimators import Estimator
 from suites.presets import Preset
+from vmo.checkpoint import Keeper
 
 Sites = tuple[Tensor, ...]
 Make = Callable[[Sequence[int]], Estimator]
@@ -107,8 +108,12 @@ class Task(ABC):
         the measured size) "variance"."""
 
     @abstractmethod
-    def train(self, make: Make | None, seed: int) -> list[dict[str, Any]]:
-        """A whole run: the rows of the accuracy suite. Raises `vmo.train.Diverged`."""
+    def train(self, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
+        """A whole run, or the rest of one that `keeper` knows: the rows of the accuracy suite.
+
+        Raises:
+            Diverged: see `vmo.train`.
+        """
 
 
 def seed_of(*parts: object) -> int:

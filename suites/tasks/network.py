@@ -13,6 +13,7 @@ from torch import Tensor
 from results.table import row
 from suites.tasks.base import Make, Point, Task
 from suites.tasks.reference_run import ReferenceRun
+from vmo.checkpoint import Keeper
 from vmo.data import Dataset, Split, load
 from vmo.extract import extract, parameters
 from vmo.space import Architecture, ArchitectureDistribution, Penalty, Space, literal_penalty, normalised_penalty
@@ -136,17 +137,34 @@ class NetworkTask(Task):
         trainer = self._trainer(make, config, data, Recipe(epochs=1, batch_size=batch), 0)
         return Step(trainer, torch.randn(pixels.shape, device=device), split.labels)
 
-    def train(self, make: Make | None, seed: int) -> list[dict[str, Any]]:
+    def train(self, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
         trainer = self.trainer(make, seed)
-        q, data = trainer.distribution, self.dataset
+        q = trainer.distribution
         curves = [] if q is None else self._state(q, 0)
-        report = self.context.progress
-        for epoch in range(1, trainer.recipe.epochs + 1):
-            loss = trainer.epoch(lambda: report("training", trainer.step_count, trainer.steps))
+        epoch = 1
+        if (saved := keeper.load(self.context.device)) is not None:
+            trainer.restore(saved["trainer"])
+            curves, epoch = saved["curves"], saved["epoch"]
+
+        def state() -> dict[str, Any]:
+            return {"trainer": trainer.snapshot(), "curves": curves, "epoch": epoch}
+
+        def on_step() -> None:
+            self.context.progress("training", trainer.step_count, trainer.steps)
+            keeper.offer(state)
+
+        while epoch <= trainer.recipe.epochs:
+            loss = trainer.epoch(on_step)
             curves.append(row("curve_loss", loss, x=epoch, unit="nats"))
             if q is not None:
                 curves += self._state(q, epoch)
+            epoch += 1
+        keeper.finish(state())
+        return self._results(trainer, seed) + curves
 
+    def _results(self, trainer: Trainer, seed: int) -> list[dict[str, Any]]:
+        """What a finished run has come to."""
+        q, data = trainer.distribution, self.dataset
         config = trainer.network.config
         chosen = Architecture(len(config.widths), config.widths) if q is None else q.mode()
         compact = self._deploy(trainer, chosen)
@@ -168,7 +186,7 @@ class NetworkTask(Task):
             drawn = [evaluate(self._deploy(trainer, q.sample(noise)), data.test, data)[1] for _ in range(SAMPLED)]
             rows.append(row("sampled_accuracy", sum(drawn) / SAMPLED, n=SAMPLED, unit="fraction"))
             rows.append(row("entropy", float(q.entropy().mean()), unit="nats per site"))
-        return rows + curves
+        return rows
 
     def _deploy(self, trainer: Trainer, architecture: Architecture) -> WideResNet:
         compact = extract(trainer.network, architecture)

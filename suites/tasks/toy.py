@@ -18,6 +18,7 @@ import estimators
 from estimators import Estimator
 from results.table import row
 from suites.tasks.base import Make, Point, Sites, Task, seed_of
+from vmo.checkpoint import Keeper
 from vmo.train import Diverged
 
 SIZES = (2, 3, 4)
@@ -111,7 +112,7 @@ class Toy(Task):
     def workload(self, make: Make | None, suite: str) -> Step:
         return Step(None if make is None else make(SIZES), self.preset.control_lr, 0, self.context.device)
 
-    def train(self, make: Make | None, seed: int) -> list[dict[str, Any]]:
+    def train(self, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
         assert make is not None
         device = self.context.device
         exact = estimators.get("exact", sizes=SIZES)
