@@ -28,7 +28,7 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
     task = shop.task(cell.task)
     rows = []
     for name, state, m in measured(task, cell.label, cell.seed):
-        truth = references(task, cell.seed, shop)[name]
+        truth = references(task, cell.seed)[name]
         known = {"reference": truth[0]} if len(truth) == 1 else {"reference_estimates": truth}
         bias = squared_norm(m.logits, **known)
         unit = "(objective per logit)²"
@@ -78,13 +78,15 @@ def measured(task: Task, label: Label, seed: int) -> list[tuple[str, list[tuple[
 _references: dict[tuple[int, int], dict[str, np.ndarray]] = {}
 
 
-def references(task: Task, seed: int, shop: Workshop) -> dict[str, np.ndarray]:
+def references(task: Task, seed: int) -> dict[str, np.ndarray]:
     """The reference gradients of every point, computed once and shared by all estimators."""
     key = (id(task), seed)
     if key not in _references:
         found = {}
         for point in task.points(seed):
             task.context.progress(f"reference gradient at {point.name} q", 0, 1)
-            found[point.name] = reference(point, task.preset.references, task.preset.enumerate, shop.cache, seed)
+            found[point.name] = reference(
+                point, task.preset.references, task.preset.enumerate, task.context.cache, seed
+            )
         _references[key] = found
     return _references[key]

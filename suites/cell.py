@@ -68,10 +68,14 @@ class Workshop:
     seconds: float = 60.0
     _tasks: dict[tuple[str, torch.device], Task] = field(default_factory=dict)
 
-    @property
-    def cache(self) -> Path:
-        """Where reference gradients are kept."""
-        return self.out / "cache"
+    def __post_init__(self) -> None:
+        self.context = replace(self.context, cache=self.out / "cache")
+
+    def lock(self, cell: Cell) -> Path:
+        """The file that a process locks while it is busy with a cell."""
+        path = self.out / "locks" / cell.hash()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def keeper(self, cell: Cell) -> Keeper:
         """Of the checkpoints of a cell's run."""

@@ -7,55 +7,88 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from results import table
 from suites.cell import Workshop
 from suites.plan import SUITES, Planned
 from vmo.train import Diverged
 
+Finished = tuple[Planned, str, str | None]
+"""A cell with the status and the message that its rows now have."""
 
-def execute(planned: list[Planned], shop: Workshop, rows: Path) -> Iterator[tuple[Planned, str, str | None]]:
+
+def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[Finished]:
     """Run what is to do; after each cell yield it with its status and message.
+
+    A cell that another process is busy with, in another sweep on the same folder, is left to it: its rows are waited
+    for at the end, and if that process died, the cell is run here. The lock is the operating system's and goes with the
+    process that holds it.
 
     Raises:
         OSError: something cannot be written; what was finished stays, and a run under way goes on from its checkpoint.
     """
-    for item in planned:
-        if not item.to_do:
-            continue
-        begin = time.perf_counter()
-        status, message = "ok", None
-        found: list[dict[str, Any]] = []
-        if item.impossible is not None:
-            status, message = "infeasible", item.impossible
-        else:
-            if item.again:
-                shop.keeper(item.cell).discard()
+    waiting = [item for item in planned if item.to_do]
+    for patience in (0, -1):  # first what is free, then what others were busy with
+        busy = []
+        for item in waiting:
+            name = item.cell.hash()
+            lock = FileLock(shop.lock(item.cell), timeout=patience)
             try:
-                found = SUITES[item.cell.suite].run(item.cell, shop)
-            except Diverged as error:
-                status, message = "diverged", str(error)
-            except OSError:  # a full disk or the like is not of this cell alone
-                raise
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                status, message = "oom", _one_line(error)
-            except Exception as error:  # a sweep survives a cell; the row says what and where
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                status = "error"
-                message = f"{type(error).__name__}: {_one_line(error)} ({Path(where.filename).name}:{where.lineno})"
-        found = found or [table.row("cell", None, status=status, message=message)]
-        shared = {
-            "cell": item.cell.described(),
-            "provenance": {**provenance(), **_machine(item, shop), "wall_s": round(time.perf_counter() - begin, 3)},
-        }
-        table.write(rows, item.cell.hash(), [{**one, **shared} for one in found])
-        yield item, status, message
+                lock.acquire()
+            except Timeout:
+                busy.append(item)
+                continue
+            try:
+                elsewhere = None if item.again else table.status(rows, name)
+                if elsewhere is None:
+                    yield item, *_run(item, shop, rows)
+                else:
+                    yield item, elsewhere, "by another process"
+            finally:
+                lock.release()
+        waiting = busy
+
+
+def record(item: Planned, shop: Workshop, rows: Path, found: Sequence[dict[str, Any]], seconds: float) -> None:
+    """Write the rows of a cell, with what they were measured on and with."""
+    shared = {
+        "cell": item.cell.described(),
+        "provenance": {**provenance(), **_machine(item, shop), "wall_s": round(seconds, 3)},
+    }
+    table.write(rows, item.cell.hash(), [{**one, **shared} for one in found])
+
+
+def _run(item: Planned, shop: Workshop, rows: Path) -> tuple[str, str | None]:
+    begin = time.perf_counter()
+    status, message = "ok", None
+    found: list[dict[str, Any]] = []
+    if item.impossible is not None:
+        status, message = "infeasible", item.impossible
+    else:
+        if item.again:
+            shop.keeper(item.cell).discard()
+        try:
+            found = SUITES[item.cell.suite].run(item.cell, shop)
+        except Diverged as error:
+            status, message = "diverged", str(error)
+        except OSError:  # a full disk or the like is not of this cell alone
+            raise
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            status, message = "oom", _one_line(error)
+        except Exception as error:  # a sweep survives a cell; the row says what and where
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            status = "error"
+            message = f"{type(error).__name__}: {_one_line(error)} ({Path(where.filename).name}:{where.lineno})"
+    found = found or [table.row("cell", None, status=status, message=message)]
+    record(item, shop, rows, found, time.perf_counter() - begin)
+    return status, message
 
 
 def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:

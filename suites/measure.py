@@ -145,7 +145,7 @@ def _flat(grads: Sites) -> np.ndarray:
     return torch.cat([g.double() - g.double().mean(-1, keepdim=True) for g in grads], -1).cpu().numpy()
 
 
-def reference(point: Point, minibatches: int, enumerate_up_to: int, cache: Path, seed: int) -> np.ndarray:
+def reference(point: Point, minibatches: int, enumerate_up_to: int, cache: Path | None, seed: int) -> np.ndarray:
     """`(m, D)` independent estimates of the gradient on fresh minibatches, or the exact one as `(1, D)`.
 
     Each is enumerated where the space has at most `enumerate_up_to` configurations, and otherwise leave-one-out with 8
@@ -155,8 +155,8 @@ def reference(point: Point, minibatches: int, enumerate_up_to: int, cache: Path,
     exact = math.prod(sizes) <= enumerate_up_to
     m = minibatches if point.stochastic else 1
     name = repr((point.digest(), m, exact, seed, [str(point.logits[0].device)]))
-    path = cache / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
-    if path.exists():
+    path = None if cache is None else cache / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
+    if path is not None and path.exists():
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return archive["gradients"]
@@ -169,7 +169,9 @@ def reference(point: Point, minibatches: int, enumerate_up_to: int, cache: Path,
         gradients = np.stack(
             [_flat(estimator.estimate(point.objective("reference", i), point.logits, d).grads) for i, d in draws]
         )
-    cache.mkdir(parents=True, exist_ok=True)
+    if path is None:
+        return gradients
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial.npz")
     np.savez(partial, gradients=gradients)
     partial.replace(path)

@@ -22,10 +22,10 @@ from results import report, stats, table
 from results.summary import summary
 from suites import labels, presets, tasks
 from suites.cell import Workshop
-from suites.execute import execute
 from suites.plan import OVERWRITE, SUITES, Planned, plan, suite_names
 from suites.progress import Progress
 from suites.tasks.base import Context
+from suites.workers import sweep
 
 REFERENCE = Path(results.__file__).parent / "reference" / "rows"
 DATASETS = ("digits", "cifar10", "cifar100", "NAME.npz")
@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="between checkpoints of a run; by default 60",
     )
+    parse.add_argument("--workers", type=int, default=1, metavar="N", help="processes at a time; by default 1")
     parse.add_argument("--dry-run", action="store_true", help="print the cells and which are done")
     parse.add_argument("--overwrite", default="never", choices=OVERWRITE, help="which finished cells to run again")
     parse.add_argument("--list", action="store_true", help="print estimators, tasks, suites, presets and data sets")
@@ -103,6 +104,8 @@ def _run(args: argparse.Namespace) -> int:
         preset = presets.resolve(args.preset, [*args.set, f"seeds={args.seeds}"])
     if preset.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {preset.seeds}")
+    if args.workers < 1 or not args.checkpoint_seconds >= 0:
+        raise ValueError("--workers must be at least 1 and --checkpoint-seconds at least 0")
     _check_dataset(args.dataset)
     context = Context(preset, args.dataset or preset.dataset, args.data_root, _device(args.device))
     rows = args.out / "rows"
@@ -122,7 +125,7 @@ def _run(args: argparse.Namespace) -> int:
             shop.task(name).prepare()
         failures = 0
         progress.begin(planned)
-        for item, status, message in execute(planned, shop, rows):
+        for item, status, message in sweep(planned, shop, rows, args.workers):
             failures += status == "error"
             progress.finished(item, status, message)
     _present(args, planned, rows, chosen)

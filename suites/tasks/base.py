@@ -23,12 +23,16 @@ Make = Callable[[Sequence[int]], Estimator]
 
 @dataclass(frozen=True)
 class Context:
-    """What a task is resolved with. `dataset` is read only by tasks that have data, and only when they need it."""
+    """What a task is resolved with. `dataset` is read only by tasks that have data, and only when they need it.
+
+    `cache` is a folder for what cells share, reference runs and gradients; None keeps them in memory alone.
+    """
 
     preset: Preset
     dataset: str = "digits"
     data_root: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    cache: Path | None = None
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     """Told what is under way, and how far it is."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from results.table import row
+from suites.presets import select
 from suites.tasks.base import Make, Point, Task
 from suites.tasks.reference_run import ReferenceRun
 from vmo.checkpoint import Keeper
-from vmo.data import Dataset, Split, load
+from vmo.data import Dataset, Split, identity, load
 from vmo.extract import extract, parameters
 from vmo.space import Architecture, ArchitectureDistribution, Penalty, Space, literal_penalty, normalised_penalty
 from vmo.train import Recipe, Trainer, evaluate, recalibrate
@@ -22,7 +24,8 @@ from vmo.wrn import WideResNet, WideResNetConfig
 
 _RECIPE = ("depth", "widen", "width_step", "batch_size", "lr", "phi_lr", "phi_optimizer", "control_lr", "bf16")
 _PENALTY = ("penalty", "gamma")
-_MEASURED = (*_RECIPE, *_PENALTY, "steps", "ride", "estimates", "budget", "references", "enumerate")
+_RUN = (*_RECIPE, "steps", "ride")
+_MEASURED = (*_RUN, *_PENALTY, "estimates", "budget", "references", "enumerate")
 SAMPLED = 5  # architectures drawn for the accuracy of q itself
 
 
@@ -119,7 +122,12 @@ class NetworkTask(Task):
 
     @functools.cache  # noqa: B019  a task lives as long as the run that uses it
     def _reference_run(self, seed: int) -> ReferenceRun:
-        return ReferenceRun(self.name, lambda make: self.trainer(make, seed), self.preset, seed, self.context.progress)
+        context = self.context
+        data = identity(context.dataset, context.data_root)
+        key = repr((self.name, self.version, data, str(context.device), seed, select(self.preset, (*_RUN, *_PENALTY))))
+        name = f"run-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+        path = None if context.cache is None else context.cache / name
+        return ReferenceRun(self.name, lambda make: self.trainer(make, seed), self.preset, seed, context.progress, path)
 
     def points(self, seed: int) -> Iterator[Point]:
         return self._reference_run(seed).points()

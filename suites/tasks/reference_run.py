@@ -8,6 +8,7 @@ of the logits, and is then measured as it stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import estimators
 from estimators import Estimator
 from suites.presets import Preset
 from suites.tasks.base import Make, Point, seed_of
+from vmo import checkpoint
 from vmo.data import augment
 from vmo.objective import MinibatchObjective
 from vmo.train import Trainer
@@ -34,6 +36,7 @@ class ReferenceRun:
         preset: `steps` and `ride`.
         seed: of the run.
         report: told the progress.
+        path: where the run's snapshots are kept, so that other processes need not make it again; None: nowhere.
     """
 
     def __init__(
@@ -43,23 +46,34 @@ class ReferenceRun:
         preset: Preset,
         seed: int,
         report: Callable[[str, int, int], None],
+        path: Path | None = None,
     ) -> None:
         self.preset, self.key = preset, (task, seed)
         self.trainer = build(lambda sizes: estimators.get("rloo", sizes=sizes))
         self.trainer.steps = preset.steps
         self._stream: Iterator[tuple[Tensor, Tensor]] = iter(())
-        ends = {name: round(part * preset.steps) for name, part in POINTS.items()}
         self._before: dict[str, dict[str, Any]] = {}
         self._at: dict[str, dict[str, Any]] = {}
-        for step in range(preset.steps + 1):
+        saved = None if path is None else checkpoint.load(path, self.trainer.dataset.train.images.device)
+        if saved is not None:
+            self._before, self._at = saved["before"], saved["at"]
+        else:
+            self._make(report)
+            if path is not None:
+                checkpoint.save(path, {"before": self._before, "at": self._at})
+
+    def _make(self, report: Callable[[str, int, int], None]) -> None:
+        steps = self.preset.steps
+        ends = {name: round(part * steps) for name, part in POINTS.items()}
+        for step in range(steps + 1):
             for name, end in ends.items():
-                if step == max(0, end - preset.ride):
+                if step == max(0, end - self.preset.ride):
                     self._before[name] = self.trainer.snapshot()
                 if step == end:
                     self._at[name] = self.trainer.snapshot()
-            if step < preset.steps:
+            if step < steps:
                 self._advance()
-                report("reference run", step + 1, preset.steps)
+                report("reference run", step + 1, steps)
 
     def points(self) -> Iterator[Point]:
         """The points in turn; each is valid until the next is asked for."""

@@ -1,0 +1,116 @@
+"""Cells in parallel on one machine: one process for each group of cells that share work, so many at a time.
+
+A process that dies takes nothing with it: its group is tried once more, where runs go on from their checkpoints, and
+then recorded as failed. Timings are taken alone, after everything else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import torch
+
+from results import table
+from suites.cell import Workshop
+from suites.execute import Finished, execute, record
+from suites.plan import Planned
+from suites.tasks.base import Context
+
+TRIES = 2
+ALONE = "overhead"
+TOGETHER = ("bias", "variance")  # they read the same measurement
+
+
+def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, workers: int) -> Iterator[Finished]:
+    """`execute` with several processes; on GPUs, process i uses the i-th of them in turn."""
+    if workers == 1:
+        yield from execute(planned, shop, rows)
+        return
+    to_do = [item for item in planned if item.to_do]
+    groups = itertools.groupby([item for item in to_do if item.cell.suite != ALONE], _group)
+    queue = deque((list(items), 1) for _, items in groups)
+    before = {item: _stamp(item, rows) for item in to_do}
+    running: dict[int, tuple[multiprocessing.process.BaseProcess, list[Planned], int, int]] = {}
+    free = deque(range(workers))
+    try:
+        while queue or running:
+            while queue and free:
+                items, tries = queue.popleft()
+                slot = free.popleft()
+                process = _start(items, shop, rows, slot, workers)
+                running[process.sentinel] = (process, items, tries, slot)
+            for sentinel in wait(list(running)):
+                process, items, tries, slot = running.pop(int(sentinel))  # type: ignore[arg-type]
+                process.join()
+                free.append(slot)
+                lost = [item for item in items if _stamp(item, rows) == before[item]]
+                if lost and tries < TRIES:
+                    queue.appendleft((items, tries + 1))
+                    continue
+                for item in lost:
+                    message = f"the worker died {tries} times, the last time with exit code {process.exitcode}"
+                    failure = table.row("cell", None, status="error", message=message)
+                    record(item, shop, rows, [failure], 0.0)
+                for item in items:
+                    kept = table.read_file(rows / f"{item.cell.hash()}.jsonl")
+                    yield item, table.status(rows, item.cell.hash()) or "error", kept[0]["message"]
+    finally:
+        for process, *_ in running.values():  # what they were at goes on from its checkpoint another time
+            process.terminate()
+    yield from execute([item for item in to_do if item.cell.suite == ALONE], shop, rows)
+
+
+def _group(item: Planned) -> object:
+    cell = item.cell
+    return (cell.task, cell.label, cell.seed) if cell.suite in TOGETHER else cell.hash()
+
+
+def _start(
+    items: list[Planned], shop: Workshop, rows: Path, slot: int, workers: int
+) -> multiprocessing.process.BaseProcess:
+    threads = max(1, torch.get_num_threads() // workers)
+    # a lambda cannot be sent to another process, and nobody there would see the progress
+    context = Context(**{**vars(shop.context), "progress": _silent})
+    process = multiprocessing.get_context("spawn").Process(
+        target=_work, args=(items, context, shop.out, shop.seconds, rows, threads), daemon=True
+    )
+    kept = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shop.context.device.type == "cuda":
+        visible = kept.split(",") if kept else [str(i) for i in range(torch.cuda.device_count())]
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
+    try:
+        process.start()
+    finally:
+        if kept is None:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = kept
+    return process
+
+
+def _stamp(item: Planned, rows: Path) -> int | None:
+    """When the rows of a cell were written."""
+    path = rows / f"{item.cell.hash()}.jsonl"
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+def _work(items: list[Planned], context: Context, out: Path, seconds: float, rows: Path, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    torch.set_num_threads(threads)
+    try:
+        for _ in execute(items, Workshop(context, out, seconds), rows):
+            pass
+    except OSError as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
