@@ -16,6 +16,7 @@ from results import stats, summary
 
 TOO_MUCH = 2.0  # times a step of plain training
 NEGLIGIBLE = 0.01  # squared bias as a part of the squared gradient
+EFFECTIVE = 20  # draws that carry a variance, at least, for a verdict on a mean
 LEVEL = 0.05  # after Benjamini-Hochberg, where a statement is about several estimators
 _UNBIASED = ("exact", "reinforce", "rloo", "rebar", "relax")
 
@@ -58,7 +59,22 @@ def _bias(frame: pd.DataFrame) -> Iterator[Verdict]:
         ]
         rule = f"supported above 0, contradicted below {NEGLIGIBLE}; {line['point']} point"
         rule += f", p = {p.min():.1g} adjusted over {len(tests)} tests" if len(p) else ""
-        yield _judge(statement, measure, line, line["low"] > 0, line["high"] < NEGLIGIBLE, rule, found)
+        carried = _effective(frame, part, line["point"])
+        enough = carried is None or carried >= EFFECTIVE
+        if not enough:
+            rule += f", but {carried:.0f} draws carry the variance, too few for an interval or a p value"
+        yes, no = line["low"] > 0 and enough, line["high"] < NEGLIGIBLE and enough
+        yield _judge(statement, measure, line, yes, no, rule, found)
+
+
+def _effective(frame: pd.DataFrame, part: str, point: str) -> float | None:
+    """How many draws of Concrete carry its variance, (Σ d²)² / Σ d⁴ of the deviations d: (value / se)² of its row.
+
+    At a low temperature nearly all gradients vanish and a few are huge. A mean of few such has no normal error.
+    """
+    rows = summary.measured(frame, "variance", part=part, estimator="concrete", point=point)
+    rows = rows[rows["se"] > 0]
+    return None if rows.empty else float(((rows["value"] / rows["se"]) ** 2).sum())
 
 
 def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:

@@ -26,7 +26,7 @@ class Measurement:
 
     Args:
         logits: `(n, D)` on fresh minibatches.
-        conditional: `(n, D)` on one fixed minibatch; None where minibatches do not differ.
+        conditional: `(n / 4, D)` on one fixed minibatch; None where minibatches do not differ.
         weights: `(n, W)` gradients of the weights on fresh minibatches; None without weights.
         hard_weights: `(m, W)`, m ≤ n: the same with every sample replaced by its own argmax, on the same noise.
         evaluations: evaluations of the objective per estimate, counted.
@@ -77,7 +77,7 @@ class Counted(Objective):
 
 
 def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measurement:
-    """n estimates on fresh minibatches and n on a fixed one, after riding along to the point, in `eval()` mode."""
+    """n estimates on fresh minibatches and a quarter on a fixed one, after riding along to the point, in `eval()` mode."""
     point.ride(estimator.train())
     estimator.eval().anneal(point.progress)
     device = point.logits[0].device
@@ -95,7 +95,7 @@ def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measuremen
 
     with _frozen(point):
         fixed = point.objective("fixed", 0)
-        draws = (estimator.draw(point.logits, noise) for _ in range(n))
+        draws = (estimator.draw(point.logits, noise) for _ in range(max(20, n // 4)))
         conditional = [_flat(estimator.estimate(fixed, point.logits, draw).grads) for draw in draws]
     logits, weights, hard = [], [], []
     pairs = n if estimator.relaxed else min(n, 8)

@@ -51,7 +51,7 @@ class Preset:
     seeds: int = 3
     steps: int = 300
     ride: int = 50
-    estimates: int = 200
+    estimates: int = 400
     budget: int = 1200
     references: int = 60
     enumerate: int = 64
