@@ -68,13 +68,13 @@ def _bias(frame: pd.DataFrame) -> Iterator[Verdict]:
 
 
 def _effective(frame: pd.DataFrame, part: str, point: str) -> float | None:
-    """How many draws of Concrete carry its variance, (Σ d²)² / Σ d⁴ of the deviations d: (value / se)² of its row.
+    """How many draws of Concrete carry its variance, (Σ d²)² / Σ d⁴ of the deviations d, from its value, se and n.
 
     At a low temperature nearly all gradients vanish and a few are huge. A mean of few such has no normal error.
     """
     rows = summary.measured(frame, "variance", part=part, estimator="concrete", point=point)
     rows = rows[rows["se"] > 0]
-    return None if rows.empty else float(((rows["value"] / rows["se"]) ** 2).sum())
+    return None if rows.empty else float((1 / ((rows["se"] / rows["value"]) ** 2 + 1 / rows["n"])).sum())
 
 
 def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:

@@ -77,7 +77,7 @@ class Counted(Objective):
 
 
 def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measurement:
-    """n estimates on fresh minibatches and a quarter on a fixed one, after riding along to the point, in `eval()` mode."""
+    """n estimates on fresh minibatches and n / 4 on a fixed one, after riding along to the point, in `eval()` mode."""
     point.ride(estimator.train())
     estimator.eval().anneal(point.progress)
     device = point.logits[0].device

@@ -66,6 +66,18 @@ def test_variance_ratio_and_its_interval(frame):
     assert np.log([rloo.low, rloo.high]) == pytest.approx(np.log(rloo.estimate) + np.array([-half, half]))
 
 
+def test_a_mean_that_a_few_draws_carry_gets_no_verdict(frame):
+    """n draws of which m carry all the variance: se / value = √(1/m − 1/n)."""
+    rows = (frame["metric"] == "variance") & (frame["estimator"] == "concrete") & (frame["task"] == "width")
+    for carried, verdict in ((3, "undecided"), (100, "supported")):
+        heavy = frame.copy()
+        n = heavy.loc[rows, "n"]
+        heavy.loc[rows, "se"] = heavy.loc[rows, "value"] * (1 / carried - 1 / n) ** 0.5
+        found = by_measure(claims.verdicts(heavy))["Concrete is biased", "squared bias / ‖∇‖², logits"]
+        assert found.verdict == verdict
+        assert (f"{carried} draws carry" in found.note) == (verdict == "undecided")
+
+
 def test_summary_has_a_line_for_every_estimator_and_every_failure(frame):
     lines = summary.summary(frame, "width")
     assert set(lines.index) == set(frame.loc[frame["task"] == "width", "estimator"])
