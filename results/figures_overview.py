@@ -66,7 +66,9 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
         axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
         figure.align_xlabels()
         where = f"{places[0]}; " if len(places) == 1 else ""
-        note = f"{where}95 % intervals; open: not distinguishable from 0"
+        points = sorted({str(p) for rows in panels.values() if "point" in rows for p in rows["point"].dropna()})
+        gradients = f"gradients of the logits at {', '.join(points)} q; " if points else ""
+        note = f"{where}{gradients}95 % intervals; open: not distinguishable from 0"
         drawing.title(figure, f"Gradient estimators that learn the {task} of a network", note)
     return figure
 

@@ -29,6 +29,7 @@ def accuracy_parameters(frame: pd.DataFrame) -> Figure | None:
                 drawing.errors(ax, name, across[:3], up[:3], size=8)
             ax.set(xlabel=f"parameters of the learned network, {unit}", title=task)
             ax.margins(0.08)
+            ax.set_xlim(left=max(0.0, ax.get_xlim()[0]))  # a t interval of a positive number may reach below 0
         axes[0, 0].set_ylabel("test accuracy, %")
         n = drawing.counts(both.groupby(["task", "estimator"])["value"].size())
         note = f"{summary.context_label(both)}; small: one seed; large: mean with 95 % t intervals, {n} seeds"
@@ -74,6 +75,8 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
                     drawing.band(ax, name, curve)
                 ax.set(xlabel=x, ylabel=label)
                 ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+                if metric != "curve_objective":
+                    ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))
                 if len(tasks) > 1 and metric == here["metric"].max():
                     ax.set_title(task)
                 if len(panels) == 1:
