@@ -18,6 +18,9 @@ class Preset:
         depth, widen: of the trained network, WRN-depth-widen.
         width_step: channels per category of a width.
         epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16: see `vmo.train.Recipe`.
+        freeze: epochs at the end in which q is frozen at its most probable architecture.
+        weights: what the weights train on: "own", the samples of the estimator, or a pass of their own on "hard" or
+            "soft" (Concrete) samples.
         penalty: "macs" or "parameters" (normalised: gamma nats for the full network) or "literal" (the VMO paper's
             1e-3 d + 1e-8 Σ k, whatever gamma is).
         gamma: of a normalised penalty, in nats.
@@ -46,6 +49,8 @@ class Preset:
     phi_optimizer: str = "adam"
     control_lr: float = 0.01
     bf16: bool = False
+    freeze: int = 0
+    weights: str = "own"
     penalty: str = "macs"
     gamma: float = 0.3
     seeds: int = 3

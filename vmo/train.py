@@ -39,6 +39,8 @@ class Recipe:
         phi_optimizer: "adam", or "sgd" for the weights' own optimizer and schedule without weight decay.
         control_lr: Adam's, for the parameters of control variates.
         groups: architectures per step, each on its own part of the minibatch.
+        freeze: epochs at the end in which q stays as it is and the weights of its most probable architecture train on
+            alone, as the VMO paper proposes against lost accuracy.
         bf16: autocast to bfloat16.
     """
 
@@ -51,6 +53,7 @@ class Recipe:
     phi_optimizer: str = "adam"
     control_lr: float = 1e-2
     groups: int = 1
+    freeze: int = 0
     bf16: bool = False
 
     def __post_init__(self) -> None:
@@ -59,6 +62,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.freeze <= self.epochs:
+            raise ValueError(f"freeze must lie in 0 … {self.epochs} epochs, got {self.freeze}")
         if self.batch_size % self.groups:
             raise ValueError(f"groups must divide the batch size of {self.batch_size}, got {self.groups}")
 
@@ -77,6 +82,9 @@ class Trainer:
         distribution: q, or None for plain training.
         estimator: of the gradient of q's logits; needed with a distribution.
         penalty: γ r(A), or None.
+        weight_estimator: None: weights train on the samples of `estimator`, as they come. Otherwise on those of this
+            one, in a pass of their own whose gradient of the logits is not used, while `estimator` leaves them alone.
+            Any single-sample score-function estimator makes it a pass on hard samples, Concrete one on soft samples.
         seed: of data order, augmentation and noise, from three separate streams, so that estimators that draw
             different amounts of noise see the same minibatches.
     """
@@ -90,12 +98,14 @@ class Trainer:
         distribution: ArchitectureDistribution | None = None,
         estimator: Estimator | None = None,
         penalty: Penalty | None = None,
+        weight_estimator: Estimator | None = None,
         seed: int = 0,
     ) -> None:
         if (distribution is None) != (estimator is None):
             raise ValueError("a distribution and an estimator go together")
         self.network, self.dataset, self.recipe = network, dataset, recipe
         self.distribution, self.estimator, self.penalty = distribution, estimator, penalty
+        self.weight_estimator = None if weight_estimator is None else weight_estimator.eval()
         device = dataset.train.images.device
         self.order, self.augmentation, self.noise = (
             torch.Generator(device).manual_seed(3 * seed + stream) for stream in range(3)
@@ -168,15 +178,23 @@ class Trainer:
                 base = self.recipe.lr if name == "weights" else self.recipe.phi_lr
                 for group in optimizer.param_groups:
                     group["lr"] = step_decay(base, self.progress)
-        if self.distribution is None or self.estimator is None:
+        if self.distribution is None or self.estimator is None:  # plain
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.bf16):
                 loss = F.cross_entropy(self.network(images), labels)
+            loss.backward()
+        elif self.frozen:
+            rows = () if self.recipe.groups == 1 else (self.recipe.groups,)
+            mode = tuple(site.detach().argmax().expand(rows) for site in self.distribution.logits)
+            loss = self.objective(images, labels).hard(mode).sum()
             loss.backward()
         else:
             self.estimator.anneal(self.progress)
             logits = self.distribution.logits
             try:
-                loss = self.estimate(images, labels, self.estimator, logits, self.noise)
+                if self.weight_estimator is None:
+                    loss = self.estimate(images, labels, self.estimator, logits, self.noise)
+                else:
+                    loss = self._apart(images, labels, self.weight_estimator)
             except ValueError:  # what estimators say of logits that are no distribution
                 if all(bool(torch.isfinite(site).all()) for site in logits):
                     raise
@@ -190,6 +208,24 @@ class Trainer:
             optimizer.step()
         self.step_count += 1
         return loss.detach()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether q no longer moves."""
+        last = self.recipe.freeze * (self.steps // self.recipe.epochs)
+        return last > 0 and self.step_count >= self.steps - last
+
+    def _apart(self, images: Tensor, labels: Tensor, weight_estimator: Estimator) -> Tensor:
+        """A step whose weights have a pass of their own; the loss of that pass."""
+        assert self.distribution is not None and self.estimator is not None
+        logits = self.distribution.logits
+        self.network.requires_grad_(False)
+        try:
+            self.estimate(images, labels, self.estimator, logits, self.noise)
+        finally:
+            self.network.requires_grad_(True)
+        weight_estimator.anneal(self.progress)
+        return self.estimate(images, labels, weight_estimator, tuple(site.detach() for site in logits), self.noise)
 
     def estimate(
         self,

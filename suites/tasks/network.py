@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+import estimators
+from estimators import Estimator
 from results.table import row
 from suites.presets import select
 from suites.tasks.base import Make, Point, Task
@@ -58,7 +60,7 @@ class NetworkTask(Task):
         "variance": _MEASURED,
         "memory": ("width_step", "memory_depth", "memory_widen", "memory_batch"),
         "overhead": ("width_step", "overhead_depth", "overhead_widen", "overhead_batch", "overhead_pairs"),
-        "accuracy": (*_RECIPE, *_PENALTY, "epochs"),
+        "accuracy": (*_RECIPE, *_PENALTY, "epochs", "freeze", "weights"),
     }
 
     @functools.cached_property
@@ -95,6 +97,14 @@ class NetworkTask(Task):
             space, self.preset.gamma, config.macs(size) if kind == "macs" else config.parameters()
         )
 
+    def weight_estimator(self, space: Space) -> Estimator | None:
+        """What the weights train on, where not on the samples of the estimator of φ."""
+        makers = {"own": None, "hard": ("reinforce", {"baseline": "none"}), "soft": ("concrete", {})}
+        if self.preset.weights not in makers:
+            raise ValueError(f"weights must be own, hard or soft, got {self.preset.weights!r}")
+        maker = makers[self.preset.weights]
+        return None if maker is None else estimators.get(maker[0], sizes=space.sizes, **maker[1])
+
     def trainer(self, make: Make | None, seed: int) -> Trainer:
         """A fresh run. Equal seeds give equal initial weights and equal data order whatever the estimator."""
         values = asdict(self.preset)
@@ -117,6 +127,7 @@ class NetworkTask(Task):
                 distribution=ArchitectureDistribution(space),
                 estimator=make(space.sizes),
                 penalty=self.penalty(space, config, data.shape[-1]),
+                weight_estimator=self.weight_estimator(space),
                 seed=seed,
             )
 

@@ -8,6 +8,7 @@ of the logits, and is then measured as it stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ class ReferenceRun:
         self.preset, self.key = preset, (task, seed)
         self.trainer = build(lambda sizes: estimators.get("rloo", sizes=sizes))
         self.trainer.steps = preset.steps
+        self.trainer.recipe = replace(self.trainer.recipe, freeze=0)
+        self.trainer.weight_estimator = None  # what is measured is estimators, at points that are the same for all
         self._stream: Iterator[tuple[Tensor, Tensor]] = iter(())
         self._before: dict[str, dict[str, Any]] = {}
         self._at: dict[str, dict[str, Any]] = {}
