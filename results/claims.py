@@ -94,7 +94,10 @@ def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:
             {"value": ratio, "low": ratio * np.exp(-half), "high": ratio * np.exp(half), "n": pair["n"].min()}
         )
         rule = f"supported above 1, contradicted below 1; {pair['point'].iloc[0]} point; no threshold in the paper"
-        yield _judge(statement, measure, line, line["low"] > 1, line["high"] < 1, rule, rows)
+        carried = _effective(frame, "logits", pair["point"].iloc[0])
+        enough = carried is None or carried >= EFFECTIVE
+        rule += "" if enough else f", but {carried:.0f} draws carry Concrete's variance, too few for an interval"
+        yield _judge(statement, measure, line, line["low"] > 1 and enough, line["high"] < 1 and enough, rule, rows)
 
 
 def _cost(frame: pd.DataFrame) -> Iterator[Verdict]:
