@@ -165,8 +165,10 @@ class NetworkTask(Task):
             trainer.restore(saved["trainer"])
             curves, epoch = saved["curves"], saved["epoch"]
 
+        about = self._about(trainer, seed)
+
         def state() -> dict[str, Any]:
-            return {"trainer": trainer.snapshot(), "curves": curves, "epoch": epoch}
+            return {"trainer": trainer.snapshot(), "curves": curves, "epoch": epoch, "run": about}
 
         def on_step() -> None:
             self.context.progress("training", trainer.step_count, trainer.steps)
@@ -180,6 +182,17 @@ class NetworkTask(Task):
             epoch += 1
         keeper.finish(state())
         return self._results(trainer, seed) + curves
+
+    def _about(self, trainer: Trainer, seed: int) -> dict[str, Any]:
+        """What a checkpoint must say for `vmo.compact` to make a network of it; going on does not read it."""
+        return {
+            "task": self.name,
+            "width_step": self.preset.width_step,
+            "network": asdict(trainer.network.config),
+            "recipe": asdict(trainer.recipe),
+            "dataset": identity(self.context.dataset, self.context.data_root),
+            "seed": seed,
+        }
 
     def _results(self, trainer: Trainer, seed: int) -> list[dict[str, Any]]:
         """What a finished run has come to."""

@@ -1,0 +1,214 @@
+"""The compact network of a finished run, and what it saves.
+
+The last checkpoint of a run of the accuracy suite holds the gated network, q, and under "run" what these mean. The
+compact network is the argmax of q, extracted; its BN statistics are measured anew on the training images, because those
+of the gated network are of many architectures mixed. It may then be trained on for some epochs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vmo import checkpoint, cifar
+from vmo.data import Dataset, identity, load
+from vmo.extract import extract, parameters
+from vmo.npz import DataError
+from vmo.space import Architecture, ArchitectureDistribution, Space
+from vmo.train import Recipe, Trainer, evaluate, recalibrate
+from vmo.wrn import WideResNet, WideResNetConfig
+
+BATCHES = (1, 128)
+"""Images at a time when latency is measured."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        task: "depth", "width" or "joint".
+        dataset: what `vmo.data.identity` calls the data.
+        seed: of the run.
+        recipe: by which it was trained.
+        network: the gated network, on the CPU.
+        architecture: the most probable one; the full one where the run had no distribution.
+    """
+
+    task: str
+    dataset: str
+    seed: int
+    recipe: Recipe
+    network: WideResNet
+    architecture: Architecture
+
+
+def read(path: Path) -> Run:
+    """The finished run whose checkpoint is at `path`.
+
+    Raises:
+        ValueError: there is none, or the run is not finished; one line.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    state = checkpoint.load(path)
+    if state is None:
+        raise ValueError(f"{path} is not a checkpoint, or is damaged")
+    if not isinstance(state, dict) or not {"trainer", "curves", "epoch"} <= state.keys():
+        raise ValueError(f"{path} is not the checkpoint of a network that the accuracy suite trained")
+    if "run" not in state:
+        raise ValueError(
+            f"{path} is of a version that did not record what was trained; delete the file of the same name in rows/ "
+            "and give the run's command again, which completes the checkpoint without training"
+        )
+    try:
+        run, epochs = _run(state["run"], state["trainer"]), int(state["run"]["recipe"]["epochs"])
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold a whole run: {type(error).__name__}: {error}") from None
+    if state["epoch"] <= epochs:
+        raise ValueError(
+            f"{path}: the run is not finished ({state['epoch'] - 1} of {epochs} epochs are); give its command again"
+        )
+    return run
+
+
+def _run(about: dict[str, Any], trained: dict[str, Any]) -> Run:
+    network = dict(about["network"])
+    hidden = network.pop("hidden")
+    config = WideResNetConfig(**network, hidden=None if hidden is None else tuple(hidden))
+    with torch.device("meta"):  # nothing is initialised that is about to be replaced
+        gated = WideResNet(config)
+    gated.load_state_dict(trained["network"], assign=True)
+    space = Space(about["task"], config.widths, about["width_step"])
+    architecture = space.full
+    if "distribution" in trained:
+        q = ArchitectureDistribution(space)
+        q.load_state_dict(trained["distribution"])
+        architecture = q.mode()
+    return Run(about["task"], about["dataset"], about["seed"], Recipe(**about["recipe"]), gated, architecture)
+
+
+def dataset(run: Run, root: Path | None, device: torch.device | str = "cpu") -> Dataset:
+    """The data that the run was trained on.
+
+    Raises:
+        DataError: they cannot be had, or are others.
+    """
+    name = run.dataset.rpartition("@")[0] or run.dataset  # a file of the user's own is NAME.npz@hash
+    try:
+        found = identity(name, root)
+    except DataError as error:
+        raise DataError(f"the run was trained on {name}, but {error}; --data-root names its folder") from None
+    if found != run.dataset:
+        raise DataError(f"the run was trained on {run.dataset}, but {name} is now another file, {found}")
+    return load(name, root, device)
+
+
+def class_names(data: Dataset) -> list[str]:
+    """By label; the labels themselves where the data name no classes."""
+    return cifar.CLASS_NAMES.get(data.name, " ".join(map(str, range(data.classes)))).split()
+
+
+def compact(
+    run: Run,
+    data: Dataset,
+    *,
+    fine_tune: int = 0,
+    progress: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> WideResNet:
+    """The network of the run's architecture, on the data's device, in eval mode.
+
+    Args:
+        run: the finished run.
+        data: what it was trained on.
+        fine_tune: epochs of plain training by the run's recipe, at the learning rate at which that ended.
+        progress: told of every such epoch, and its mean loss.
+
+    Raises:
+        Diverged: fine-tuning did.
+    """
+    network = extract(run.network, run.architecture).to(data.train.images.device)
+    recalibrate(network, data)
+    if fine_tune:
+        trainer = Trainer(network, data, replace(run.recipe, epochs=fine_tune, groups=1), seed=run.seed)
+        trainer.step_count = trainer.steps  # the end of the schedule, where the learning rate stays as it is
+        for epoch in range(fine_tune):
+            progress(epoch + 1, trainer.epoch())
+        recalibrate(network, data)
+    return network
+
+
+def macs(network: nn.Module, shape: Sequence[int]) -> int:
+    """Multiply-accumulates for one image of `shape` (C, H, W)."""
+    image = torch.zeros(1, *shape, device=next(network.parameters()).device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image)
+    return counter.get_total_flops() // 2
+
+
+@torch.inference_mode()
+def latency(networks: Sequence[nn.Module], images: Tensor, seconds: float = 3.0) -> tuple[list[float], int]:
+    """Median seconds of each network on a minibatch, and the number of runs of each.
+
+    The networks take turns, so that a machine whose speed drifts slows all of them; a first turn is not counted.
+
+    Args:
+        networks: in eval mode, on the device of `images`.
+        images: `(B, C, H, W)`, normalised.
+        seconds: after which no further turn begins; at least 5 are taken and at most 50.
+    """
+    times: list[list[float]] = [[] for _ in networks]
+    began = time.perf_counter()
+    while len(times[0]) < 6 or (len(times[0]) < 51 and time.perf_counter() - began < seconds):
+        for network, spent in zip(networks, times, strict=True):
+            begin = time.perf_counter()
+            network(images)
+            if images.is_cuda:
+                torch.cuda.synchronize(images.device)
+            spent.append(time.perf_counter() - begin)
+    return [statistics.median(spent[1:]) for spent in times], len(times[0]) - 1
+
+
+def comparison(run: Run, network: WideResNet, data: Dataset, fine_tuned: int = 0) -> str:
+    """What the compact network saves against the full one: a table in Markdown."""
+    device, full, kept = data.train.images.device, run.network.config.widths, network.config.widths
+    whole = extract(run.network, Architecture(len(full), full)).to(device).eval()
+    both = (whole, network)
+    config = run.network.config
+    lines: list[tuple[str, float, float, str]] = [
+        ("layers", 4 + 2 * len(full), 4 + 2 * len(kept), ",d"),
+        ("hidden channels", sum(full), sum(kept), ",d"),
+        ("parameters", parameters(whole), parameters(network), ",d"),
+        ("MACs per image", macs(whole, data.shape), macs(network, data.shape), ",d"),
+    ]
+    counts = []
+    for batch in BATCHES:
+        (slow, fast), n = latency(both, torch.randn(batch, *data.shape, device=device))
+        lines.append((f"latency, batch {batch} (ms)", slow * 1e3, fast * 1e3, ".3f"))
+        counts.append(f"{n} (batch {batch})")
+    accuracy = evaluate(network, data.test, data)[1]
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu × {torch.get_num_threads()}"
+    tuned = f", then fine-tuned for {fine_tuned} epoch{'s' * (fine_tuned > 1)}" if fine_tuned else ""
+    return "\n".join(
+        [
+            f"# WRN-{config.depth}-{config.widen} on {data.name}: {run.task}",
+            "",
+            "| | full network | compact | compact / full |",
+            "|---|---:|---:|---:|",
+            *(f"| {name} | {a:{form}} | {b:{form}} | {b / a:.2f} |" for name, a, b, form in lines),
+            f"| test accuracy | – | {accuracy:.4f} | |",
+            "",
+            f"Blocks kept: {len(kept)} of {len(full)}; hidden channels of each: "
+            f"{', '.join(map(str, kept))} of {', '.join(map(str, full))}.",
+            f"Latency: medians of {' and '.join(counts)} interleaved runs in eager float32 on {where}.",
+            f"Accuracy: on {len(data.test):,} test images; BN recalibrated on the training images{tuned}.",
+        ]
+    )

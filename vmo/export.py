@@ -1,0 +1,234 @@
+"""A finished run as a network that others can load: python -m vmo.export CHECKPOINT --to DIR.
+
+What is written into DIR, all of it for normalised images `(B, C, H, W)` in and logits `(B, classes)` out:
+
+    config.json        the network's WideResNetConfig, mean and std of the normalisation, class names, input shape
+    model.safetensors  its weights
+    model.pt2          a program of torch.export
+    model.onnx         the same for other runtimes, where the extra `export` is installed
+    table.md           parameters, MACs, latency and accuracy; also printed
+
+`load` reads the first two, with neither pickle nor anything of what trains. See docs/export.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from vmo.wrn import WideResNet, WideResNetConfig
+
+FILES = ("config.json", "model.safetensors", "model.pt2", "model.onnx", "table.md")
+FORMAT = 1
+TOLERANCE = 1e-4
+"""By how much the logits of a written program may differ, relative to the largest logit where that is above 1."""
+
+EXTRA = ("onnx", "onnxruntime", "onnxscript")
+INSTALL = "pip install 'vmo-gradient-bench[export]'"
+
+
+def load(folder: str | os.PathLike[str]) -> WideResNet:
+    """The network in `folder`, on the CPU and in eval mode; it takes normalised images.
+
+    Raises:
+        OSError: config.json or model.safetensors cannot be read.
+        ValueError: config.json is of another format.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{folder}: config.json has format {config.get('format')}, but this version reads {FORMAT}")
+    shape = config["network"]
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and overwritten
+        network = WideResNet(WideResNetConfig(**{**shape, "hidden": tuple(shape["hidden"])}))
+    network.load_state_dict(safetensors.torch.load_file(Path(folder) / "model.safetensors"))
+    return network.eval()
+
+
+def write(folder: Path, network: WideResNet, config: dict[str, Any], images: Tensor, onnx: bool) -> dict[str, float]:
+    """Write everything but the table, and run what was written.
+
+    Args:
+        folder: an existing directory.
+        network: compact, on the CPU, in eval mode.
+        config: for config.json, next to what is known of the network itself.
+        images: normalised, `(B, C, H, W)`, on which programs are compared with the network.
+        onnx: whether to write model.onnx.
+
+    Returns:
+        largest difference of the logits of each program.
+
+    Raises:
+        OSError: something cannot be written.
+        ValueError: a program gives other logits than the network.
+    """
+    about = {"format": FORMAT, "network": asdict(network.config), **config}
+    (folder / "config.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+    (folder / "model.safetensors").write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
+    program = _program(network, images)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    (folder / "model.pt2").write_bytes(buffer.getvalue())
+    found = {"model.pt2": _difference(network, torch.export.load(folder / "model.pt2").module(), images)}
+    if onnx:
+        torch.onnx.export(
+            program,
+            (),
+            folder / "model.onnx",
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        found["model.onnx"] = _difference(network, _onnx_session(folder / "model.onnx"), images)
+    return found
+
+
+def _program(network: WideResNet, images: Tensor) -> torch.export.ExportedProgram:
+    """For any number of images."""
+    plain = copy.deepcopy(network)
+    for parameter in plain.parameters():  # torch.export.save warns of weights that are not in the standard format
+        parameter.data = parameter.data.contiguous()
+    example = images[:2] if len(images) > 1 else images.expand(2, -1, -1, -1)  # one image would fix the number
+    program = torch.export.export(plain, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
+    return program
+
+
+def _onnx_session(path: Path) -> Any:
+    import onnxruntime  # of an extra
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+@torch.no_grad()
+def _difference(network: nn.Module, program: Any, images: Tensor) -> float:
+    """Largest difference of logits, one image alone and all at once."""
+    worst = 0.0
+    for part in (images[:1], images):
+        expected, got = network(part), program(part.contiguous())
+        difference = float((got - expected).abs().max())
+        if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+            raise ValueError(f"a written program gives logits that differ by {difference:.1e} from the network's")
+        worst = max(worst, difference)
+    return worst
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments, with their help."""
+    parse = argparse.ArgumentParser(
+        prog="python -m vmo.export", description="Export the compact network of a finished run of the accuracy suite."
+    )
+    parse.add_argument("checkpoint", type=Path, help="OUT/checkpoints/HASH.safetensors")
+    parse.add_argument("--to", type=Path, required=True, metavar="DIR", help="where the files go")
+    parse.add_argument("--data-root", type=Path, help="where data sets lie; by default $VMO_DATA or data")
+    parse.add_argument(
+        "--fine-tune",
+        type=int,
+        default=0,
+        metavar="M",
+        help="train the compact network for M epochs by the run's recipe, at its last learning rate; by default 0",
+    )
+    parse.add_argument(
+        "--onnx",
+        action=argparse.BooleanOptionalAction,
+        help=f"insist on model.onnx, or leave it out; by default it is written where {', '.join(EXTRA)} are installed",
+    )
+    parse.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="to compute and measure on")
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 2 for what cannot be done."""
+    args = parser().parse_args(argv)
+    try:
+        print(_export(args))
+    except (ValueError, OSError, ArithmeticError) as error:  # one line that says what and where
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _export(args: argparse.Namespace) -> str:
+    from vmo import compact  # with what trains, which `load` does without
+    from vmo.data import normalise
+
+    if args.fine_tune < 0:
+        raise ValueError(f"--fine-tune must not be negative, got {args.fine_tune}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this machine has no CUDA device that PyTorch can use")
+    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+    if args.onnx and missing:
+        raise ValueError(f"--onnx needs {', '.join(missing)}: {INSTALL}")
+    onnx = not missing if args.onnx is None else args.onnx
+    run = compact.read(args.checkpoint)
+    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+    with _staged(args.to) as folder:  # found to be writable before anything is computed
+        dataset = compact.dataset(run, args.data_root, device)
+        if (dataset.classes, dataset.shape[0]) != (run.network.config.classes, run.network.config.channels):
+            raise ValueError(f"the {dataset.name} found have other classes or channels than those trained on")
+
+        def report(epoch: int, loss: float) -> None:
+            print(f"fine-tuning: epoch {epoch} of {args.fine_tune}, loss {loss:.4f}", file=sys.stderr)
+
+        network = compact.compact(run, dataset, fine_tune=args.fine_tune, progress=report)
+        table = compact.comparison(run, network, dataset, args.fine_tune)
+        config = {
+            "input_shape": list(dataset.shape),
+            "mean": list(dataset.mean),
+            "std": list(dataset.std),
+            "class_names": compact.class_names(dataset),
+            "dataset": run.dataset,
+            "task": run.task,
+            "fine_tuned_epochs": args.fine_tune,
+        }
+        images = normalise(dataset.test.images[:32], dataset).cpu()
+        differences = write(folder, network.cpu(), config, images, onnx)
+        apart = ", ".join(f"{name} {value:.1g}" for name, value in differences.items())
+        table += f"\nLargest difference of logits from torch's: {apart}."
+        if not onnx:
+            reason = f"it needs {INSTALL}" if args.onnx is None else "left out, as was asked"
+            table += f"\nNot written: model.onnx ({reason})."
+        (folder / "table.md").write_text(table + "\n", encoding="utf-8")
+    return table
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder whose files move into `folder` at the end, in the place of those that stood there, or not at all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=folder)
+    except OSError as error:
+        raise ValueError(f"--to {folder} cannot be written: {error.strerror}") from None
+    with scratch as inside:
+        yield Path(inside)
+        for name in FILES:
+            made = Path(inside) / name
+            if made.exists():
+                os.replace(made, folder / name)
+            else:  # of an earlier export, and so of another network
+                (folder / name).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
