@@ -20,6 +20,13 @@ from suites.tasks import factory
 from suites.tasks.base import Context
 from vmo.checkpoint import Keeper, load, save
 
+
+@pytest.fixture(autouse=True)
+def _own_rows_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the committed rows, whose figures take longer to draw than most of these runs."""
+    monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
+
+
 numbers = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 trees = st.recursive(
     numbers | st.integers(0, 2**31).map(lambda seed: torch.randn(2, 3, generator=torch.Generator().manual_seed(seed))),

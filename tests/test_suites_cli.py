@@ -12,7 +12,7 @@ import torch
 import estimators
 from estimators.rloo import Rloo
 from results import table
-from suites.run import main
+from suites.run import REFERENCE, main
 
 SMOKE = ["--preset", "smoke"]
 SMALL = [
@@ -27,6 +27,12 @@ SMALL = [
     "toy_steps=20",
     "toy_estimates=200",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _own_rows_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the committed rows, whose figures take longer to draw than most of these runs."""
+    monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
 
 
 def run(*words: str, out: Path) -> int:
@@ -48,7 +54,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return lines[-1]
 
 
-def test_main_command_end_to_end_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_command_end_to_end_and_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suites.run.REFERENCE", REFERENCE)
     words = ["--estimator", "relax", "--task", "width", "--set", *SMALL]
     assert run(*words, out=tmp_path) == 0
     rows = table.read(tmp_path / "rows")
@@ -58,6 +67,8 @@ def test_main_command_end_to_end_and_again(tmp_path: Path, capsys: pytest.Captur
     assert (tmp_path / "REPORT.md").exists()
     assert list((tmp_path / "figures").glob("*.png"))
     before = {path: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
+    if REFERENCE.exists():  # the committed rows of the others stand beside
+        assert "straight_through" in (tmp_path / "REPORT.md").read_text(encoding="utf-8")
     capsys.readouterr()
     assert run(*words, out=tmp_path) == 0
     assert {path: path.read_bytes() for path in (tmp_path / "rows").iterdir()} == before

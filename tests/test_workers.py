@@ -23,6 +23,12 @@ TINY = ["epochs=1", "toy_steps=20", "toy_estimates=200", "steps=6", "ride=2", "e
 COLUMNS = ["hash", "metric", "part", "point", "x", "value", "status"]
 
 
+@pytest.fixture(autouse=True)
+def _own_rows_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the committed rows, whose figures take longer to draw than most of these runs."""
+    monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
+
+
 def values(out: Path) -> list[tuple[object, ...]]:
     return sorted(map(str, table.read(out / "rows")[COLUMNS].itertuples(index=False)))  # type: ignore[arg-type]
 
