@@ -75,18 +75,11 @@ def measured(task: Task, label: Label, seed: int) -> list[tuple[str, list[tuple[
     return found
 
 
-_references: dict[tuple[int, int], dict[str, np.ndarray]] = {}
-
-
+@functools.lru_cache(maxsize=2)
 def references(task: Task, seed: int) -> dict[str, np.ndarray]:
     """The reference gradients of every point, computed once and shared by all estimators."""
-    key = (id(task), seed)
-    if key not in _references:
-        found = {}
-        for point in task.points(seed):
-            task.context.progress(f"reference gradient at {point.name} q", 0, 1)
-            found[point.name] = reference(
-                point, task.preset.references, task.preset.enumerate, task.context.cache, seed
-            )
-        _references[key] = found
-    return _references[key]
+    found, preset = {}, task.preset
+    for point in task.points(seed):
+        task.context.progress(f"reference gradient at {point.name} q", 0, 1)
+        found[point.name] = reference(point, preset.references, preset.enumerate, task.context.cache, seed)
+    return found

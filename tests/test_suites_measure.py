@@ -99,7 +99,7 @@ def test_bias_of_weights_is_that_of_soft_samples() -> None:
 def test_bias_suite_tells_biased_from_unbiased_on_the_toy() -> None:
     task = factory("toy")(context("toy_steps=200"))
     for point in task.points(0):
-        truth = reference(point, 1, 64, _no_cache(), 0)
+        truth = reference(point, 1, 64, None, 0)
         assert truth.shape == (1, 9)
         sizes = tuple(site.shape[-1] for site in point.logits)
         right = measure(point, estimators.get("rloo", sizes=sizes), 20_000, 0)
@@ -108,13 +108,6 @@ def test_bias_suite_tells_biased_from_unbiased_on_the_toy() -> None:
             wrong = measure(point, estimators.get("straight_through", sizes=sizes), 20_000, 0)
             found = squared_norm(wrong.logits, reference=truth[0])
             assert found.value - Z * found.se > 0
-
-
-def _no_cache() -> object:
-    import tempfile
-    from pathlib import Path
-
-    return Path(tempfile.mkdtemp())
 
 
 def test_reference_is_cached_by_the_points_own_bits(tmp_path: object) -> None:
