@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from results.table import SCHEMA
-from suites.labels import Label
+from suites.labels import PLAIN, Label
 from suites.tasks import factory
 from suites.tasks.base import Context, Task
 from vmo.checkpoint import Keeper
@@ -52,6 +52,10 @@ class Cell:
         text = json.dumps({"schema": SCHEMA, **self.described()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def run(self) -> str:
+        """Names the run, in checkpoints and locks: plain training is one and the same for every task."""
+        return replace(self, task=PLAIN).hash() if self.label.name == PLAIN else self.hash()
+
 
 @dataclass
 class Workshop:
@@ -73,13 +77,13 @@ class Workshop:
 
     def lock(self, cell: Cell) -> Path:
         """The file that a process locks while it is busy with a cell."""
-        path = self.out / "locks" / cell.hash()
+        path = self.out / "locks" / cell.run()
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def keeper(self, cell: Cell) -> Keeper:
         """Of the checkpoints of a cell's run."""
-        return Keeper(self.out / "checkpoints" / f"{cell.hash()}.safetensors", self.seconds)
+        return Keeper(self.out / "checkpoints" / f"{cell.run()}.safetensors", self.seconds)
 
     def task(self, name: str, device: torch.device | None = None) -> Task:
         """The task, by default on the context's device."""

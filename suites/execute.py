@@ -38,7 +38,6 @@ def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[
     for patience in (0, -1):  # first what is free, then what others were busy with
         busy = []
         for item in waiting:
-            name = item.cell.hash()
             lock = FileLock(shop.lock(item.cell), timeout=patience)
             try:
                 lock.acquire()
@@ -46,7 +45,7 @@ def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[
                 busy.append(item)
                 continue
             try:
-                elsewhere = None if item.again else table.status(rows, name)
+                elsewhere = None if item.again else table.status(rows, item.cell.hash())
                 if elsewhere is None:
                     yield item, *_run(item, shop, rows)
                 else:

@@ -12,11 +12,16 @@ from estimators import Estimator
 
 PLAIN = "plain"
 """The label of the baseline: the same network trained without a distribution over architectures."""
+RANDOM = "random"
+"""The label of a control: weights trained on samples of a uniform q that is never learned, and one of these chosen."""
+FIXED = {"uniform": "the full depth, every width cut alike, at equal MACs", "scratch": "the same architecture"}
+"""Labels of controls for the network that an estimator learned, named by the option `of`: what is trained alone."""
+BASELINES = (PLAIN, RANDOM, *FIXED)
 
 
 @dataclass(frozen=True)
 class Label:
-    """A registered name with options; equal labels are equal cells."""
+    """A registered name with options, or a baseline; equal labels are equal cells."""
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -26,9 +31,16 @@ class Label:
         return f"{self.name}[{inside}]" if inside else self.name
 
     @property
+    def of(self) -> Label | None:
+        """The label whose learned network this is a control of."""
+        return parse(dict(self.options)["of"]) if self.name in FIXED else None
+
+    @property
     def version(self) -> int:
-        """The estimator's own version."""
-        return 1 if self.name == PLAIN else int(getattr(estimators.factory(self.name), "version", 1))
+        """The estimator's own version; of a control, that of the estimator it belongs to."""
+        if (of := self.of) is not None:
+            return of.version
+        return 1 if self.name in BASELINES else int(getattr(estimators.factory(self.name), "version", 1))
 
     def make(self, sizes: Sequence[int]) -> Estimator:
         """The estimator. Raises ValueError where it cannot work."""
@@ -45,9 +57,10 @@ def parse(text: str) -> Label:
     name = name.strip()
     if bracket and not rest.rstrip().endswith("]"):
         raise ValueError(f"estimator {text!r} lacks its closing bracket")
-    if name == PLAIN and not bracket:
-        return Label(PLAIN)
-    estimators.factory(name)
+    if name in (PLAIN, RANDOM) and not bracket:
+        return Label(name)
+    if name not in FIXED:
+        estimators.factory(name)
     options = {}
     if bracket:
         inside = rest.rstrip()[:-1]
@@ -57,8 +70,17 @@ def parse(text: str) -> Label:
             options = {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
         except (SyntaxError, ValueError, AssertionError):
             raise ValueError(f"the options of {text!r} must read name=value, name=value, …") from None
+    if name in FIXED:
+        return _control(name, options)
     estimators.check_options(name, options)
     return Label(name, tuple(sorted(options.items())))
+
+
+def _control(name: str, options: dict[str, Any]) -> Label:
+    of = options.get("of")
+    if set(options) != {"of"} or not isinstance(of, str) or parse(of).name in BASELINES:
+        raise ValueError(f"{name} is a control of what an estimator learned, and must read {name}[of=ESTIMATOR]")
+    return Label(name, (("of", str(parse(of))),))
 
 
 def _value(node: ast.expr) -> Any:

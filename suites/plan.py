@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from results.table import status
 from suites import accuracy, bias, memory, overhead, sampling, variance
 from suites.cell import Cell, Workshop
-from suites.labels import PLAIN, Label
-from suites.presets import nearest, select
+from suites.labels import BASELINES, PLAIN, Label
+from suites.presets import described, nearest, select
 from suites.tasks.base import Task
 from vmo.data import identity
 
@@ -72,14 +72,18 @@ def plan(
     rows: Path,
     overwrite: str = "never",
 ) -> list[Planned]:
-    """Every cell, in an order in which cells that share work are neighbours: bias and variance of one estimator."""
+    """Every cell, in an order in which cells that share work are neighbours: bias and variance of one estimator.
+
+    The controls of learned networks come last, and those networks are planned whether they were asked for or not.
+    """
     planned = []
     for name in tasks:
         task = shop.task(name)
         baseline = [Label(PLAIN)] if any(SUITES[suite].baseline for suite in suites) else []
-        for label in dict.fromkeys([*baseline, *labels]):
+        learned = [label.of for label in labels if label.of is not None]
+        for label in sorted(dict.fromkeys([*baseline, *labels, *learned]), key=lambda label: label.of is not None):
             for suite in suites:
-                if not _applies(suite, task, label):
+                if not _applies(suite, task, label) or (suite != "accuracy" and label not in (*baseline, *labels)):
                     continue
                 for seed in range(shop.context.preset.seeds if SUITES[suite].seeds else 1):
                     cell = _cell(shop, task, label, suite, preset, seed)
@@ -96,18 +100,21 @@ def _applies(suite: str, task: Task, label: Label) -> bool:
         return label.name == "concrete" and task.name in ("width", "joint")
     if label.name == PLAIN:
         return SUITES[suite].baseline and (suite != "accuracy" or task.plain)
+    if label.name in BASELINES:
+        return suite == "accuracy" and task.plain
     return suite in task.settings
 
 
 def _cell(shop: Workshop, task: Task, label: Label, suite: str, preset: str, seed: int) -> Cell:
     context = shop.context
-    settings = select(context.preset, task.settings.get(suite, ()))
+    names = task.settings.get(suite, ())
+    settings = select(context.preset, names)
     return Cell(
         suite=suite,
         task=task.name,
         task_version=task.version,
         label=label,
-        preset=preset,
+        preset=described(context.preset, preset, names),
         dataset=identity(context.dataset, context.data_root) if suite in task.uses_data else "none",
         seed=seed,
         settings=tuple(sorted({**settings, "device": context.device.type}.items())),
@@ -117,7 +124,7 @@ def _cell(shop: Workshop, task: Task, label: Label, suite: str, preset: str, see
 def _impossible(task: Task, label: Label, suite: str) -> str | None:
     """Why an estimator cannot work on the sizes of a task, or None. Raises ValueError where the task itself cannot."""
     sizes = task.sizes(suite)
-    if label.name == PLAIN:
+    if label.name in BASELINES:
         return None
     try:
         label.make(sizes)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -17,13 +19,15 @@ class Preset:
         dataset: where the command line names none.
         depth, widen: of the trained network, WRN-depth-widen.
         width_step: channels per category of a width.
-        epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16: see `vmo.train.Recipe`.
+        epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16: see `vmo.train.Recipe`; bf16 at `cpu` where
+            the processor has it, which is then part of what a cell is.
         freeze: epochs at the end in which q is frozen at its most probable architecture.
         weights: what the weights train on: "own", the samples of the estimator, or a pass of their own on "hard" or
             "soft" (Concrete) samples.
         penalty: "macs" or "parameters" (normalised: gamma nats for the full network) or "literal" (the VMO paper's
             1e-3 d + 1e-8 Σ k, whatever gamma is).
         gamma: of a normalised penalty, in nats.
+        target_macs: 0, or the part of the full network's MACs that q is held to instead of being penalised.
         seeds: of the accuracy suite.
         steps: of the reference trajectory along which bias and variance are measured.
         ride: steps for which a stateful estimator rides along before each point.
@@ -53,6 +57,7 @@ class Preset:
     weights: str = "own"
     penalty: str = "macs"
     gamma: float = 0.3
+    target_macs: float = 0.0
     seeds: int = 3
     steps: int = 300
     ride: int = 50
@@ -71,6 +76,11 @@ class Preset:
     memory_batch: int = 128
 
 
+def _fast_bf16() -> bool:
+    """Whether this machine computes in bfloat16 by itself; emulated, it takes twelve times as long as float32."""
+    return torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 QUICK = Preset()
 PRESETS = {
     "smoke": replace(
@@ -81,8 +91,9 @@ PRESETS = {
     "quick": QUICK,
     "cpu": replace(
         QUICK,
-        dataset="cifar10", depth=16, epochs=5, batch_size=128, seeds=2, steps=600, budget=3000, references=400,
-        width_step=4, overhead_widen=4, overhead_batch=128, toy_steps=10_000, toy_estimates=1_000_000,
+        dataset="cifar10", depth=16, epochs=4, batch_size=128, seeds=2, phi_lr=0.02, gamma=0.05, bf16=_fast_bf16(),
+        width_step=4, steps=600, budget=3000, references=400, overhead_widen=4, overhead_batch=128,
+        toy_steps=10_000, toy_estimates=1_000_000,
     ),
     "paper": replace(
         QUICK,
@@ -130,9 +141,16 @@ def _convert(key: str, text: str, kind: type) -> Any:
 
 
 def select(preset: Preset, names: Sequence[str]) -> dict[str, Any]:
-    """The fields that a cell depends on."""
+    """The fields that a cell depends on; a target that there is not is none, as for cells older than targets."""
     values = asdict(preset)
-    return {name: values[name] for name in names}
+    return {name: values[name] for name in names if name != "target_macs" or values[name]}
+
+
+def described(preset: Preset, name: str, names: Sequence[str]) -> str:
+    """`quick`, or `quick[gamma=0.1]` where one of the fields `names` is not that preset's own."""
+    own, base = asdict(preset), asdict(resolve(name))
+    changed = [f"{key}={own[key]!r}" for key in sorted(names) if own[key] != base[key]]
+    return f"{name}[{', '.join(changed)}]" if changed else name
 
 
 def nearest(name: str, names: Any) -> str:

@@ -117,7 +117,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.dry_run:
             _print_plan(planned)
             return 0
-        asked = [item for item in planned if item.cell.label.name != labels.PLAIN]
+        asked = [item for item in planned if item.cell.label.name not in labels.BASELINES]
         reasons = [item.impossible for item in asked]
         if asked and all(reasons) and len({item.cell.label for item in asked}) == 1:
             raise ValueError(reasons[0])

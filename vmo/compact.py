@@ -1,8 +1,8 @@
 """The compact network of a finished run, and what it saves.
 
 The last checkpoint of a run of the accuracy suite holds the gated network, q, and under "run" what these mean. The
-compact network is the argmax of q, extracted; its BN statistics are measured anew on the training images, because those
-of the gated network are of many architectures mixed. It may then be trained on for some epochs.
+compact network is the architecture that the run chose, extracted; its BN statistics are measured anew on the training
+images, because those of the gated network are of many architectures mixed. It may then be trained on for some epochs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vmo import checkpoint, cifar
 from vmo.data import Dataset, identity, load
 from vmo.extract import extract, parameters
 from vmo.npz import DataError
-from vmo.space import Architecture, ArchitectureDistribution, Space
+from vmo.space import Architecture
 from vmo.train import Recipe, Trainer, evaluate, recalibrate
 from vmo.wrn import WideResNet, WideResNetConfig
 
@@ -40,7 +40,7 @@ class Run:
         seed: of the run.
         recipe: by which it was trained.
         network: the gated network, on the CPU.
-        architecture: the most probable one; the full one where the run had no distribution.
+        architecture: what it has come to; the whole network where the run had no distribution.
     """
 
     task: str
@@ -64,7 +64,7 @@ def read(path: Path) -> Run:
         raise ValueError(f"{path} is not a checkpoint, or is damaged")
     if not isinstance(state, dict) or not {"trainer", "curves", "epoch"} <= state.keys():
         raise ValueError(f"{path} is not the checkpoint of a network that the accuracy suite trained")
-    if "run" not in state:
+    if "run" not in state or "architecture" not in state["run"]:
         raise ValueError(
             f"{path} is of a version that did not record what was trained; delete the file of the same name in rows/ "
             "and give the run's command again, which completes the checkpoint without training"
@@ -87,12 +87,8 @@ def _run(about: dict[str, Any], trained: dict[str, Any]) -> Run:
     with torch.device("meta"):  # nothing is initialised that is about to be replaced
         gated = WideResNet(config)
     gated.load_state_dict(trained["network"], assign=True)
-    space = Space(about["task"], config.widths, about["width_step"])
-    architecture = space.full
-    if "distribution" in trained:
-        q = ArchitectureDistribution(space)
-        q.load_state_dict(trained["distribution"])
-        architecture = q.mode()
+    chosen = about["architecture"]
+    architecture = Architecture(int(chosen["blocks"]), tuple(chosen["hidden"]))
     return Run(about["task"], about["dataset"], about["seed"], Recipe(**about["recipe"]), gated, architecture)
 
 

@@ -21,7 +21,8 @@ from estimators.base import Estimator
 from vmo.data import Dataset, Split, augment, batches, normalise
 from vmo.objective import MinibatchObjective
 from vmo.schedule import step_decay
-from vmo.space import ArchitectureDistribution, Penalty
+from vmo.space import Architecture, ArchitectureDistribution, Penalty
+from vmo.target import Target, most_probable
 from vmo.wrn import WideResNet
 
 
@@ -81,7 +82,7 @@ class Trainer:
         recipe: hyperparameters.
         distribution: q, or None for plain training.
         estimator: of the gradient of q's logits; needed with a distribution.
-        penalty: γ r(A), or None.
+        penalty: γ r(A), a target, or None.
         weight_estimator: None: weights train on the samples of `estimator`, as they come. Otherwise on those of this
             one, in a pass of their own whose gradient of the logits is not used, while `estimator` leaves them alone.
             Any single-sample score-function estimator makes it a pass on hard samples, Concrete one on soft samples.
@@ -97,7 +98,7 @@ class Trainer:
         *,
         distribution: ArchitectureDistribution | None = None,
         estimator: Estimator | None = None,
-        penalty: Penalty | None = None,
+        penalty: Penalty | Target | None = None,
         weight_estimator: Estimator | None = None,
         seed: int = 0,
     ) -> None:
@@ -114,6 +115,7 @@ class Trainer:
         # the epoch under way: where its order began, how many minibatches of it are done, and the sum of their losses
         self._order_began = self.order.get_state()
         self._done = 0
+        self._settled: tuple[int, ...] | None = None
         self._loss = torch.zeros((), device=device)
         self.steps = recipe.epochs * (len(dataset.train) // recipe.batch_size)
         sgd: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
@@ -184,8 +186,9 @@ class Trainer:
             loss.backward()
         elif self.frozen:
             rows = () if self.recipe.groups == 1 else (self.recipe.groups,)
-            mode = tuple(site.detach().argmax().expand(rows) for site in self.distribution.logits)
-            loss = self.objective(images, labels).hard(mode).sum()
+            self._settled = self._settled or self.choice()  # q moves no more, and to read it waits for the device
+            index = tuple(torch.tensor(i, device=images.device).expand(rows) for i in self._settled)
+            loss = self.objective(images, labels).hard(index).sum()
             loss.backward()
         else:
             self.estimator.anneal(self.progress)
@@ -208,6 +211,21 @@ class Trainer:
             optimizer.step()
         self.step_count += 1
         return loss.detach()
+
+    def choice(self) -> tuple[int, ...]:
+        """The category of each site that q stands for: the most probable, within the target where there is one."""
+        assert self.distribution is not None
+        logits = self.distribution.logits
+        if isinstance(self.penalty, Target):
+            return most_probable(self.distribution.space, logits, self.penalty.cost, self.penalty.ratio)
+        return tuple(int(site.argmax()) for site in logits)
+
+    def architecture(self) -> Architecture:
+        """The network that the run has come to: that of `choice`, or the whole of a plain one."""
+        if self.distribution is not None:
+            return self.distribution.space.architecture(self.choice())
+        widths = self.network.config.widths
+        return Architecture(len(widths), widths)
 
     @property
     def frozen(self) -> bool:
@@ -277,7 +295,7 @@ class Trainer:
         state = copy.deepcopy(state)
         self._done, self._loss, self._order_began = state["done"], state["loss"], state["order_began"]
         self.network.load_state_dict(state["network"])
-        self.step_count = state["step"]
+        self.step_count, self._settled = state["step"], None
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
         if self.distribution is not None and self.estimator is not None:

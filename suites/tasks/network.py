@@ -21,11 +21,12 @@ from vmo.checkpoint import Keeper
 from vmo.data import Dataset, Split, identity, load
 from vmo.extract import extract, parameters
 from vmo.space import Architecture, ArchitectureDistribution, Penalty, Space, literal_penalty, normalised_penalty
+from vmo.target import Target
 from vmo.train import Recipe, Trainer, evaluate, recalibrate
 from vmo.wrn import WideResNet, WideResNetConfig
 
 _RECIPE = ("depth", "widen", "width_step", "batch_size", "lr", "phi_lr", "phi_optimizer", "control_lr", "bf16")
-_PENALTY = ("penalty", "gamma")
+_PENALTY = ("penalty", "gamma", "target_macs")
 _RUN = (*_RECIPE, "steps", "ride")
 _MEASURED = (*_RUN, *_PENALTY, "estimates", "budget", "references", "enumerate")
 SAMPLED = 5  # architectures drawn for the accuracy of q itself
@@ -86,9 +87,13 @@ class NetworkTask(Task):
         config = self.config(suite) if suite in ("memory", "overhead") else WideResNetConfig(p.depth, p.widen)
         return Space(self.name, config.widths, p.width_step).sizes
 
-    def penalty(self, space: Space, config: WideResNetConfig, size: int) -> Penalty:
-        """γ r(A), on images of `size` × `size`."""
-        kind = self.preset.penalty
+    def penalty(self, space: Space, config: WideResNetConfig, size: int) -> Penalty | Target:
+        """γ r(A), on images of `size` × `size`, or what holds q to a target."""
+        kind, ratio = self.preset.penalty, self.preset.target_macs
+        if ratio:
+            target = Target(normalised_penalty(space, 1.0, config.macs(size)), ratio)
+            target.check(space)
+            return target
         if kind == "literal":
             return literal_penalty(space)
         if kind not in ("macs", "parameters"):
@@ -105,13 +110,19 @@ class NetworkTask(Task):
         maker = makers[self.preset.weights]
         return None if maker is None else estimators.get(maker[0], sizes=space.sizes, **maker[1])
 
-    def trainer(self, make: Make | None, seed: int) -> Trainer:
-        """A fresh run. Equal seeds give equal initial weights and equal data order whatever the estimator."""
+    def trainer(self, make: Make | None, seed: int, architecture: Architecture | None = None) -> Trainer:
+        """A fresh run. Equal seeds give equal initial weights and equal data order whatever the estimator.
+
+        Without an estimator it is plain training, of the full network or of `architecture`.
+        """
         values = asdict(self.preset)
         recipe = Recipe(**{name: values[name] for name in Recipe.__dataclass_fields__ if name in values})
+        config = self.config("accuracy")
+        if architecture is not None:
+            config = replace(config, hidden=architecture.hidden, blocks=architecture.blocks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self._trainer(make, self.config("accuracy"), self.dataset, recipe, seed)
+            return self._trainer(make, config, self.dataset, recipe, seed)
 
     def _trainer(
         self, make: Make | None, config: WideResNetConfig, data: Dataset, recipe: Recipe, seed: int
@@ -156,8 +167,10 @@ class NetworkTask(Task):
         trainer = self._trainer(make, config, data, Recipe(epochs=1, batch_size=batch), 0)
         return Step(trainer, torch.randn(pixels.shape, device=device), split.labels)
 
-    def train(self, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
-        trainer = self.trainer(make, seed)
+    def train(
+        self, make: Make | None, seed: int, keeper: Keeper, architecture: Architecture | None = None
+    ) -> list[dict[str, Any]]:
+        trainer = self.trainer(make, seed, architecture)
         q = trainer.distribution
         curves = [] if q is None else self._state(q, 0)
         epoch = 1
@@ -165,9 +178,8 @@ class NetworkTask(Task):
             trainer.restore(saved["trainer"])
             curves, epoch = saved["curves"], saved["epoch"]
 
-        about = self._about(trainer, seed)
-
         def state() -> dict[str, Any]:
+            about = self._about(trainer, seed)
             return {"trainer": trainer.snapshot(), "curves": curves, "epoch": epoch, "run": about}
 
         def on_step() -> None:
@@ -189,6 +201,7 @@ class NetworkTask(Task):
             "task": self.name,
             "width_step": self.preset.width_step,
             "network": asdict(trainer.network.config),
+            "architecture": asdict(trainer.architecture()),
             "recipe": asdict(trainer.recipe),
             "dataset": identity(self.context.dataset, self.context.data_root),
             "seed": seed,
@@ -197,21 +210,25 @@ class NetworkTask(Task):
     def _results(self, trainer: Trainer, seed: int) -> list[dict[str, Any]]:
         """What a finished run has come to."""
         q, data = trainer.distribution, self.dataset
-        config = trainer.network.config
-        chosen = Architecture(len(config.widths), config.widths) if q is None else q.mode()
+        full = self.config("accuracy").widths
+        chosen = trainer.architecture()
         compact = self._deploy(trainer, chosen)
+        size = data.shape[-1]
+        macs = compact.config.total_macs(size)
         rows = []
         for part, split in (("train", data.train), ("test", data.test)):
             loss, accuracy = evaluate(compact, split, data)
             rows.append(row("loss", loss, part=part, unit="nats"))
             rows.append(row("accuracy", accuracy, part=part, unit="fraction"))
-        kept = torch.tensor([k / full for k, full in zip(chosen.hidden, config.widths, strict=False)])
+        kept = torch.tensor([k / most for k, most in zip(chosen.hidden, full, strict=False)])
         rows += [
             row("layers", 4 + 2 * chosen.blocks, unit="layers"),
             row("width_fraction", float(kept.mean()), unit="fraction"),
             row("width_sd_blocks", float(kept.std(correction=0)), unit="fraction"),
             row("parameters", parameters(compact), unit="parameters"),
-            row("macs", compact.config.total_macs(data.shape[-1]), unit="MACs"),
+            row("macs", macs, unit="MACs"),
+            row("macs_ratio", macs / self.config("accuracy").total_macs(size), unit="fraction"),
+            *(row("block_width", k, x=block, unit="channels") for block, k in enumerate(chosen.hidden, 1)),
         ]
         if q is not None:
             noise = torch.Generator(self.context.device).manual_seed(seed)
