@@ -17,7 +17,7 @@ _LIGHTNESS = (0.42, 0.56, 0.70)
 _CHROMA = 0.15
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "<", ">")
 # What is no estimator but a reference to compare them with is grey.
-_REFERENCES = {"plain": 0.36, "zero": 0.68}
+_REFERENCES = {"plain": 0.36, "zero": 0.68, "random": 0.5, "uniform": 0.6, "scratch": 0.45}
 
 
 def base(label: str) -> str:
@@ -37,7 +37,7 @@ def colour(label: str) -> str:
 
 def marker(label: str) -> str:
     """The marker of an estimator's label, a name that matplotlib knows."""
-    return "o" if label in _REFERENCES else MARKERS[_hash(label)[3] % len(MARKERS)]
+    return "o" if label in ("plain", "zero") else MARKERS[_hash(label)[3] % len(MARKERS)]
 
 
 def _hash(name: str) -> bytes:

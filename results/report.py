@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from results import claims, plots, summary, table
+from results import claims, paper, plots, summary, table
 
 _SUITES = ("bias", "variance", "memory", "overhead", "accuracy")
 _TASKS = ("width", "depth", "joint", "toy")
@@ -50,6 +50,10 @@ def _sections(frame: pd.DataFrame, figures: dict[str, Path]) -> Iterator[str]:
         if judged or task == "width":
             yield f"### On the task {task}"
             yield claims_table(judged if task != "width" else claims.verdicts(frame, task))
+    for place, lines, noise in paper.beside(frame):
+        yield f"## Table 1 of the paper, and ours: {place}"
+        yield _markdown(lines.reset_index())
+        yield noise
     yield "## Figures"
     yield from (_figure(name, path) for name, path in figures.items() if name != "overview")
     for suite in _SUITES:

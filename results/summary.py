@@ -127,6 +127,6 @@ def _short(number: float, digits: int = 3) -> str:
 
 
 def ordered(labels: pd.Series) -> list[str]:
-    """Distinct labels, the references ``plain``, ``zero`` and ``exact`` first and the rest by name."""
-    first = {"plain": 0, "zero": 1, "exact": 2}
-    return sorted(labels.dropna().unique(), key=lambda name: (first.get(name, 3), name))
+    """Distinct labels: ``plain``, ``zero`` and ``exact`` first, the rest by name, and what is a control last."""
+    first = {"plain": 0, "zero": 1, "exact": 2, "random": 4, "scratch": 5, "uniform": 5}
+    return sorted(labels.dropna().unique(), key=lambda name: (first.get(name.partition("[")[0], 3), name))

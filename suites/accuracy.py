@@ -1,14 +1,56 @@
-"""A whole training run, and what it leaves: accuracy, size, and the state of q along the way. See `Task.train`."""
+"""A whole training run, and what it leaves: accuracy, size, and the state of q along the way. See `Task.train`.
+
+Beside the estimators there are baselines, each by the same recipe, for the same epochs and from the same seed:
+
+    plain              the full network
+    random             q stays uniform; weights train on its samples, and one more sample is what is deployed
+    uniform[of=NAME]   of full depth, every block cut by one factor, at the MACs of the network that NAME learned
+    scratch[of=NAME]   the network that NAME learned, from its initial weights
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+from results import table
 from suites.cell import Cell, Workshop
-from suites.labels import PLAIN
+from suites.labels import FIXED, PLAIN, RANDOM, parse
+from vmo.space import Architecture
+
+
+class Missing(ValueError):
+    """There is no learned network to be a control of."""
 
 
 def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
-    """The rows of an accuracy cell."""
-    make = None if cell.label.name == PLAIN else cell.label.make
-    return shop.task(cell.task).train(make, cell.seed, shop.keeper(cell))
+    """The rows of an accuracy cell.
+
+    Raises:
+        Missing: the run that this is a control of has not finished.
+        vmo.train.Diverged: see there.
+    """
+    task, name = shop.task(cell.task), cell.label.name
+    train = functools.partial(task.train, seed=cell.seed, keeper=shop.keeper(cell))
+    if name == PLAIN:
+        return train(None)
+    if name == RANDOM:
+        return train(parse("reinforce[baseline=none]").make, learn=False)  # hard samples, at their cheapest
+    if name in FIXED:
+        learned = _learned(cell, shop)
+        return train(None, architecture=learned if name == "scratch" else task.cut_alike(learned))
+    return train(cell.label.make)
+
+
+def _learned(cell: Cell, shop: Workshop) -> Architecture:
+    """What the run that a cell is a control of has come to, from its rows."""
+    other = cell.controlled()
+    assert other is not None
+    path = shop.out / "rows" / f"{other.hash()}.jsonl"
+    found = table.read_file(path) if path.exists() else []
+    widths = {row["x"]: int(row["value"]) for row in found if row["metric"] == "block_width"}
+    if not widths:
+        status = found[0]["status"] if found else "not there"
+        raise Missing(f"needs what {other.label} learned on {other.task}, seed {other.seed}, and that run is {status}")
+    hidden = tuple(widths[block] for block in sorted(widths))
+    return Architecture(len(hidden), hidden)

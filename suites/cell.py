@@ -52,6 +52,11 @@ class Cell:
         text = json.dumps({"schema": SCHEMA, **self.described()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def controlled(self) -> Cell | None:
+        """The cell whose learned network this one is a control of."""
+        of = self.label.of
+        return None if of is None else replace(self, label=of)
+
     def run(self) -> str:
         """Names the run, in checkpoints and locks: plain training is one and the same for every task."""
         return replace(self, task=PLAIN).hash() if self.label.name == PLAIN else self.hash()

@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from results import table
+from suites.accuracy import Missing
 from suites.cell import Workshop
 from suites.plan import SUITES, Planned
 from vmo.train import Diverged
@@ -38,6 +39,10 @@ def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[
     for patience in (0, -1):  # first what is free, then what others were busy with
         busy = []
         for item in waiting:
+            learned = item.cell.controlled()
+            if patience == 0 and learned is not None and table.status(rows, learned.hash()) is None:
+                busy.append(item)  # another process has what this one is a control of
+                continue
             lock = FileLock(shop.lock(item.cell), timeout=patience)
             try:
                 lock.acquire()
@@ -77,6 +82,8 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> tuple[str, str | None]:
             found = SUITES[item.cell.suite].run(item.cell, shop)
         except Diverged as error:
             status, message = "diverged", str(error)
+        except Missing as error:
+            status, message = "infeasible", str(error)
         except OSError:  # a full disk or the like is not of this cell alone
             raise
         except (torch.OutOfMemoryError, MemoryError) as error:

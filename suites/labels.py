@@ -14,8 +14,8 @@ PLAIN = "plain"
 """The label of the baseline: the same network trained without a distribution over architectures."""
 RANDOM = "random"
 """The label of a control: weights trained on samples of a uniform q that is never learned, and one of these chosen."""
-FIXED = {"uniform": "the full depth, every width cut alike, at equal MACs", "scratch": "the same architecture"}
-"""Labels of controls for the network that an estimator learned, named by the option `of`: what is trained alone."""
+FIXED = ("uniform", "scratch")
+"""Labels of controls for the network that an estimator learned, which the option `of` names. See `suites.accuracy`."""
 BASELINES = (PLAIN, RANDOM, *FIXED)
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 import estimators
 import results
-from results import report, stats, table
+from results import paper, report, stats, table
 from results.summary import summary
 from suites import labels, presets, tasks
 from suites.cell import Workshop
@@ -29,12 +29,17 @@ from suites.workers import sweep
 
 REFERENCE = Path(results.__file__).parent / "reference" / "rows"
 DATASETS = ("digits", "cifar10", "cifar100", "NAME.npz")
+ESTIMATOR = (
+    'one or more, or "all"; options in brackets: "relax[hidden=32]"; or a baseline of the accuracy suite: plain, '
+    'random, "uniform[of=NAME]", "scratch[of=NAME]"'
+)
 EPILOG = """\
 examples:
   python -m suites.run --estimator relax --task width
   python -m suites.run --estimator rloo "concrete[temperature=0.5]" --task toy width --suite bias variance
   python -m suites.run --compare rloo concrete --task width --suite accuracy --seeds 5
   python -m suites.run --estimator rloo --task width --dataset cifar10 --data-root data --preset cpu --suite accuracy
+  python -m suites.run --estimator rloo random "uniform[of=rloo]" "scratch[of=rloo]" --task width --suite accuracy
   python -m suites.run --estimator all --task toy --dry-run
 
 A finished cell is never run twice: the same command answers from its rows, and an interrupted one goes on.
@@ -51,12 +56,15 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     several: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "NAME"}
-    parse.add_argument("--estimator", **several, help='one or more, or "all"; options in brackets: "relax[hidden=32]"')
+    parse.add_argument("--estimator", **several, help=ESTIMATOR)
     parse.add_argument("--task", **several, help=f"one or more of {', '.join(tasks.available())}")
     parse.add_argument("--suite", **several, help=f"some of {', '.join(SUITES)}; by default all that apply")
     parse.add_argument("--preset", default="quick", help=f"{', '.join(presets.PRESETS)}; by default quick")
     parse.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings of the preset, such as epochs=2"
+    )
+    parse.add_argument(
+        "--target-macs", metavar="R", help="hold q to this part of the full network's MACs instead of penalising them"
     )
     parse.add_argument("--dataset", help=f"{', '.join(DATASETS)}; by default the preset's")
     parse.add_argument("--data-root", type=Path, help="where data sets lie; by default $VMO_DATA or data")
@@ -99,9 +107,9 @@ def _run(args: argparse.Namespace) -> int:
     for name in args.task:
         tasks.factory(name)
     suites = suite_names(args.suite)
-    preset = presets.resolve(args.preset, args.set)
-    if args.seeds is not None:
-        preset = presets.resolve(args.preset, [*args.set, f"seeds={args.seeds}"])
+    short = {"seeds": args.seeds, "target_macs": args.target_macs}
+    given = [f"{key}={value}" for key, value in short.items() if value is not None]
+    preset = presets.resolve(args.preset, [*args.set, *given])
     if preset.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {preset.seeds}")
     if args.workers < 1 or not args.checkpoint_seconds >= 0:
@@ -179,11 +187,16 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
     own, hashes = {str(label) for label in chosen}, {item.cell.hash() for item in planned}
     # of the estimators asked for, the cells asked for and not those of other settings; of the others, all
     stale = frame["estimator"].isin(own) & frame["suite"].isin({i.cell.suite for i in planned})
-    same = frame[(frame["preset"] == args.preset) & (frame["hash"].isin(hashes) | ~stale)]
+    here = frame["preset"].isin({args.preset, *(item.cell.preset for item in planned)})
+    same = frame[here & (frame["hash"].isin(hashes) | ~stale)]
     for task in dict.fromkeys(args.task):
         shown = summary(same, task)
         if not shown.empty:
             _print_frame(console, shown.reset_index(), f"{task}, preset {args.preset} (measured here in bold)", own)
+    if "accuracy" in args.suite:
+        for place, lines, noise in paper.beside(same[same["task"].isin(args.task)]):
+            _print_frame(console, lines.reset_index(), f"Table 1 of the paper, and ours: {place}", own, key=1)
+            console.print(noise)
     if args.compare:
         _print_comparison(console, frame[frame["hash"].isin({item.cell.hash() for item in planned})], args.compare)
     for item in planned:
@@ -195,10 +208,10 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
     console.print(f"rows     {rows}\nfigures  {args.out / 'figures'}\nreport   {written}", markup=False, soft_wrap=True)
 
 
-def _print_frame(console: Console, frame: pd.DataFrame, title: str, own: set[str]) -> None:
+def _print_frame(console: Console, frame: pd.DataFrame, title: str, own: set[str], key: int = 0) -> None:
     shown = Table(*(str(column) for column in frame.columns), title=title)
     for line in frame.astype(str).replace(r" \(n = .*?\)", "", regex=True).itertuples(index=False):
-        shown.add_row(*map(escape, line), style="bold" if line[0] in own else None)
+        shown.add_row(*map(escape, line), style="bold" if line[key] in own else None)
     console.print(shown)
 
 
@@ -233,6 +246,7 @@ def _list() -> int:
         shown.add_row(name, escape(defaults), escape(summary_line))
     console.print(shown)
     for what, names in {
+        "baselines": (labels.PLAIN, labels.RANDOM, *(f"{name}[of=NAME]" for name in labels.FIXED)),
         "tasks": tasks.available(), "suites": SUITES, "presets": presets.PRESETS, "data sets": DATASETS
     }.items():  # fmt: skip
         console.print(f"{what:10s} {', '.join(names)}", markup=False)

@@ -35,8 +35,15 @@ def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, workers: int) 
         yield from execute(planned, shop, rows)
         return
     to_do = [item for item in planned if item.to_do]
-    groups = itertools.groupby([item for item in to_do if item.cell.suite != ALONE], _group)
-    queue = deque((list(items), 1) for _, items in groups)
+    parallel = [item for item in to_do if item.cell.suite != ALONE]
+    for controls in (False, True):  # a control needs what was learned
+        wave = [item for item in parallel if (item.cell.controlled() is not None) == controls]
+        yield from _side_by_side(wave, shop, rows, workers)
+    yield from execute([item for item in to_do if item.cell.suite == ALONE], shop, rows)
+
+
+def _side_by_side(to_do: Sequence[Planned], shop: Workshop, rows: Path, workers: int) -> Iterator[Finished]:
+    queue = deque((list(items), 1) for _, items in itertools.groupby(to_do, _group))
     before = {item: _stamp(item, rows) for item in to_do}
     running: dict[int, tuple[multiprocessing.process.BaseProcess, list[Planned], int, int]] = {}
     free = deque(range(workers))
@@ -65,7 +72,6 @@ def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, workers: int) 
     finally:
         for process, *_ in running.values():  # what they were at goes on from its checkpoint another time
             process.terminate()
-    yield from execute([item for item in to_do if item.cell.suite == ALONE], shop, rows)
 
 
 def _group(item: Planned) -> object:

@@ -260,8 +260,9 @@ def test_what_is_not_a_finished_run(finished: Path, tmp_path: Path, capsys: pyte
     assert "0 of 1 epochs" in refused(capsys, other, *to)
     checkpoint.save(other, {**state, "run": {**state["run"], "network": {**state["run"]["network"], "widen": 2}}})
     assert "does not hold a whole run" in refused(capsys, other, *to)
-    checkpoint.save(other, {**state, "run": {**state["run"], "task": "colour"}})
-    assert "task must be one of" in refused(capsys, other, *to)
+    wide = {"blocks": 2, "hidden": [8, 24_000]}
+    checkpoint.save(other, {**state, "run": {**state["run"], "architecture": wide}})
+    assert "are not part of" in refused(capsys, other, *to)
     assert not (tmp_path / "out").exists()
 
 

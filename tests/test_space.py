@@ -239,15 +239,16 @@ def test_the_penalty_of_a_sample_is_its_r(space: Space, data: st.DataObject) -> 
 def test_reach_is_the_largest_difference_of_each_kind(
     space: Space, fixed: tuple[float, ...], slope: tuple[float, ...], active: bool
 ) -> None:
-    """Of widths at full depth; of depths by what does not depend on the widths."""
+    """Of widths at full depth; of depths at full width."""
     indices = list(itertools.product(*map(range, space.sizes)))
-    full = [i for i in indices if space.task == "width" or i[0] == space.sizes[0] - 1]
-    for what, penalty, among in (
-        ("width", Penalty((0.0,) * 3, slope, active), full),
-        ("depth", Penalty(fixed, (0.0,) * 3, active), indices),
+    penalty = Penalty(fixed, slope, active)
+    widths = 0 if space.task == "width" else 1
+    for what, among in (
+        ("width", [i for i in indices if widths == 0 or i[0] == space.sizes[0] - 1]),
+        ("depth", [i for i in indices if i[widths:] == tuple(k - 1 for k in space.sizes[widths:])]),
     ):
         values = [float(penalty.expected(space, one_hot_sites(space, index))) for index in among]
-        got = Penalty(fixed, slope, active).reach(space)[what]
+        got = penalty.reach(space)[what]
         assert got == pytest.approx(max(values) - min(values), rel=1e-9, abs=1e-9)
 
 

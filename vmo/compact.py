@@ -7,6 +7,7 @@ images, because those of the gated network are of many architectures mixed. It m
 
 from __future__ import annotations
 
+import operator
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -89,6 +90,9 @@ def _run(about: dict[str, Any], trained: dict[str, Any]) -> Run:
     gated.load_state_dict(trained["network"], assign=True)
     chosen = about["architecture"]
     architecture = Architecture(int(chosen["blocks"]), tuple(chosen["hidden"]))
+    widths = config.widths[: architecture.blocks]
+    if len(architecture.hidden) != len(widths) or any(map(operator.gt, architecture.hidden, widths)):
+        raise ValueError(f"blocks of {architecture.hidden} channels are not part of blocks of {config.widths}")
     return Run(about["task"], about["dataset"], about["seed"], Recipe(**about["recipe"]), gated, architecture)
 
 
@@ -134,7 +138,7 @@ def compact(
     network = extract(run.network, run.architecture).to(data.train.images.device)
     recalibrate(network, data)
     if fine_tune:
-        trainer = Trainer(network, data, replace(run.recipe, epochs=fine_tune, groups=1), seed=run.seed)
+        trainer = Trainer(network, data, replace(run.recipe, epochs=fine_tune, freeze=0, groups=1), seed=run.seed)
         trainer.step_count = trainer.steps  # the end of the schedule, where the learning rate stays as it is
         for epoch in range(fine_tune):
             progress(epoch + 1, trainer.epoch())

@@ -99,9 +99,10 @@ class Penalty:
 
     def reach(self, space: Space) -> dict[str, float]:
         """The most by which it can tell depths apart, and widths, in units of the loss."""
-        spans = (slope * (k - space.step) for slope, k in zip(self.slope, space.hidden, strict=True))
+        full = [slope * k for slope, k in zip(self.slope, space.hidden, strict=True)]
+        spans = (cost - slope * space.step for cost, slope in zip(full, self.slope, strict=True))
         return {
-            "depth": 0.0 if space.task == "width" else sum(self.fixed[1:]),
+            "depth": 0.0 if space.task == "width" else sum(self.fixed[1:]) + self.active * sum(full[1:]),
             "width": 0.0 if space.task == "depth" else sum(spans),
         }
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from estimators.base import Estimator
+from estimators.noise import gumbel, uniform
 from vmo.data import Dataset, Split, augment, batches, normalise
 from vmo.objective import MinibatchObjective
 from vmo.schedule import step_decay
@@ -42,6 +43,7 @@ class Recipe:
         groups: architectures per step, each on its own part of the minibatch.
         freeze: epochs at the end in which q stays as it is and the weights of its most probable architecture train on
             alone, as the VMO paper proposes against lost accuracy.
+        learn: whether q is learned. If not it stays as it begins, and the run comes to a sample of it.
         bf16: autocast to bfloat16.
     """
 
@@ -55,6 +57,7 @@ class Recipe:
     control_lr: float = 1e-2
     groups: int = 1
     freeze: int = 0
+    learn: bool = True
     bf16: bool = False
 
     def __post_init__(self) -> None:
@@ -104,7 +107,7 @@ class Trainer:
     ) -> None:
         if (distribution is None) != (estimator is None):
             raise ValueError("a distribution and an estimator go together")
-        self.network, self.dataset, self.recipe = network, dataset, recipe
+        self.network, self.dataset, self.recipe, self.seed = network, dataset, recipe, seed
         self.distribution, self.estimator, self.penalty = distribution, estimator, penalty
         self.weight_estimator = None if weight_estimator is None else weight_estimator.eval()
         device = dataset.train.images.device
@@ -202,20 +205,28 @@ class Trainer:
                 if all(bool(torch.isfinite(site).all()) for site in logits):
                     raise
                 raise Diverged(f"the logits are not finite after {self.step_count} steps") from None
-            if self.penalty is not None:
+            if self.penalty is not None and self.recipe.learn:
                 self.penalty.expected(self.distribution.space, self.distribution.probabilities()).backward()
         for weight in self.network.parameters():
             if weight.grad is None:  # momentum and λ‖w‖² reach what this sample left out, as they do where it is masked
                 weight.grad = torch.zeros_like(weight)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        for name, optimizer in self.optimizers.items():
+            if name != "phi" or self.recipe.learn:
+                optimizer.step()
         self.step_count += 1
         return loss.detach()
 
     def choice(self) -> tuple[int, ...]:
-        """The category of each site that q stands for: the most probable, within the target where there is one."""
+        """The category of each site that q stands for: the most probable, within the target where there is one.
+
+        Of a q that is not learned, a sample, the same whenever it is asked for: the most probable under Gumbel noise.
+        """
         assert self.distribution is not None
         logits = self.distribution.logits
+        if not self.recipe.learn:
+            generator = torch.Generator(logits[0].device).manual_seed(2**32 + self.seed)
+            noise = uniform(logits, generator)
+            logits = tuple(site.detach() + gumbel(u) for site, u in zip(logits, noise, strict=True))
         if isinstance(self.penalty, Target):
             return most_probable(self.distribution.space, logits, self.penalty.cost, self.penalty.ratio)
         return tuple(int(site.argmax()) for site in logits)

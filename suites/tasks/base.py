@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from estimators import Estimator
 from suites.presets import Preset
 from vmo.checkpoint import Keeper
+from vmo.space import Architecture
 
 Sites = tuple[Tensor, ...]
 Make = Callable[[Sequence[int]], Estimator]
@@ -112,12 +113,31 @@ class Task(ABC):
         the measured size) "variance"."""
 
     @abstractmethod
-    def train(self, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
+    def train(
+        self,
+        make: Make | None,
+        seed: int,
+        keeper: Keeper,
+        *,
+        learn: bool = True,
+        architecture: Architecture | None = None,
+    ) -> list[dict[str, Any]]:
         """A whole run, or the rest of one that `keeper` knows: the rows of the accuracy suite.
+
+        Args:
+            make: the estimator, or None for plain training.
+            seed: of everything.
+            keeper: of its checkpoints.
+            learn: False: q stays as it begins, and the run comes to a sample of it.
+            architecture: of plain training; by default the full network.
 
         Raises:
             Diverged: see `vmo.train`.
         """
+
+    def cut_alike(self, architecture: Architecture) -> Architecture:
+        """One of full depth and equal MACs, whose blocks all keep the same part of their width."""
+        raise NotImplementedError(f"{self.name} learns no architecture")
 
 
 def seed_of(*parts: object) -> int:

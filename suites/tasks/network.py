@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
@@ -29,7 +30,7 @@ _RECIPE = ("depth", "widen", "width_step", "batch_size", "lr", "phi_lr", "phi_op
 _PENALTY = ("penalty", "gamma", "target_macs")
 _RUN = (*_RECIPE, "steps", "ride")
 _MEASURED = (*_RUN, *_PENALTY, "estimates", "budget", "references", "enumerate")
-SAMPLED = 5  # architectures drawn for the accuracy of q itself
+SAMPLED = 10  # architectures drawn for the accuracy of q itself
 
 
 _load = functools.lru_cache(maxsize=2)(load)  # one copy for all tasks
@@ -52,6 +53,10 @@ class Step:
         return {"parameters": kept, "optimizer": [t for s in states for t in s.values() if isinstance(t, Tensor)]}
 
 
+def _first(split: Split, count: int) -> Split:
+    return Split(split.images[:count], split.labels[:count])
+
+
 class NetworkTask(Task):
     """A task of the VMO paper on a Wide ResNet."""
 
@@ -70,7 +75,10 @@ class NetworkTask(Task):
         return _load(self.context.dataset, self.context.data_root, self.context.device)
 
     def prepare(self) -> None:
-        self.dataset  # noqa: B018  reads the files
+        config, images = self.config("accuracy"), len(self.dataset.train)
+        if self.preset.batch_size > images:
+            raise ValueError(f"batch_size={self.preset.batch_size} exceeds the {images} training images")
+        self.penalty(Space(self.name, config.widths, self.preset.width_step), config, self.dataset.shape[-1])
 
     def config(self, suite: str) -> WideResNetConfig:
         """The network at the size at which a suite works; the data are read only where they decide it."""
@@ -110,12 +118,14 @@ class NetworkTask(Task):
         maker = makers[self.preset.weights]
         return None if maker is None else estimators.get(maker[0], sizes=space.sizes, **maker[1])
 
-    def trainer(self, make: Make | None, seed: int, architecture: Architecture | None = None) -> Trainer:
+    def trainer(
+        self, make: Make | None, seed: int, *, learn: bool = True, architecture: Architecture | None = None
+    ) -> Trainer:
         """A fresh run. Equal seeds give equal initial weights and equal data order whatever the estimator.
 
-        Without an estimator it is plain training, of the full network or of `architecture`.
+        Without an estimator it is plain training, of the full network or of `architecture`. See `train`.
         """
-        values = asdict(self.preset)
+        values = asdict(self.preset) | {"learn": learn}
         recipe = Recipe(**{name: values[name] for name in Recipe.__dataclass_fields__ if name in values})
         config = self.config("accuracy")
         if architecture is not None:
@@ -168,9 +178,15 @@ class NetworkTask(Task):
         return Step(trainer, torch.randn(pixels.shape, device=device), split.labels)
 
     def train(
-        self, make: Make | None, seed: int, keeper: Keeper, architecture: Architecture | None = None
+        self,
+        make: Make | None,
+        seed: int,
+        keeper: Keeper,
+        *,
+        learn: bool = True,
+        architecture: Architecture | None = None,
     ) -> list[dict[str, Any]]:
-        trainer = self.trainer(make, seed, architecture)
+        trainer = self.trainer(make, seed, learn=learn, architecture=architecture)
         q = trainer.distribution
         curves = [] if q is None else self._state(q, 0)
         epoch = 1
@@ -195,6 +211,17 @@ class NetworkTask(Task):
         keeper.finish(state())
         return self._results(trainer, seed) + curves
 
+    def cut_alike(self, architecture: Architecture) -> Architecture:
+        config, size = self.config("accuracy"), self.dataset.shape[-1]
+        kept = replace(config, hidden=architecture.hidden, blocks=architecture.blocks).total_macs(size)
+        rest, fixed, slope = config.macs(size)
+        most = max(config.widths)
+        # every factor at which some block loses a channel, and the one whose network costs most nearly as much
+        cuts = [tuple(max(1, round(i * k / most)) for k in config.widths) for i in range(1, most + 1)]
+        macs = [rest + sum(fixed) + sum(map(operator.mul, slope, cut)) for cut in cuts]
+        best = min(range(most), key=lambda i: abs(macs[i] - kept))
+        return Architecture(len(config.widths), cuts[best])
+
     def _about(self, trainer: Trainer, seed: int) -> dict[str, Any]:
         """What a checkpoint must say for `vmo.compact` to make a network of it; going on does not read it."""
         return {
@@ -216,10 +243,10 @@ class NetworkTask(Task):
         size = data.shape[-1]
         macs = compact.config.total_macs(size)
         rows = []
-        for part, split in (("train", data.train), ("test", data.test)):
+        for part, split in (("train", _first(data.train, len(data.test))), ("test", data.test)):
             loss, accuracy = evaluate(compact, split, data)
-            rows.append(row("loss", loss, part=part, unit="nats"))
-            rows.append(row("accuracy", accuracy, part=part, unit="fraction"))
+            rows.append(row("loss", loss, part=part, n=len(split), unit="nats"))
+            rows.append(row("accuracy", accuracy, part=part, n=len(split), unit="fraction"))
         kept = torch.tensor([k / most for k, most in zip(chosen.hidden, full, strict=False)])
         rows += [
             row("layers", 4 + 2 * chosen.blocks, unit="layers"),
@@ -232,14 +259,18 @@ class NetworkTask(Task):
         ]
         if q is not None:
             noise = torch.Generator(self.context.device).manual_seed(seed)
-            drawn = [evaluate(self._deploy(trainer, q.sample(noise)), data.test, data)[1] for _ in range(SAMPLED)]
-            rows.append(row("sampled_accuracy", sum(drawn) / SAMPLED, n=SAMPLED, unit="fraction"))
+            right = 0.0
+            for i in range(SAMPLED):  # each on its own part of the test images
+                images, labels = (t.tensor_split(SAMPLED)[i] for t in (data.test.images, data.test.labels))
+                drawn = self._deploy(trainer, q.sample(noise), minibatches=10)
+                right += len(labels) * evaluate(drawn, Split(images, labels), data)[1]
+            rows.append(row("sampled_accuracy", right / len(data.test), n=SAMPLED, unit="fraction"))
             rows.append(row("entropy", float(q.entropy().mean()), unit="nats per site"))
         return rows
 
-    def _deploy(self, trainer: Trainer, architecture: Architecture) -> WideResNet:
+    def _deploy(self, trainer: Trainer, architecture: Architecture, minibatches: int = 50) -> WideResNet:
         compact = extract(trainer.network, architecture)
-        recalibrate(compact, self.dataset)
+        recalibrate(compact, self.dataset, limit=minibatches)
         return compact
 
     def _state(self, q: ArchitectureDistribution, epoch: int) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from estimators import Estimator
 from results.table import row
 from suites.tasks.base import Make, Point, Sites, Task, seed_of
 from vmo.checkpoint import Keeper
+from vmo.space import Architecture
 from vmo.train import Diverged
 
 SIZES = (2, 3, 4)
@@ -112,8 +113,16 @@ class Toy(Task):
     def workload(self, make: Make | None, suite: str) -> Step:
         return Step(None if make is None else make(SIZES), self.preset.control_lr, 0, self.context.device)
 
-    def train(self, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
-        assert make is not None
+    def train(
+        self,
+        make: Make | None,
+        seed: int,
+        keeper: Keeper,
+        *,
+        learn: bool = True,
+        architecture: Architecture | None = None,
+    ) -> list[dict[str, Any]]:
+        assert make is not None and learn and architecture is None
         device = self.context.device
         exact = estimators.get("exact", sizes=SIZES)
         step = Step(make(SIZES), self.preset.control_lr, seed, device)

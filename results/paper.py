@@ -1,0 +1,150 @@
+"""The paper's Table 1 beside ours, column by column.
+
+Grathwohl, Creager, Seyed Ghasemipour and Zemel, "Gradient-based optimization of neural network architecture" (2018):
+WRN-28-10, 200 epochs, median accuracy of five runs. Its two baselines equal the published errors of the Wide ResNet's
+authors. Its ± on the width is read as the spread over blocks. Parameters and MACs are counted here from the depth it
+states; where only an average width is stated they cannot be. The paper states no training accuracy.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import stats as distributions
+
+from results import stats, summary
+
+TASKS = ("depth", "width", "joint")
+_COLUMNS = [
+    "accuracy, % (median)",
+    "accuracy, % (mean)",
+    "layers",
+    "width, %",
+    "± over blocks",
+    "± over seeds",
+    "parameters",
+    "MACs",
+    "train − test, points",
+    "runs",
+]
+_METRICS = ("accuracy", "layers", "width_fraction", "width_sd_blocks", "parameters", "macs")
+_PARAMETERS = {"cifar10": (36_479_194, 29_103_834), "cifar100": (36_536_884, 29_161_524)}  # of 28 and of 26 layers
+_MACS = (5.243e9, 4.771e9)
+_PUBLISHED = {
+    "cifar10": [
+        ("WRN-28-10", 96.00, 28, "100", ""),
+        ("depth", 96.01, 26, "100", ""),
+        ("width", 95.22, 28, "81.89", "12.51"),
+        ("joint", 95.00, 28, "77.14", "12.72"),
+    ],
+    "cifar100": [
+        ("WRN-28-10", 80.75, 28, "100", ""),
+        ("depth", 80.21, 26, "100", ""),
+        ("width", 77.15, 28, "75.98", "17.58"),
+        ("joint", 76.23, 28, "77.83", "17.03"),
+    ],
+}
+
+
+def published(dataset: str) -> pd.DataFrame:
+    """The paper's lines for a data set, indexed by (source, model); empty for one it does not have."""
+    lines = {}
+    for model, accuracy, layers, width, blocks in _PUBLISHED.get(dataset, []):
+        place = (28, 26).index(layers)
+        counted = width == "100"
+        lines["paper", model] = [
+            f"{accuracy:.2f}",
+            "",
+            str(layers),
+            width,
+            blocks,
+            "",
+            _count(_PARAMETERS[dataset][place]) if counted else "",
+            _count(_MACS[place]) if counted else "",
+            "",
+            "5",
+        ]
+    return _frame(lines)
+
+
+def ours(frame: pd.DataFrame) -> pd.DataFrame:
+    """Our lines, indexed by (task, estimator), of one preset and data set."""
+    lines = {}
+    final = _final(frame)
+    for task in TASKS:
+        here = final[final["task"] == task]
+        for name in summary.ordered(here["estimator"]):
+            wide = here[here["estimator"] == name].pivot_table(index="seed", columns="metric", values="value")
+            test, train = (100 * wide[f"accuracy {part}"] for part in ("test", "train"))
+            width = 100 * wide["width_fraction"]
+            lines[task, name] = [
+                f"{test.median():.2f}",
+                _mean(test, 2),
+                f"{wide['layers'].mean():.4g}",
+                f"{width.mean():.1f}",
+                f"{100 * wide['width_sd_blocks'].mean():.1f}",
+                f"{width.std(ddof=1):.1f}" if len(width) > 1 else "",
+                _count(wide["parameters"].mean()),
+                _count(wide["macs"].mean()),
+                _mean(train - test, 1),
+                str(len(wide)),
+            ]
+    return _frame(lines)
+
+
+def beside(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
+    """For every preset and data set with trained networks: which, the paper's lines over ours, and what is noise."""
+    for _, part in frame.groupby(summary.CONTEXT, dropna=False):
+        if _final(part).empty:
+            continue
+        table = pd.concat([published(str(part["dataset"].iloc[0])), ours(part)])
+        yield summary.context_label(part), table, noise(part)
+
+
+def noise(frame: pd.DataFrame) -> str:
+    """How far apart the mean accuracies of two estimators are by chance: one sentence.
+
+    The spread over seeds is taken to be that of every task and estimator alike, which makes the few seeds of each
+    count together. For this comparison only: an interval of one estimator is from its own seeds.
+    """
+    final = _final(frame)
+    test = final[final["metric"] == "accuracy test"].drop_duplicates(["task", "estimator", "seed"])
+    # plain training is one run, whatever the task that it is a baseline of
+    test = test[(test["estimator"] != "plain") | (test["task"] == test["task"].iloc[0])] if len(test) else test
+    groups = [group.to_numpy() for _, group in test.groupby(["task", "estimator"])["value"] if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in groups)
+    if freedom < 2:
+        return "Too few seeds to say which differences are noise."
+    spread = 100 * np.sqrt(sum(((group - group.mean()) ** 2).sum() for group in groups) / freedom)
+    n = min(len(group) for group in groups)
+    least = distributions.t.ppf(0.975, freedom) * spread * np.sqrt(2 / n)
+    return (
+        f"Over seeds, accuracies have a standard deviation of {spread:.2f} points (pooled, {freedom} degrees of "
+        f"freedom): two means of {n} that differ by less than {least:.2f} points cannot be told apart (95 %, one "
+        "comparison)."
+    )
+
+
+def _final(frame: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of finished training runs of networks, with the part in the name of the metric."""
+    rows = summary.measured(frame, _METRICS, suite="accuracy")
+    rows = rows[rows["task"].isin(TASKS) & rows["x"].isna()]
+    part = rows["part"].map(lambda name: "" if pd.isna(name) else f" {name}")
+    return rows.assign(metric=rows["metric"] + part)
+
+
+def _mean(values: pd.Series, digits: int) -> str:
+    mean, low, high, _ = stats.t_interval(values)
+    return f"{mean:.{digits}f}" if np.isnan(low) else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+
+
+def _count(number: float) -> str:
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.3g}"
+
+
+def _frame(lines: dict[tuple[str, str], list[str]]) -> pd.DataFrame:
+    index = pd.MultiIndex.from_tuples(list(lines), names=["source", "model"])
+    return pd.DataFrame(list(lines.values()), index=index, columns=_COLUMNS, dtype="str")

@@ -1,0 +1,156 @@
+"""The baselines of the accuracy suite: plain, random, uniform and scratch."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from results import table
+from suites import labels, presets
+from suites.cell import Workshop
+from suites.plan import Planned, plan
+from suites.run import main
+from suites.tasks.base import Context
+from vmo import checkpoint
+
+WORDS = ["--suite", "accuracy", "--preset", "smoke", "--set", "epochs=1"]
+ALL = ["rloo", "random", "uniform[of=rloo]", "scratch[of=rloo]"]
+
+
+@pytest.fixture(autouse=True)
+def _own_rows_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the committed rows, whose figures take longer to draw than most of these runs."""
+    monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
+
+
+def planned(tmp_path: Path, names: list[str], suites: list[str], task: str = "width") -> list[Planned]:
+    shop = Workshop(Context(presets.resolve("smoke")), tmp_path)
+    return plan(shop, [task], [labels.parse(name) for name in names], suites, "smoke", tmp_path / "rows")
+
+
+def final(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], float]:
+    rows = frame[(frame["metric"] == metric) & frame["x"].isna() & (frame["part"].isna() | (frame["part"] == "test"))]
+    return {(row.task, row.estimator.partition("[")[0]): row.value for row in rows.itertuples()}  # type: ignore[misc]
+
+
+def widths(frame: pd.DataFrame, task: str, name: str) -> list[float]:
+    rows = frame[(frame["task"] == task) & (frame["estimator"] == name) & (frame["metric"] == "block_width")]
+    return rows.sort_values("x")["value"].to_list()
+
+
+def test_controls_end_to_end(tmp_path: Path) -> None:
+    """One sweep with two workers: controls wait for what they control, and plain training is one run for two tasks."""
+    words = ["--estimator", *ALL, "--task", "width", "joint", *WORDS, "--out", str(tmp_path), "--workers", "2"]
+    assert main(words) == 0
+    frame = table.read(tmp_path / "rows")
+    assert set(frame["status"]) == {"ok"}
+    macs, accuracy = final(frame, "macs_ratio"), final(frame, "accuracy")
+    for task in ("width", "joint"):
+        assert macs[task, "plain"] == 1
+        learned = widths(frame, task, "rloo")
+        assert widths(frame, task, "scratch[of='rloo']") == learned
+        assert macs[task, "scratch"] == macs[task, "rloo"]
+        alike = widths(frame, task, "uniform[of='rloo']")
+        assert len(alike) == 3
+        parts = [k / full for k, full in zip(alike, (16, 32, 64), strict=True)]
+        assert max(parts) - min(parts) <= 1 / 16
+        assert macs[task, "uniform"] == pytest.approx(macs[task, "rloo"], abs=0.02)
+        assert accuracy[task, "scratch"] != accuracy[task, "rloo"]
+    assert accuracy["width", "plain"] == accuracy["joint", "plain"]
+    runs = {path.stem for path in (tmp_path / "checkpoints").glob("*.safetensors")}
+    assert len(runs) == 2 * 4 + 1
+
+
+def test_random_is_a_sample_of_a_q_that_never_moved(tmp_path: Path) -> None:
+    found = []
+    for out in ("a", "b"):
+        words = ["--estimator", "random", "--task", "joint", "--suite", "accuracy", "--preset", "smoke", "--seeds", "3"]
+        words += ["--out", str(tmp_path / out)]
+        assert main(words) == 0
+        frame = table.read(tmp_path / out / "rows")
+        frame = frame[frame["estimator"] == "random"]
+        found.append(sorted(frame[frame["metric"] == "macs"]["value"]))
+        assert set(frame[frame["metric"] == "curve_entropy"]["x"]) == {0.0, 1.0, 2.0}
+        assert frame[frame["metric"] == "curve_entropy"]["value"].nunique() == 1
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 3
+    losses = frame[frame["metric"] == "curve_loss"]
+    last = losses[losses["x"] == 2]["value"].to_numpy()
+    assert (last < losses[losses["x"] == 1]["value"].to_numpy()).all()  # the weights do train
+
+
+def test_a_control_brings_the_run_it_needs_and_nothing_else(tmp_path: Path) -> None:
+    cells = [item.cell for item in planned(tmp_path, ["scratch[of=rloo]"], ["bias", "memory", "accuracy"])]
+    assert [(cell.suite, str(cell.label)) for cell in cells] == [
+        ("memory", "plain"),
+        ("accuracy", "plain"),
+        ("accuracy", "rloo"),
+        ("accuracy", "scratch[of='rloo']"),
+    ]
+    assert cells[3].controlled() == cells[2]
+    assert all(cell.controlled() is None for cell in cells[:3])
+    names = [str(item.cell.label) for item in planned(tmp_path, ["scratch[of=rloo]", "rloo"], ["accuracy"])]
+    assert names == ["plain", "rloo", "scratch[of='rloo']"]
+
+
+def test_the_toy_has_no_controls(tmp_path: Path) -> None:
+    cells = [item.cell for item in planned(tmp_path, ["rloo", "random", "scratch[of=rloo]"], ["accuracy"], "toy")]
+    assert [str(cell.label) for cell in cells] == ["rloo"]
+
+
+def test_a_control_of_a_run_that_failed_is_infeasible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmo.train.step_decay", lambda base, progress: 1e9)  # diverges
+    assert main(["--estimator", "scratch[of=rloo]", "--task", "width", *WORDS, "--out", str(tmp_path)]) == 0
+    frame = table.read(tmp_path / "rows")
+    control = frame[frame["estimator"] == "scratch[of='rloo']"].iloc[0]
+    assert control["status"] == "infeasible"
+    assert control["message"] == "needs what rloo learned on width, seed 0, and that run is diverged"
+
+
+def test_a_checkpoint_says_what_a_run_has_come_to(tmp_path: Path) -> None:
+    words = ["--estimator", "rloo", "--task", "width", *WORDS, "--target-macs", "0.6", "--out", str(tmp_path)]
+    assert main(words) == 0
+    frame = table.read(tmp_path / "rows")
+    assert set(frame["preset"]) == {"smoke[epochs=1, target_macs=0.6]"}
+    name = frame[frame["estimator"] == "rloo"]["hash"].iloc[0]
+    state = checkpoint.load(tmp_path / "checkpoints" / f"{name}.safetensors")
+    assert state is not None
+    assert state["run"]["architecture"]["hidden"] == widths(frame, "width", "rloo")
+    assert final(frame, "macs_ratio")["width", "rloo"] == pytest.approx(0.6, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "text", ["scratch", "scratch[]", "uniform[of=3]", "uniform[of=rloo, a=1]", "scratch[of=plain]"]
+)
+def test_a_control_must_name_an_estimator(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must read (scratch|uniform)\[of=ESTIMATOR\]"):
+        labels.parse(text)
+
+
+def test_labels_of_controls() -> None:
+    label = labels.parse('scratch[of="concrete[temperature=0.5]"]')
+    assert label.of == labels.parse("concrete[temperature=0.5]")
+    assert labels.parse(str(label)) == label
+    assert label.version == labels.parse("concrete").version
+    with pytest.raises(ValueError, match="did you mean 'rloo'"):
+        labels.parse("scratch[of=rlo]")
+    with pytest.raises(ValueError, match="no estimator 'random'"):
+        labels.parse("random[of=rloo]")
+
+
+def test_settings_that_are_not_the_presets_own_name_it_anew() -> None:
+    preset = presets.resolve("smoke", ["gamma=0.1", "epochs=3"])
+    assert presets.described(preset, "smoke", ("gamma", "lr")) == "smoke[gamma=0.1]"
+    assert presets.described(preset, "smoke", ("lr",)) == "smoke"
+    assert "target_macs" not in presets.select(preset, ("gamma", "target_macs"))
+    assert presets.select(presets.resolve("smoke", ["target_macs=0.5"]), ("target_macs",)) == {"target_macs": 0.5}
+
+
+def test_target_and_batches_that_cannot_be_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for word, said in (("target_macs=0.1", "cannot be met"), ("batch_size=5000", "exceeds the 1438 training images")):
+        words = ["--estimator", "rloo", "--task", "width", "--suite", "accuracy", "--preset", "smoke", "--set", word]
+        assert main([*words, "--out", str(tmp_path)]) == 2
+        assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("rows/*"))
+    assert torch.is_grad_enabled()
