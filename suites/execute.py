@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,14 @@ from suites.cell import Workshop
 from suites.plan import SUITES, Planned
 from vmo.train import Diverged
 
-Finished = tuple[Planned, str, str | None]
-"""A cell with the status and the message that its rows now have."""
+
+class Finished(NamedTuple):
+    """A cell with the status and the message that its rows now have, and the seconds that it took."""
+
+    item: Planned
+    status: str
+    message: str | None
+    seconds: float
 
 
 def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[Finished]:
@@ -52,9 +58,9 @@ def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[
             try:
                 elsewhere = None if item.again else table.status(rows, item.cell.hash())
                 if elsewhere is None:
-                    yield item, *_run(item, shop, rows)
+                    yield _run(item, shop, rows)
                 else:
-                    yield item, elsewhere, "by another process"
+                    yield Finished(item, elsewhere, "by another process", 0.0)
             finally:
                 lock.release()
         waiting = busy
@@ -69,7 +75,7 @@ def record(item: Planned, shop: Workshop, rows: Path, found: Sequence[dict[str, 
     table.write(rows, item.cell.hash(), [{**one, **shared} for one in found])
 
 
-def _run(item: Planned, shop: Workshop, rows: Path) -> tuple[str, str | None]:
+def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
     begin = time.perf_counter()
     status, message = "ok", None
     found: list[dict[str, Any]] = []
@@ -93,8 +99,9 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> tuple[str, str | None]:
             status = "error"
             message = f"{type(error).__name__}: {_one_line(error)} ({Path(where.filename).name}:{where.lineno})"
     found = found or [table.row("cell", None, status=status, message=message)]
-    record(item, shop, rows, found, time.perf_counter() - begin)
-    return status, message
+    seconds = time.perf_counter() - begin
+    record(item, shop, rows, found, seconds)
+    return Finished(item, status, message, seconds)
 
 
 def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from suites.execute import Finished
 from suites.plan import Planned
 
 
@@ -31,7 +31,6 @@ class Progress:
         self._cells = self._bars.add_task("cells", total=None, visible=False)
         self._inside = self._bars.add_task("", total=None, visible=False)
         self._total = self._done = 0
-        self._since = time.monotonic()
 
     def __enter__(self) -> Progress:
         self._bars.__enter__()
@@ -54,15 +53,12 @@ class Progress:
         """Something inside the present cell moves on."""
         self._bars.update(self._inside, description=what, completed=done, total=total, visible=True)
 
-    def finished(self, item: Planned, status: str, message: str | None) -> None:
+    def finished(self, done: Finished) -> None:
         """A cell is done."""
         self._done += 1
-        now = time.monotonic()
-        took, self._since = now - self._since, now
-        cell = item.cell
-        line = f"[{self._done}/{self._total}] {cell.task} {cell.suite} {cell.label} seed {cell.seed}: {status}"
-        self._console.print(
-            f"{line} ({took:.1f} s)" + (f": {message}" if message else ""), markup=False, soft_wrap=True
-        )
+        cell = done.item.cell
+        line = f"[{self._done}/{self._total}] {cell.task} {cell.suite} {cell.label} seed {cell.seed}: {done.status}"
+        line += f" ({done.seconds:.1f} s)" + (f": {done.message}" if done.message else "")
+        self._console.print(line, markup=False, soft_wrap=True)
         self._bars.update(self._cells, completed=self._done)
         self._bars.update(self._inside, visible=False)

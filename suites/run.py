@@ -133,9 +133,9 @@ def _run(args: argparse.Namespace) -> int:
             shop.task(name).prepare()
         failures = 0
         progress.begin(planned)
-        for item, status, message in sweep(planned, shop, rows, args.workers):
-            failures += status == "error"
-            progress.finished(item, status, message)
+        for done in sweep(planned, shop, rows, args.workers):
+            failures += done.status == "error"
+            progress.finished(done)
     _present(args, planned, rows, chosen)
     return 1 if failures else 0
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
@@ -67,8 +68,9 @@ def _side_by_side(to_do: Sequence[Planned], shop: Workshop, rows: Path, workers:
                     failure = table.row("cell", None, status="error", message=message)
                     record(item, shop, rows, [failure], 0.0)
                 for item in items:
-                    kept = table.read_file(rows / f"{item.cell.hash()}.jsonl")
-                    yield item, table.status(rows, item.cell.hash()) or "error", kept[0]["message"]
+                    kept = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]
+                    status = table.status(rows, item.cell.hash()) or "error"
+                    yield Finished(item, status, kept["message"], kept["provenance"]["wall_s"])
     finally:
         for process, *_ in running.values():  # what they were at goes on from its checkpoint another time
             process.terminate()
@@ -112,8 +114,17 @@ def _silent(what: str, done: int, total: int) -> None:
     pass
 
 
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers; they go on from their checkpoints in another sweep."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
 def _work(items: list[Planned], context: Context, out: Path, seconds: float, rows: Path, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
         for _ in execute(items, Workshop(context, out, seconds), rows):

@@ -58,12 +58,12 @@ def test_unused_blocks_keep_their_own_mode() -> None:
 
 
 @pytest.mark.parametrize("task", ["depth", "width", "joint"])
-@pytest.mark.parametrize("ratio", [0.4, 0.7])
+@pytest.mark.parametrize("ratio", [0.5, 0.8])
 def test_the_penalty_alone_brings_the_expected_cost_to_the_target(task: str, ratio: float) -> None:
     space, penalty = spaces(task)
     q, target = ArchitectureDistribution(space), Target(penalty, ratio)
-    optimizer = torch.optim.Adam(q.parameters(), lr=0.05)
-    for _ in range(400):
+    optimizer = torch.optim.Adam(q.parameters(), lr=0.02)
+    for _ in range(1000):
         optimizer.zero_grad()
         target.expected(space, q.probabilities()).backward()
         optimizer.step()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def test_a_cell_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None
     lock = FileLock(shop.lock(first))
     lock.acquire()
     found = execute(planned, shop, rows)
-    item, status, _ = next(found)
+    item, status, *_ = next(found)
     assert item.cell == planned[1].cell
     assert status == "ok"
     # the other process finishes its cell and lets go
@@ -62,7 +63,7 @@ def test_a_cell_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None
     text = source.replace(planned[1].cell.hash(), first.hash())
     (rows / f"{first.hash()}.jsonl").write_text(text)
     lock.release()
-    assert next(found) == (planned[0], "ok", "by another process")
+    assert next(found) == (planned[0], "ok", "by another process", 0.0)
     assert (rows / f"{first.hash()}.jsonl").read_text() == text
     assert next(found, None) is None
 
@@ -74,6 +75,22 @@ def test_two_sweeps_at_once_do_everything_once(tmp_path: Path) -> None:
     errors = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     assert set(table.read(tmp_path / "rows")["status"]) == {"ok"}
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """So that nothing goes on unseen, and the next sweep has the cells."""
+    command = [sys.executable, "-m", "suites.run", "--estimator", "rloo", "reinforce", "--task", "width"]
+    command += ["--suite", "accuracy", "--preset", "smoke", "--set", "epochs=500", "--workers", "2"]
+    command += ["--checkpoint-seconds", "0", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    began = time.monotonic()
+    while len(list((tmp_path / "checkpoints").glob("*.safetensors"))) < 2 and time.monotonic() < began + 120:
+        time.sleep(0.2)
+    process.kill()
+    process.communicate(timeout=60)  # returns when the workers, who share its pipes, have ended
+    for path in (tmp_path / "locks").iterdir():
+        with FileLock(path, timeout=0):
+            pass
 
 
 class Deadly(Rloo):
@@ -92,7 +109,7 @@ def test_a_dead_workers_cell_is_tried_again_and_then_recorded(tmp_path: Path, mo
     chosen = [labels.parse("deadly"), labels.parse("rloo")]
     planned = plan(shop, ["toy"], chosen, ["bias", "variance"], "smoke", rows)
     # a spawned process does not know the name: it fails there too, and the sweep must still end
-    found = {(str(item.cell.label), item.cell.suite): status for item, status, _ in sweep(planned, shop, rows, 2)}
+    found = {(str(item.cell.label), item.cell.suite): status for item, status, *_ in sweep(planned, shop, rows, 2)}
     assert found[("rloo", "bias")] == found[("rloo", "variance")] == "ok"
     assert found[("deadly", "bias")] == found[("deadly", "variance")] == "error"
     frame = table.read(rows)
