@@ -70,7 +70,7 @@ def memory(frame: pd.DataFrame) -> Figure | None:
 
 def overhead(frame: pd.DataFrame) -> Figure | None:
     """Time and multiply-accumulates of one step as ratios to a plain one."""
-    rows = summary.pool(summary.measured(frame, ["time_ratio", "macs_ratio"]))
+    rows = summary.pool(summary.measured(frame, ["time_ratio", "macs_ratio"], suite="overhead"))
     if rows.empty:
         return None
     tasks = sorted(rows["task"].unique())

@@ -1,4 +1,4 @@
-"""Figures of training runs: accuracy against parameters, what q does over the epochs, and the toy objective."""
+"""Figures of training runs: accuracy against size and cost, widths by block, what q does, and the toy objective."""
 
 import numpy as np
 import pandas as pd
@@ -11,30 +11,82 @@ from results import drawing, palette, stats, summary
 
 def accuracy_parameters(frame: pd.DataFrame) -> Figure | None:
     """Test accuracy against the parameters of the learned network: seeds faint, their mean with t intervals."""
+    parameters = summary.measured(frame, "parameters")["value"]
+    unit, factor = ("millions", 1e-6) if parameters.max() >= 0.5e6 else ("thousands", 1e-3)
+    return _accuracy_against(frame, "parameters", factor, f"parameters of the learned network, {unit}", "size")
+
+
+def accuracy_macs(frame: pd.DataFrame) -> Figure | None:
+    """Test accuracy against the part of the full network's MACs that was kept, the controls among the learned."""
+    return _accuracy_against(frame, "macs_ratio", 100.0, "MACs, % of the full network", "cost")
+
+
+def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: str, what: str) -> Figure | None:
     keys = ["task", *summary.CONTEXT, "estimator", "seed"]
     accuracy = summary.measured(frame, "accuracy", part="test")
-    both = accuracy.merge(summary.measured(frame, "parameters"), on=keys, suffixes=("", "_p"))
+    of_runs = summary.measured(frame, metric, suite="accuracy")
+    both = accuracy.merge(of_runs, on=keys, suffixes=("", "_x"))
     if both.empty:
         return None
-    both = both.assign(value=100 * both["value"], value_p=both["value_p"] / 1e6)
-    unit, factor = ("millions", 1.0) if both["value_p"].max() >= 0.5 else ("thousands", 1e3)
-    both["value_p"] *= factor
+    both = both.assign(value=100 * both["value"], value_x=factor * both["value_x"])
     tasks = sorted(both["task"].unique())
     with drawing.style():
         figure, axes = drawing.grid(1, len(tasks), 4.4, sharey=True)
         for ax, task in zip(axes[0], tasks, strict=True):
-            for name, group in both[both["task"] == task].groupby("estimator"):
-                ax.scatter(group["value_p"], group["value"], s=14, color=palette.colour(name), alpha=0.45, lw=0)
-                across, up = stats.t_interval(group["value_p"]), stats.t_interval(group["value"])
+            here = both[both["task"] == task]
+            for name, group in here.groupby("estimator"):
+                ax.scatter(group["value_x"], group["value"], s=14, color=palette.colour(name), alpha=0.45, lw=0)
+                across, up = stats.t_interval(group["value_x"]), stats.t_interval(group["value"])
                 drawing.errors(ax, name, across[:3], up[:3], size=8)
-            ax.set(xlabel=f"parameters of the learned network, {unit}", title=task)
-            ax.margins(0.08)
-            ax.set_xlim(left=max(0.0, ax.get_xlim()[0]))  # a t interval of a positive number may reach below 0
-        axes[0, 0].set_ylabel("test accuracy, %")
+            ax.set(xlabel=label, title=task)
+            ax.set_xlim(_around(here["value_x"]))
+        axes[0, 0].set(ylabel="test accuracy, %", ylim=_around(both["value"]))
         n = drawing.counts(both.groupby(["task", "estimator"])["value"].size())
         note = f"{summary.context_label(both)}; small: one seed; large: mean with 95 % t intervals, {n} seeds"
-        drawing.title(figure, "Accuracy and size of what was learned", note)
+        drawing.title(figure, f"Accuracy and {what} of what was learned", note)
         drawing.legend(figure, summary.ordered(both["estimator"]))
+    return figure
+
+
+def _around(values: pd.Series) -> tuple[float, float]:
+    """Limits from the runs and not from the intervals: those of two seeds are wider than all that is to be seen."""
+    room = 0.12 * max(values.max() - values.min(), 0.02 * values.max())
+    return max(0.0, values.min() - room), values.max() + room
+
+
+def block_widths(frame: pd.DataFrame) -> Figure | None:
+    """The hidden channels that each block keeps, as a part of those of the full network: mean over seeds."""
+    rows = summary.measured(frame, "block_width")
+    keys = ["task", *summary.CONTEXT, "x"]
+    full = rows[rows["estimator"] == "plain"].groupby(keys, dropna=False)["value"].max().rename("full")
+    rows = rows.merge(full.reset_index(), on=keys)
+    controls = rows["estimator"].map(palette.base).isin(["plain", "random", "uniform", "scratch"])
+    rows = rows[~controls & rows["task"].isin(["width", "joint"])]
+    if rows.empty:
+        return None
+    # a network that ends before a block keeps none of it
+    wide = rows.assign(value=rows["value"] / rows["full"]).pivot_table(
+        index=["task", "estimator", "seed"], columns="x", values="value", fill_value=0.0
+    )
+    means = wide.groupby(["task", "estimator"]).mean()
+    tasks = sorted(rows["task"].unique())
+    with drawing.style():
+        figure, axes = drawing.grid(1, len(tasks), 3.8, sharey=True)
+        for ax, task in zip(axes[0], tasks, strict=True):
+            for name in summary.ordered(rows.loc[rows["task"] == task, "estimator"]):
+                seeds = wide.loc[(task, name)]
+                mean = means.loc[(task, name)]
+                colour = palette.colour(name)
+                ax.plot(mean.index, mean, color=colour, marker=palette.marker(name), ms=5, lw=1.4)
+                for _, one in seeds.iterrows():
+                    ax.plot(one.index, one, color=colour, lw=0.6, alpha=0.4)
+            ax.set(xlabel="block", title=task, ylim=(0, 1.05))
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[0, 0].set_ylabel("hidden channels kept, part of full")
+        n = drawing.counts(rows.groupby(["task", "estimator"])["seed"].nunique())
+        note = f"{summary.context_label(rows)}; thick: mean; thin: one seed, {n} seeds"
+        drawing.title(figure, "Which blocks keep their width", note)
+        drawing.legend(figure, summary.ordered(rows["estimator"]), lines=True)
     return figure
 
 

@@ -15,7 +15,7 @@ from results import summary
 from results.figures_cost import memory, overhead
 from results.figures_gradient import bias_variance, concrete_widths, temperature
 from results.figures_overview import overview
-from results.figures_training import accuracy_parameters, curves, objective
+from results.figures_training import accuracy_macs, accuracy_parameters, block_widths, curves, objective
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
     "overview": overview,
@@ -24,6 +24,8 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
     "memory": memory,
     "overhead": overhead,
     "accuracy_parameters": accuracy_parameters,
+    "accuracy_macs": accuracy_macs,
+    "block_widths": block_widths,
     "curves": curves,
     "objective": objective,
     "concrete_widths": concrete_widths,

@@ -87,6 +87,10 @@ def synthetic(directory, tasks=("width", "depth"), seeds=5, names=("plain", *NAM
                 table.row("width_fraction", k),
                 table.row("parameters", 175_066 * k**1.4),
                 table.row("layers", 16),
+                table.row("width_sd_blocks", 0.1),
+                table.row("macs", 25e6 * k),
+                table.row("macs_ratio", k),
+                *(table.row("block_width", round(k * full), x=x) for x, full in ((1, 16), (2, 64))),
             ]
             for epoch in range(0, 21):
                 done = 1 - np.exp(-epoch / 7)
@@ -144,7 +148,7 @@ def test_every_figure_names_axes_and_counts(frame, name):
     said = words(figure)
     if name not in ("concrete_widths", "memory"):
         assert "n = " in said
-    if name in ("overview", "bias_variance", "overhead", "accuracy_parameters", "curves", "objective"):
+    if name in ("overview", "bias_variance", "overhead", "accuracy_parameters", "accuracy_macs", "curves", "objective"):
         assert all(label in said for label in ("rloo", "relax", "rebar"))
     assert not pyplot.get_fignums()
 
@@ -152,6 +156,29 @@ def test_every_figure_names_axes_and_counts(frame, name):
 @pytest.mark.parametrize("name", plots.FIGURES)
 def test_no_rows_no_figure(frame, name):
     assert plots.FIGURES[name](frame.iloc[:0]) is None
+
+
+def test_cost_of_a_step_and_cost_of_what_was_learned_are_kept_apart(frame):
+    """Both suites have a macs_ratio."""
+    trained = frame[frame["suite"] == "accuracy"]
+    assert plots.FIGURES["overhead"](trained) is None
+    assert plots.FIGURES["accuracy_macs"](frame[frame["suite"] == "overhead"]) is None
+
+
+def test_widths_by_block_are_those_of_estimators_and_parts_of_plain(frame):
+    part = frame[(frame["task"] == "width") & (frame["suite"] == "accuracy")]
+    control = part[part["estimator"] == "rloo"].assign(estimator="scratch[of='rloo']")
+    figure = plots.block_widths(plots.pd.concat([part, control]))
+    said = words(figure)
+    assert "rloo" in said
+    assert "plain" not in said
+    assert "scratch" not in said
+    widths = part[(part["metric"] == "block_width") & (part["estimator"] == "rloo")]
+    full = part[(part["metric"] == "block_width") & (part["estimator"] == "plain")].groupby("x")["value"].max()
+    expected = widths.groupby("x")["value"].mean() / full
+    drawn = [line.get_ydata() for line in figure.axes[0].lines if line.get_linewidth() > 1]
+    assert any(np.allclose(y, expected) for y in drawn)
+    assert plots.block_widths(part[part["estimator"] != "plain"]) is None  # of what would it be a part?
 
 
 def test_two_data_sets_are_two_figures(frame, tmp_path):
