@@ -30,6 +30,7 @@ _RECIPE = ("depth", "widen", "width_step", "batch_size", "lr", "phi_lr", "phi_op
 _PENALTY = ("penalty", "gamma", "target_macs")
 _RUN = (*_RECIPE, "steps", "ride")
 _MEASURED = (*_RUN, *_PENALTY, "estimates", "budget", "references", "enumerate")
+TRAIN_IMAGES = 10_000  # whose accuracy is that of training: as many as there are test images in CIFAR
 SAMPLED = 10  # architectures drawn for the accuracy of q itself
 
 
@@ -243,7 +244,7 @@ class NetworkTask(Task):
         size = data.shape[-1]
         macs = compact.config.total_macs(size)
         rows = []
-        for part, split in (("train", _first(data.train, len(data.test))), ("test", data.test)):
+        for part, split in (("train", _first(data.train, TRAIN_IMAGES)), ("test", data.test)):
             loss, accuracy = evaluate(compact, split, data)
             rows.append(row("loss", loss, part=part, n=len(split), unit="nats"))
             rows.append(row("accuracy", accuracy, part=part, n=len(split), unit="fraction"))
