@@ -48,6 +48,7 @@ def _side_by_side(to_do: Sequence[Planned], shop: Workshop, rows: Path, workers:
     before = {item: _stamp(item, rows) for item in to_do}
     running: dict[int, tuple[multiprocessing.process.BaseProcess, list[Planned], int, int]] = {}
     free = deque(range(workers))
+    finished = 0
     try:
         while queue or running:
             while queue and free:
@@ -55,6 +56,9 @@ def _side_by_side(to_do: Sequence[Planned], shop: Workshop, rows: Path, workers:
                 slot = free.popleft()
                 process = _start(items, shop, rows, slot, workers)
                 running[process.sentinel] = (process, items, tries, slot)
+            under_way = [items[0].cell for _, items, _, _ in running.values()]
+            what = ", ".join(f"{cell.task} {cell.suite} {cell.label} {cell.seed}" for cell in under_way)
+            shop.context.progress(f"now: {what}", finished, len(to_do))
             for sentinel in wait(list(running)):
                 process, items, tries, slot = running.pop(int(sentinel))  # type: ignore[arg-type]
                 process.join()
@@ -67,6 +71,7 @@ def _side_by_side(to_do: Sequence[Planned], shop: Workshop, rows: Path, workers:
                     message = f"the worker died {tries} times, the last time with exit code {process.exitcode}"
                     failure = table.row("cell", None, status="error", message=message)
                     record(item, shop, rows, [failure], 0.0)
+                finished += len(items)
                 for item in items:
                     kept = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]
                     status = table.status(rows, item.cell.hash()) or "error"
