@@ -27,6 +27,13 @@ _REGISTRY: dict[str, str | Callable[..., Estimator]] = {
     "concrete": "estimators.concrete:Concrete",
     "rebar": "estimators.rebar:Rebar",
     "relax": "estimators.relax:Relax",
+    "vargrad": "estimators.vargrad:VarGrad",
+    "nvil": "estimators.nvil:Nvil",
+    "muprop": "estimators.muprop:MuProp",
+    "double_cv": "estimators.double_cv:DoubleCV",
+    "gumbel_straight_through": "estimators.gumbel_straight_through:GumbelStraightThrough",
+    "gumbel_rao": "estimators.gumbel_rao:GumbelRao",
+    "reinmax": "estimators.reinmax:ReinMax",
 }
 
 

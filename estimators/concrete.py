@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import torch
 
-from estimators.base import Estimate, Estimator, Objective, Sites, Temperature, train_weights
+from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import gumbel, uniform
+from estimators.pathwise import slopes_at, through_softmax
 
 
 class Concrete(Estimator):
@@ -38,14 +39,6 @@ class Concrete(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature.value
-        sample = tuple(
-            torch.softmax((site + gumbel(u)) / t, -1).requires_grad_() for site, u in zip(logits, noise, strict=True)
-        )
-        loss = objective(sample)
-        train_weights(loss)
-        grads = []
-        for x in sample:
-            slope = torch.zeros_like(x) if x.grad is None else x.grad
-            x = x.detach()
-            grads.append(x * (slope - (x * slope).sum(-1, keepdim=True)) / t)  # J(x) ∇f(x) / t
-        return Estimate(loss, tuple(grads))
+        sample = tuple(torch.softmax((site + gumbel(u)) / t, -1) for site, u in zip(logits, noise, strict=True))
+        loss, slopes = slopes_at(objective, sample)
+        return Estimate(loss, tuple(through_softmax(x, v) / t for x, v in zip(sample, slopes, strict=True)))

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import torch
 
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, one_hot, uniform
+from estimators.base import Estimate, Estimator, Objective, Sites
+from estimators.noise import gumbel_argmax, uniform
+from estimators.pathwise import one_hots, slopes_at, softmaxes, through_softmax
 
 
 class StraightThrough(Estimator):
@@ -37,17 +38,8 @@ class StraightThrough(Estimator):
         return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        index = gumbel_argmax(logits, noise)
-        sample = tuple(
-            one_hot(i, site.shape[-1], site.dtype).requires_grad_() for i, site in zip(index, logits, strict=True)
-        )
-        loss = objective(sample)
-        train_weights(loss)
-        slopes = [torch.zeros_like(z) if z.grad is None else z.grad for z in sample]
+        loss, slopes = slopes_at(objective, one_hots(gumbel_argmax(logits, noise), logits))
         if self.through == "identity":
-            return Estimate(loss, tuple(slopes))
-        grads = []
-        for site, slope in zip(logits, slopes, strict=True):
-            p = torch.softmax(site, -1)
-            grads.append(p * (slope - (p * slope).sum(-1, keepdim=True)))
+            return Estimate(loss, slopes)
+        grads = (through_softmax(p, v) for p, v in zip(softmaxes(logits), slopes, strict=True))
         return Estimate(loss, tuple(grads))

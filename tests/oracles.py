@@ -277,7 +277,9 @@ def check_means(samples: Tensor, truth: Tensor, what: str = "", alarm: float = A
             f"{what} component {worst} of {m}: mean {mean[worst]:.5g} of {n}, expected {truth[worst]:.5g}, "
             f"z = {z[worst]:.1f}, threshold {threshold[worst]:.1f}"
         )
-    return float((threshold * se / truth.abs())[truth.abs() > 1e-3].min())
+    return (
+        float((threshold * se / truth.abs())[truth.abs() > 1e-3].amin(0)) if bool((truth.abs() > 1e-3).any()) else INF
+    )
 
 
 def check_unbiased(

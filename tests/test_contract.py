@@ -35,6 +35,12 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("concrete", {"temperature": 0.5}),
     ("rebar", {"eta": 0.3, "temperature": 1.5}),
     ("relax", {"relaxed_objective": True}),
+    ("vargrad", {"samples": 4}),
+    ("nvil", {"normalise": True}),
+    ("double_cv", {"samples": 3, "alpha": 0.0}),
+    ("gumbel_straight_through", {"temperature": (0.5, 0.1)}),
+    ("gumbel_rao", {"samples": 1, "temperature": 0.3}),
+    ("reinmax", {"temperature": 1.3}),
 ]
 CASES = [(name, {}) for name in estimators.available()] + OPTIONS
 
@@ -117,7 +123,18 @@ def test_straight_through_is_exact_on_multilinear_objectives(space: str) -> None
     assert oracles.check_unbiased(estimator, LOGITS[space], Multilinear) < RESOLUTION
 
 
-@pytest.mark.parametrize("case", [("straight_through", {}), ("concrete", {"temperature": 0.5})], ids=name_of)
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("straight_through", {}),
+        ("concrete", {"temperature": 0.5}),
+        ("vargrad", {}),
+        ("gumbel_straight_through", {}),
+        ("gumbel_rao", {}),
+        ("reinmax", {}),
+    ],
+    ids=name_of,
+)
 def test_biased_estimators_are_biased(case: Any) -> None:
     """On an objective that is not multilinear the check of means can tell."""
     logits = LOGITS["joint"]
@@ -203,6 +220,7 @@ def test_a_fitting_loss_is_a_row_mean_and_accumulates(case: Any, sizes: tuple[in
     for phi, drawn, rows, times in [(logits, noise, (), 1), (*repeated, (4,), 1), (logits, noise, (), 2)]:
         one = copy.deepcopy(estimator).train()
         for _ in range(times):
+            one.load_state_dict(estimator.state_dict())  # a running mean that a fit is relative to
             one.estimate(Joint(sizes, rows), phi, drawn)
         fits.append([parameter.grad for parameter in one.parameters()])
     assert any(bool(grad.abs().max() > 0) for grad in fits[0])

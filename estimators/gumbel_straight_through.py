@@ -1,0 +1,41 @@
+"""Straight-through Gumbel-softmax: a hard sample forward, the Jacobian of its soft sample backward.
+
+    z_l = one_hot(argmax(φ_l + G_l)),    x_l = softmax((φ_l + G_l) / t),    g_l = J(x_l) ∇_l f(z) / t
+
+with J(x) v = x ⊙ (v − xᵀv). Weights train on the hard sample, so their gradient is unbiased; that of the logits is
+not. Cost: 1 evaluation, on the vertices. Jang, Gu, Poole 2017, arXiv:1611.01144; Maddison, Mnih, Teh, arXiv:1611.00712.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
+from estimators.noise import gumbel, gumbel_argmax, uniform
+from estimators.pathwise import one_hots, slopes_at, through_softmax
+
+
+class GumbelStraightThrough(Estimator):
+    """Straight-through Gumbel-softmax.
+
+    Args:
+        sizes: K_l of each site.
+        temperature: t, or a pair (start, end) followed geometrically.
+    """
+
+    unbiased = False
+
+    def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = 1.0) -> None:
+        super().__init__(sizes)
+        self.temperature = Temperature(temperature)
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
+        return uniform(logits, generator)
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
+        t = self.temperature.value
+        loss, slopes = slopes_at(objective, one_hots(gumbel_argmax(logits, noise), logits))
+        soft = (torch.softmax((site + gumbel(u)) / t, -1) for site, u in zip(logits, noise, strict=True))
+        return Estimate(loss, tuple(through_softmax(x, v) / t for x, v in zip(soft, slopes, strict=True)))

@@ -1,0 +1,46 @@
+"""ReinMax: the straight-through estimator of second order.
+
+    g_l = 2 J(π_l) ∇_l f(z) − ½ J(p_l) ∇_l f(z),    π_l = ½ (softmax(φ_l / t) + z_l),    J(q) v = q ⊙ (v − qᵀv)
+
+Heun's method where straight-through is Euler's: at t = 1 exact if f is quadratic in each site and additive over them.
+Weights train on the hard sample. Cost: 1 evaluation, on the vertices. Biased.
+Liu, Dong, Liu, Yu, Gao 2023, arXiv:2304.08612.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
+from estimators.noise import gumbel_argmax, uniform
+from estimators.pathwise import one_hots, slopes_at, through_softmax
+
+
+class ReinMax(Estimator):
+    """ReinMax.
+
+    Args:
+        sizes: K_l of each site.
+        temperature: t, or a pair (start, end) followed geometrically; 1 is the estimator of second order.
+    """
+
+    unbiased = False
+
+    def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = 1.0) -> None:
+        super().__init__(sizes)
+        self.temperature = Temperature(temperature)
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
+        return uniform(logits, generator)
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
+        sample = one_hots(gumbel_argmax(logits, noise), logits)
+        loss, slopes = slopes_at(objective, sample)
+        grads = []
+        for site, z, slope in zip(logits, sample, slopes, strict=True):
+            middle = (torch.softmax(site / self.temperature.value, -1) + z) / 2
+            p = torch.softmax(site, -1)
+            grads.append(2 * through_softmax(middle, slope) - through_softmax(p, slope) / 2)
+        return Estimate(loss, tuple(grads))

@@ -1,0 +1,42 @@
+"""A small learned function of the sites: the control variate of RELAX, the baseline of NVIL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from estimators.base import Sites
+
+
+class Surrogate(nn.Module):
+    """s · MLP(2x − 1) of the concatenated sites, with one tanh layer and s initialised to 0; from a fixed seed.
+
+    Args:
+        sizes: K_l of each site.
+        hidden: width of the tanh layer.
+    """
+
+    def __init__(self, sizes: Sequence[int], hidden: int) -> None:
+        super().__init__()
+        if not isinstance(hidden, int) or hidden < 1:
+            raise ValueError(f"hidden must be a positive integer, got {hidden!r}")
+        self.scale = nn.Parameter(torch.zeros(()))
+        self.network = nn.Sequential(_Linear(sum(sizes), hidden), nn.Tanh(), _Linear(hidden, 1))
+        generator = torch.Generator(self.scale.device).manual_seed(0)
+        for layer in self.network:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Sites) -> Tensor:
+        """`(*rows)` from points of the simplex `(*rows, K_l)`."""
+        flat = (2 * torch.cat(x, -1) - 1).to(self.scale.dtype)
+        value: Tensor = self.scale * self.network(flat).squeeze(-1)
+        return value
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Nothing: torch's own initialisation would draw from the global generator."""

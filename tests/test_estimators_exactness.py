@@ -1,0 +1,187 @@
+"""What each biased estimator claims instead: the objective, the limit or the relative for which it is exact."""
+
+from __future__ import annotations
+
+import oracles
+import pytest
+import torch
+from oracles import LOGITS, Joint, Sites, enumerate_expectation, logits_like, run, same, seeded, sizes_of
+from torch import Tensor
+
+import estimators
+
+RESOLUTION = 0.15
+
+
+class Quadratic(Joint):
+    """f(x) = 1 + Σ_l (a_lᵀ x_l + x_lᵀ B_l x_l) + w Σ_l c_lᵀ x_l: quadratic in each site, additive over them."""
+
+    def __init__(self, sizes: tuple[int, ...], rows: tuple[int, ...] = (), dtype: torch.dtype = torch.float64) -> None:
+        super().__init__(sizes, rows, dtype)
+        generator = seeded(7)
+        self.linear = [torch.randn(k, generator=generator, dtype=torch.float64).to(dtype) for k in sizes]
+        self.square = [torch.randn(k, k, generator=generator, dtype=torch.float64).to(dtype) for k in sizes]
+        self.tilt = [torch.randn(k, generator=generator, dtype=torch.float64).to(dtype) for k in sizes]
+
+    def forward(self, sample: Sites) -> Tensor:
+        value = sum(
+            (x @ a + ((x @ b) * x).sum(-1) for x, a, b in zip(sample, self.linear, self.square, strict=True)),
+            torch.zeros((), dtype=sample[0].dtype),
+        )
+        return 1 + value + self.weight * sum(x @ c for x, c in zip(sample, self.tilt, strict=True))
+
+
+@pytest.mark.parametrize("space", LOGITS)
+def test_reinmax_is_exact_on_quadratic_objectives(space: str) -> None:
+    estimator = estimators.get("reinmax", sizes=sizes_of(LOGITS[space]))
+    assert oracles.check_unbiased(estimator, LOGITS[space], Quadratic) < RESOLUTION
+
+
+def test_straight_through_is_not_exact_there() -> None:
+    """So that the test above can tell the second order from the first."""
+    logits = LOGITS["joint"]
+    with pytest.raises(AssertionError, match="expected"):
+        oracles.check_unbiased(estimators.get("straight_through", sizes=sizes_of(logits)), logits, Quadratic)
+
+
+@pytest.mark.parametrize("space", ["joint", "one_site", "binary"])
+@pytest.mark.parametrize("samples", [2, 5])
+def test_vargrad_is_unbiased_for_the_objective_with_log_q(space: str, samples: int) -> None:
+    """E of the estimate is ∂/∂φ E_q[f + log q]; f is a constant of the logits, and log q is not."""
+    logits = LOGITS[space]
+    sizes, rows = sizes_of(logits), 40_000
+    estimator = estimators.get("vargrad", sizes=sizes, samples=samples)
+    p = [torch.softmax(site, -1) for site in logits]
+    of_negentropy = [torch.special.xlogy(q, q) + q * torch.special.entr(q).sum() for q in p]
+    _, of_f = enumerate_expectation(Joint(sizes), logits)
+    expanded = tuple(site.expand(rows, -1) for site in logits)
+    _, grads = run(estimator, expanded)
+    truth = [a + b for a, b in zip(of_f, of_negentropy, strict=True)]
+    assert oracles.check_means(torch.cat(grads, -1), torch.cat(truth)) < RESOLUTION
+
+
+def test_vargrad_is_rloo_of_the_sum() -> None:
+    """On equal noise, with log q added to the objective by hand."""
+    sizes = (2, 3, 4)
+    logits = logits_like(sizes, (50,))
+    log_q = [torch.log_softmax(site, -1) for site in logits]
+
+    def total(sample: Sites) -> Tensor:
+        return Joint(sizes, (50,))(sample) + sum((x * lq).sum(-1) for x, lq in zip(sample, log_q, strict=True))
+
+    _, expected = run(estimators.get("rloo", sizes=sizes, samples=3), logits, total)
+    _, got = run(estimators.get("vargrad", sizes=sizes, samples=3), logits)
+    same(got, expected, "not RLOO", rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("space", LOGITS)
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_gumbel_rao_has_the_mean_of_gumbel_straight_through_and_less_variance(space: str, temperature: float) -> None:
+    """Both as estimates of one unknown: the difference of two means against its own standard error."""
+    logits = LOGITS[space]
+    expanded = tuple(site.expand(40_000, -1) for site in logits)
+    found = []
+    for name, options in (("gumbel_straight_through", {}), ("gumbel_rao", {"samples": 8})):
+        estimator = estimators.get(name, sizes=sizes_of(logits), temperature=temperature, **options)
+        found.append(torch.cat(run(estimator, expanded, seed=3)[1], -1))
+    oracles.check_means(found[0] - found[1], torch.zeros(found[0].shape[-1], dtype=torch.float64))
+    assert float(found[1].var(0).sum()) < 0.9 * float(found[0].var(0).sum())
+
+
+def test_one_draw_of_gumbel_rao_is_distributed_as_gumbel_straight_through() -> None:
+    """Not only in the mean: the second moments agree too."""
+    logits = LOGITS["joint"]
+    expanded = tuple(site.expand(40_000, -1) for site in logits)
+    found = []
+    for name, options, seed in (("gumbel_straight_through", {}, 1), ("gumbel_rao", {"samples": 1}, 2)):
+        estimator = estimators.get(name, sizes=sizes_of(logits), temperature=0.5, **options)
+        found.append(torch.cat(run(estimator, expanded, seed=seed)[1], -1).square())
+    oracles.check_means(found[0] - found[1], torch.zeros(found[0].shape[-1], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0])
+def test_gumbel_straight_through_is_autograd_through_its_soft_sample(temperature: float) -> None:
+    sizes = (2, 3, 4)
+    logits = logits_like(sizes, (50,))
+    estimator = estimators.get("gumbel_straight_through", sizes=sizes, temperature=temperature)
+    noise = estimator.draw(logits, seeded())
+    loss, grads = estimator.estimate(Joint(sizes, (50,)), logits, noise)
+    phi = tuple(site.clone().requires_grad_() for site in logits)
+    sample = []
+    for site, u in zip(phi, noise, strict=True):
+        soft = torch.softmax((site - torch.log(-torch.log(u))) / temperature, -1)
+        hard = torch.nn.functional.one_hot(soft.argmax(-1), soft.shape[-1]).double()
+        sample.append(hard + soft - soft.detach())
+    value = Joint(sizes, (50,))(tuple(sample))
+    same(loss, value.detach(), "another sample", rtol=1e-10)
+    same(grads, torch.autograd.grad(value.sum(), phi), "another gradient", rtol=1e-5, atol=1e-7)
+
+
+def test_reinmax_is_the_published_algorithm() -> None:
+    """Algorithm 2 of the paper, by autograd through detached terms, at another temperature than 1 too."""
+    sizes = (2, 3, 4)
+    logits = logits_like(sizes, (50,))
+    for t in (1.0, 1.3):
+        estimator = estimators.get("reinmax", sizes=sizes, temperature=t)
+        noise = estimator.draw(logits, seeded())
+        _, grads = estimator.estimate(Joint(sizes, (50,)), logits, noise)
+        phi = tuple(site.clone().requires_grad_() for site in logits)
+        sample = []
+        for site, u in zip(phi, noise, strict=True):
+            index = (site - torch.log(-torch.log(u))).argmax(-1)
+            hard = torch.nn.functional.one_hot(index, site.shape[-1]).double()
+            first = torch.softmax(site, -1)
+            middle = ((hard + torch.softmax(site / t, -1)) / 2).detach()
+            middle = torch.softmax(middle.log() - site.detach() + site, -1)
+            second = 2 * middle - first / 2
+            sample.append(second - second.detach() + hard)
+        value = Joint(sizes, (50,))(tuple(sample))
+        # the temperature is an fp32 buffer
+        same(grads, torch.autograd.grad(value.sum(), phi), "another gradient", rtol=1e-5, atol=1e-7)
+
+
+def test_normalised_nvil_is_a_multiple_of_nvil() -> None:
+    """By max(1, σ̂) of earlier steps, and by nothing else: which is why it claims nothing."""
+    sizes = (2, 3, 4)
+    logits = logits_like(sizes, (5,))
+    plain, scaled = (estimators.get("nvil", sizes=sizes, normalise=value) for value in (False, True))
+    assert plain.unbiased
+    assert not scaled.unbiased
+    for estimator in (plain, scaled):
+        estimator.get_buffer("variance").fill_(6.25)
+    _, expected = run(plain.eval(), logits)
+    _, got = run(scaled.eval(), logits)
+    same([2.5 * g for g in got], list(expected), "another factor", rtol=1e-9)
+    scaled.get_buffer("variance").fill_(0.25)
+    same(run(scaled, logits)[1], expected, "a small variance enlarges nothing", rtol=1e-9)
+
+
+def test_muprop_has_no_variance_on_linear_objectives() -> None:
+    """Its control variate is then the objective."""
+    sizes = (2, 3, 4)
+    logits = tuple(site[:1].expand(50, -1) for site in logits_like(sizes, (1,)))
+    table = [torch.randn(k, generator=seeded(k), dtype=torch.float64) for k in sizes]
+
+    def linear(sample: Sites) -> Tensor:
+        return 3 + sum(x @ a for x, a in zip(sample, table, strict=True))
+
+    _, grads = run(estimators.get("muprop", sizes=sizes), logits, linear)
+    _, truth = enumerate_expectation(linear, tuple(site[0] for site in logits))
+    same(list(grads), [g.expand(50, -1) for g in truth], "some variance", rtol=1e-9, atol=1e-12)
+
+
+def test_double_cv_at_zero_is_rloo_and_learns_to_have_less_variance() -> None:
+    sizes = (2, 3, 4)
+    logits = tuple(site.expand(2_000, -1) for site in logits_like(sizes))
+    estimator = estimators.get("double_cv", sizes=sizes, samples=3, alpha=0.0)
+    expected = run(estimators.get("rloo", sizes=sizes, samples=3), logits)
+    same(run(estimator.eval(), logits), expected, "not RLOO at α = 0", rtol=1e-9, atol=1e-12)
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=0.05)
+    generator = seeded(4)
+    estimator.train()
+    for _ in range(100):
+        optimizer.zero_grad()
+        estimator.estimate(Joint(sizes, (2_000,)), logits, estimator.draw(logits, generator))
+        optimizer.step()
+    learned, before = (sum(float(g.var(0).sum()) for g in of) for of in (run(estimator.eval(), logits)[1], expected[1]))
+    assert learned < 0.8 * before
