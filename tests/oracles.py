@@ -256,10 +256,11 @@ def same(got: Any, expected: Any, what: str, rtol: float = 0.0, atol: float = 0.
 # --- checks of means ------------------------------------------------------------------------------------------------
 
 
-def check_means(samples: Tensor, truth: Tensor, what: str = "", alarm: float = ALARM) -> float:
+def check_means(samples: Tensor, truth: Tensor, what: str = "", alarm: float = ALARM, rare: float = 1.0) -> float:
     """Reject if the mean of independent samples `(n, m)` is not the truth `(m,)`.
 
-    Returns the resolution: the smallest relative error of one component that would have been rejected.
+    `rare` is the probability of the rarest draw. Returns the resolution: the smallest relative error of one component
+    that would have been rejected.
     """
     n, m = samples.shape
     mean = samples.mean(0)
@@ -270,6 +271,9 @@ def check_means(samples: Tensor, truth: Tensor, what: str = "", alarm: float = A
     z0 = float(stats.norm.isf(alarm / (2 * m)))
     skewness = (centred.pow(3).mean(0) / sd.pow(3)).nan_to_num(0, 0, 0).abs()
     threshold = z0 + skewness * (2 * z0**2 + 1) / (6 * n**0.5)
+    # What was never drawn moved the mean as well: of probability −log(alarm) / n at most, by about the truth and 1.
+    if rare < -math.log(alarm) / n:
+        threshold = threshold + torch.where(sd > 1e-12, -math.log(alarm) / n * (1 + truth.abs()), 0) / se
     z = (mean - truth) / se
     if not bool((z.abs() <= threshold).all()):
         worst = int((z.abs() / threshold).nan_to_num(INF).argmax())
@@ -277,9 +281,8 @@ def check_means(samples: Tensor, truth: Tensor, what: str = "", alarm: float = A
             f"{what} component {worst} of {m}: mean {mean[worst]:.5g} of {n}, expected {truth[worst]:.5g}, "
             f"z = {z[worst]:.1f}, threshold {threshold[worst]:.1f}"
         )
-    return (
-        float((threshold * se / truth.abs())[truth.abs() > 1e-3].amin(0)) if bool((truth.abs() > 1e-3).any()) else INF
-    )
+    told = truth.abs() > 1e-3
+    return float((threshold * se / truth.abs())[told].min()) if bool(told.any()) else INF
 
 
 def check_unbiased(
@@ -311,7 +314,9 @@ def check_unbiased(
     single = objective_type(sizes)
     value, slopes = enumerate_expectation(single, logits)
     truth = torch.cat([value.view(1), enumerate_weight_gradient(single, logits).view(1), *slopes])
-    return check_means(torch.cat(samples).double(), truth, "(loss, weight, logits)")
+    possible = (torch.softmax(site, -1) for site in logits)
+    rare = math.prod(float(p[p > 0].min()) for p in possible)
+    return check_means(torch.cat(samples).double(), truth, "(loss, weight, logits)", rare=rare)
 
 
 def check_pathwise(estimator: Estimator, logits: Sites) -> None:

@@ -149,8 +149,7 @@ class SurrogateTwice(Relax):
 
     def _slope(self, objective: Objective, z: Sites, phi: Sites) -> tuple[Tensor, Sites]:
         value, slope = super()._slope(objective, z, phi)
-        flat = (2 * torch.cat(self.soft(z), -1) - 1).to(self.scale.dtype)
-        again = self.scale * self.network(flat).squeeze(-1)
+        again = self.learned(self.soft(z))
         return value + (again if self.training else again.detach()), slope
 
 

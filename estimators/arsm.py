@@ -1,0 +1,112 @@
+"""ARSM: augment, REINFORCE, swap, merge.
+
+    π_l ~ Dir(1_K),    z_l^{c⇌j} = argmin_i (log π_{l,i}^{c⇌j} − φ_{l,i})
+    g_{l,c} = Σ_j (f_{c⇌j} − mean_m f_{m⇌j}) (1/K − π_{l,j})
+
+where c⇌j swaps the entries c and j of π_l, in all sites at once, which leaves every sample marginally q. A site with
+fewer categories than K, the most that any has, is padded with forbidden ones. `reference="one"` is ARS: a single
+reference category j, chosen uniformly, whose factor is 1 − K π_{l,j}.
+Cost: K(K − 1)/2 + 1 evaluations, or K of ARS, in one call. Unbiased. Yin, Yue, Zhou 2019, arXiv:1905.01413.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+
+
+class Noise(NamedTuple):
+    """Uniforms: u `(*rows, K)` per site give π, and `which` `()` the reference of ARS."""
+
+    u: Sites
+    which: Tensor
+
+
+class Arsm(Estimator):
+    """ARSM and ARS.
+
+    Args:
+        sizes: K_l of each site.
+        reference: "all" or "one" reference category.
+        limit: refuse more evaluations than this.
+
+    Raises:
+        ValueError: there would be more evaluations than `limit`.
+    """
+
+    unbiased = True
+
+    def __init__(self, sizes: Sequence[int], *, reference: str = "all", limit: int = 4096) -> None:
+        super().__init__(sizes)
+        if reference not in ("all", "one"):
+            raise ValueError(f"reference must be 'all' or 'one', got {reference!r}")
+        k = max(self.sizes)
+        self.reference = reference
+        self.evaluations = k if reference == "one" else k * (k - 1) // 2 + 1
+        if self.evaluations > limit:
+            raise ValueError(
+                f"arsm would evaluate {self.evaluations:,} swaps of {k} categories, limit={limit:,}; "
+                "raise the limit, make the sites coarser or use reference=one"
+            )
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
+        k = max(self.sizes)
+        draws = []
+        for site in logits:
+            dtype = site.dtype if site.dtype in (torch.float32, torch.float64) else torch.float32
+            info = torch.finfo(dtype)
+            u = torch.rand((*site.shape[:-1], k), generator=generator, dtype=dtype, device=site.device)
+            draws.append(u.clamp_(info.tiny, 1 - info.eps))
+        which = torch.randint(k, (), generator=generator, device=logits[0].device if logits else None)
+        return Noise(tuple(draws), which)
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Noise) -> Estimate:
+        k = max(self.sizes)
+        every = torch.arange(k, device=logits[0].device)
+        if self.reference == "one":
+            first, second = every, noise.which.expand(k)
+        else:  # no swap at all, and every pair
+            i, j = torch.triu_indices(k, k, 1, device=every.device)
+            first, second = torch.cat([every[:1], i]), torch.cat([every[:1], j])
+        # row s of `swapped` is 0 … K−1 with entries first[s] and second[s] exchanged
+        swapped = every.expand(len(first), k)
+        swapped = torch.where(
+            every == first[:, None], second[:, None], torch.where(every == second[:, None], first[:, None], swapped)
+        )
+        index = []
+        for site, u in zip(logits, noise.u, strict=True):
+            log_e = torch.log(-torch.log(u))  # log π but for the normalisation, which argmin does not see
+            padded = torch.full_like(log_e, -torch.inf)
+            padded[..., : site.shape[-1]] = site
+            taken = log_e[..., swapped].movedim(-2, 0)  # (swaps, *rows, K)
+            index.append((padded - taken).argmax(-1))
+        loss = objective.hard(tuple(index))
+        train_weights(loss, 1 / len(first))
+        loss = loss.detach()
+        grads = []
+        if self.reference == "one":
+            centred = loss - loss.mean(0)
+        else:
+            number = torch.zeros(k, k, dtype=torch.int64, device=every.device)
+            number[first[1:], second[1:]] = number[second[1:], first[1:]] = torch.arange(
+                1, len(first), device=every.device
+            )
+            table = loss[number]  # (c, j, *rows)
+            centred = table - table.mean(0)
+        for site, u in zip(logits, noise.u, strict=True):
+            e = -torch.log(u)
+            pi = (e / e.sum(-1, keepdim=True)).movedim(-1, 0)  # (K, *rows)
+            if self.reference == "one":
+                grad = centred * (1 - k * pi.index_select(0, noise.which.view(1))[0])
+            else:
+                grad = (centred * (1 / k - pi)).sum(1)
+            # what falls to forbidden and padded categories is noise around 0, and so is what is left of a sum
+            grad, possible = grad.movedim(0, -1)[..., : site.shape[-1]], site > -torch.inf
+            mean = (grad * possible).sum(-1, keepdim=True) / possible.sum(-1, keepdim=True)
+            grads.append(torch.where(possible, grad - mean, 0))
+        return Estimate(loss.mean(0), tuple(grads))

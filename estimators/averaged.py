@@ -1,0 +1,84 @@
+"""Any estimator, averaged over n draws: the variance of one, divided by n, and the same mean.
+
+    g = 1/n Σ_i g⁽ⁱ⁾
+
+The draws are rows of one call of the estimator, so that the objective sees them as one leading dimension; what the
+estimator learns, it learns from their mean. Weights train on the mean too.
+Cost: n times that of the estimator. Unbiased where the estimator is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import estimators
+from estimators.base import Estimate, Estimator, Objective, Sites
+
+
+class Averaged(Estimator):
+    """The mean of independent draws of another estimator.
+
+    Args:
+        sizes: K_l of each site.
+        of: its registered name.
+        samples: n.
+        options: its options.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        of: str = "straight_through",
+        samples: int = 4,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(sizes)
+        if not isinstance(samples, int) or samples < 1:
+            raise ValueError(f"samples must be a positive integer, got {samples!r}")
+        self.inner = estimators.get(of, sizes=sizes, **(options or {}))
+        self.samples = samples
+        self.unbiased, self.relaxed = self.inner.unbiased, self.inner.relaxed
+        self.evaluations = samples * self.inner.evaluations
+
+    def anneal(self, progress: float) -> None:
+        self.inner.anneal(progress)
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
+        return self.inner.draw(self._rows(logits), generator)
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Any) -> Estimate:
+        loss, grads = self.inner.estimate(_Shared(objective, self.samples), self._rows(logits), noise)
+        return Estimate(loss.mean(0), tuple(grad.mean(0) for grad in grads))
+
+    def _rows(self, logits: Sites) -> Sites:
+        return tuple(site.expand(self.samples, *site.shape) for site in logits)
+
+
+class _Shared(Objective):
+    """An objective whose weights receive 1/n of what each of n rows gives them, and whose samples receive all of it."""
+
+    def __init__(self, inner: Objective, n: int) -> None:
+        self.inner, self.n = inner, n
+
+    def __call__(self, sample: Sites, /) -> Tensor:
+        return _scale(self.inner(tuple(_scale(site, self.n) for site in sample)), 1 / self.n)
+
+    def hard(self, index: Sites, /) -> Tensor:
+        return _scale(self.inner.hard(index), 1 / self.n)
+
+    def control(self, sample: Sites, /) -> Tensor:
+        return self.inner.control(sample)
+
+    def part(self, i: int, n: int, /) -> Objective | None:
+        piece = self.inner.part(i, n)
+        return None if piece is None else _Shared(piece, self.n)
+
+
+def _scale(x: Tensor, by: float) -> Tensor:
+    """x, whose gradient is multiplied by `by` on its way back."""
+    return x.detach() + by * (x - x.detach())

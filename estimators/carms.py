@@ -1,0 +1,84 @@
+"""CARMS: leave-one-out REINFORCE on n jointly antithetic samples, corrected for their dependence.
+
+    g_l = 1/(n(n−1)) Σ_{i<j} r_{ij} (f_i − f_j)(z_{i,l} − z_{j,l}),    r_{ij} = p(z_i) p(z_j) / P(z_i, z_j) of site l
+
+Each sample is marginally q; P is the joint probability of a pair. At r = 1 this is leave-one-out REINFORCE. The noise
+is the Dirichlet copula u_i = (1 − d_i)^{n−1}, d ~ Dir(1_n), for which P(u_i < a, u_j < a) = (2a^{1/(n−1)} − 1)₊^{n−1}.
+It couples the coins of stick-breaking rows (see `sticks`). Where those of i and j end at coins s < t,
+
+    r = Π_{m<s} (1 − σ_m)² / P_m(0, 0) · σ_s (1 − σ_s) / P_s(1, 0)
+
+The coins are those of the least probable categories first: then every pair of categories can be drawn, without which
+the estimator would be biased, and no ratio has to be clamped, with which it would be.
+Cost: n evaluations, in one call. Unbiased. Dimitriev, Zhou 2021, arXiv:2105.14141 and arXiv:2110.14002.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.noise import uniform
+from estimators.pathwise import one_hots
+from estimators.sticks import Sticks, ends, sticks
+
+
+class Carms(Estimator):
+    """CARMS, by stick breaking.
+
+    Args:
+        sizes: K_l of each site.
+        samples: n ≥ 2, the leading dimension of the one call to the objective; weights train on the mean over it.
+    """
+
+    unbiased = True
+
+    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
+        super().__init__(sizes)
+        if not isinstance(samples, int) or samples < 2:
+            raise ValueError(f"samples must be an integer of at least 2, for pairs, got {samples!r}")
+        self.evaluations = samples
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
+        return uniform(logits, generator, (self.evaluations,))
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
+        n = self.evaluations
+        rows = [sticks(site.double()) for site in logits]  # ratios of probabilities that may be small
+        end = [ends(_copula(u.double(), n) < of.log_up.exp()) for u, of in zip(noise, rows, strict=True)]
+        index = tuple(
+            of.order.expand(n, *of.order.shape).gather(-1, e.unsqueeze(-1)).squeeze(-1)
+            for of, e in zip(rows, end, strict=True)
+        )
+        loss = objective.hard(index)
+        train_weights(loss, 1 / n)
+        loss = loss.detach()
+        first, second = torch.triu_indices(n, n, 1, device=loss.device)
+        gap = (loss[first] - loss[second]) / (n * (n - 1))
+        grads = []
+        for of, e, z in zip(rows, end, one_hots(index, logits), strict=True):
+            ratio = _ratio(of, e[first], e[second], n).to(gap.dtype)
+            grads.append(((ratio * gap).unsqueeze(-1) * (z[first] - z[second])).sum(0))
+        return Estimate(loss.mean(0), tuple(grads))
+
+
+def _copula(u: Tensor, n: int) -> Tensor:
+    """n jointly antithetic uniforms from n independent ones, along the first dimension."""
+    e = -torch.log(u)
+    return (1 - e / e.sum(0)) ** (n - 1)
+
+
+def _ratio(of: Sticks, i: Tensor, j: Tensor, n: int) -> Tensor:
+    """p p / P of pairs of rows that end at coins i and j `(pairs, *rows)`; 0 for equal ones, which do not count."""
+    up, down = of.log_up.exp(), of.log_down.exp()
+    both = (2 * up ** (1 / (n - 1)) - 1).clamp(min=0) ** (n - 1)  # P(1, 1)
+    neither = 1 - 2 * up + both
+    passed = torch.where(neither > 0, down**2 / neither, 1).log().cumsum(-1)
+    passed = torch.cat([torch.zeros_like(passed[..., :1]), passed[..., :-1]], -1)  # over the coins before
+    one = torch.where(up > both, up * down / (up - both), 1).log()
+    s = torch.minimum(i, j)
+    log_ratio = (passed + one).expand(*s.shape, -1).gather(-1, s.unsqueeze(-1)).squeeze(-1)
+    return torch.where(i == j, 0, log_ratio.exp())

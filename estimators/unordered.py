@@ -1,0 +1,121 @@
+"""The unordered-set estimator: k different configurations, drawn without replacement, each with a baseline of the set.
+
+    g_l = Σ_{s∈S} p_s R(S, s) [f_s − Σ_{r∈S} p_r R(S, s, r) f_r] (z_{s,l} − p_l)
+
+S is the set of the first k configurations drawn without replacement from q, the Gumbel top k of all Π K of them, found
+by a beam search over the sites (Kool, van Hoof, Welling 2019, arXiv:1903.06059). R(S, s) is the probability of S given
+that s was drawn first, over that of S: it makes Σ p_s R(S, s) f_s unbiased and sums to 1. With W(T) the probability of
+drawing the rest of S in any order after T ⊆ S,
+
+    W(S) = 1,    W(T) = Σ_{s∈S∖T} p_s / (1 − Σ_{t∈T} p_t) W(T ∪ s)
+    R(S, s) = W({s}) / W(∅),    R(S, s, r) = W({s, r}) / W({s}) and 1 for r = s
+
+Cost: k evaluations, in one call, or as many as there are configurations; 2^k terms for W. Unbiased.
+Kool, van Hoof, Welling 2020, arXiv:2002.06043.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.noise import gumbel, uniform
+from estimators.pathwise import one_hots, softmaxes
+
+_MOST = 8
+
+
+class Unordered(Estimator):
+    """The unordered-set estimator.
+
+    Args:
+        sizes: K_l of each site.
+        samples: k in 2 … 8, the leading dimension of the one call to the objective. Weights train on each by its
+            importance p_s R(S, s).
+    """
+
+    unbiased = True
+
+    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
+        super().__init__(sizes)
+        if not isinstance(samples, int) or not 2 <= samples <= _MOST:
+            raise ValueError(f"samples must be an integer in 2 … {_MOST}, got {samples!r}")
+        self.evaluations = min(samples, math.prod(self.sizes))
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
+        return uniform(logits, generator, (self.evaluations,))
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
+        index, log_p = _top(logits, noise, self.evaluations)
+        # fewer configurations than k may be possible, and the objective is not asked about others
+        there = log_p.exp() > 0
+        index = tuple(torch.where(there, i, i[:1]) for i in index)
+        loss = objective.hard(index)
+        share, baseline = _ratios(log_p)
+        train_weights(loss, share.to(loss.dtype))
+        loss = loss.detach()
+        value = loss.double()
+        mass = share * (value - (baseline * value.unsqueeze(0)).sum(1))
+        p = softmaxes(logits)
+        grads = tuple(
+            (mass.to(q.dtype).unsqueeze(-1) * (z - q)).sum(0) for z, q in zip(one_hots(index, logits), p, strict=True)
+        )
+        return Estimate((share * value).sum(0).to(loss.dtype), grads)
+
+
+def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
+    """k configurations without replacement, `(k, *rows)` per site, and their log-probabilities in float64.
+
+    Every beam is a prefix with the maximum of the Gumbel-perturbed log-probabilities of all that begin with it. Those
+    of its continuations are drawn given that their maximum is this.
+    """
+    rows = logits[0].shape[:-1]
+    log_p = logits[0].new_zeros((1, *rows), dtype=torch.float64)
+    best = log_p
+    chosen: list[Tensor] = []
+    for site, u in zip(logits, noise, strict=True):
+        beams = len(log_p)
+        each = log_p.unsqueeze(-1) + torch.log_softmax(site.double(), -1)  # (beams, *rows, K)
+        drawn = each + gumbel(u[:beams].double())
+        most = drawn.amax(-1, keepdim=True)
+        # −log(e^{−best} − e^{−most} + e^{−drawn}), without overflow
+        v = best.unsqueeze(-1) - drawn + torch.log1p(-torch.exp(drawn - most))
+        perturbed = best.unsqueeze(-1) - v.clamp(min=0) - torch.log1p(torch.exp(-v.abs()))
+        perturbed = torch.where(
+            each == -torch.inf, -torch.inf, torch.where(drawn == most, best.unsqueeze(-1), perturbed)
+        )
+        size = site.shape[-1]
+        flat = perturbed.movedim(-1, 1).flatten(0, 1)  # (beams · K, *rows), beam slowest
+        best, place = flat.topk(min(k, len(flat)), 0)
+        log_p = each.movedim(-1, 1).flatten(0, 1).gather(0, place)
+        chosen = [before.gather(0, place // size) for before in chosen] + [place % size]
+    # a beam search keeps fewer than k where there are fewer
+    return tuple(chosen), log_p
+
+
+def _ratios(log_p: Tensor) -> tuple[Tensor, Tensor]:
+    """p_s R(S, s) `(k, *rows)` and p_r R(S, s, r) `(k, k, *rows)`, s first, from log-probabilities `(k, *rows)`."""
+    k = len(log_p)
+    p = log_p.exp()
+    after: dict[int, Tensor] = {2**k - 1: torch.ones_like(p[0])}
+    for taken in range(2**k - 2, -1, -1):
+        inside = [s for s in range(k) if taken >> s & 1]
+        outside = [s for s in range(k) if not taken >> s & 1]
+        left = sum((p[s] for s in outside), torch.zeros_like(p[0]))
+        rest = torch.ones_like(p[0])
+        if inside:  # 1 − Σ p, of probabilities that may be close to 1; at least what S itself has left
+            rest = torch.maximum(-torch.expm1(torch.logsumexp(log_p[inside], 0).clamp(max=0)), left)
+        total = sum((p[s] * after[taken | 1 << s] for s in outside), torch.zeros_like(rest))
+        after[taken] = torch.where(left > 0, total / rest, 1)
+    share = torch.stack([p[s] * after[1 << s] / after[0] for s in range(k)])
+    baseline = torch.stack(
+        [
+            torch.stack([p[r] * (after[1 << s | 1 << r] / after[1 << s] if r != s else 1) for r in range(k)])
+            for s in range(k)
+        ]
+    )
+    return share, baseline
