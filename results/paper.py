@@ -104,24 +104,26 @@ def beside(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
 def noise(frame: pd.DataFrame) -> str:
     """How far apart the mean accuracies of two estimators are by chance: one sentence.
 
-    The spread over seeds is taken to be that of every task and estimator alike, which makes the few seeds of each
-    count together. For this comparison only: an interval of one estimator is from its own seeds.
+    Runs of equal seeds begin alike and see the same images, so what a seed does to all of them is taken out; the rest
+    is taken to vary equally for every task and estimator, which makes the few seeds of each count together. The
+    control `random` is another network for every seed and is left out.
     """
-    final = _final(frame)
-    test = final[final["metric"] == "accuracy test"].drop_duplicates(["task", "estimator", "seed"])
+    test = _final(frame)
+    test = test[(test["metric"] == "accuracy test") & (test["estimator"] != "random")]
     # plain training is one run, whatever the task that it is a baseline of
-    test = test[(test["estimator"] != "plain") | (test["task"] == test["task"].iloc[0])] if len(test) else test
-    groups = [group.to_numpy() for _, group in test.groupby(["task", "estimator"])["value"] if len(group) > 1]
-    freedom = sum(len(group) - 1 for group in groups)
+    test = test.assign(task=test["task"].mask(test["estimator"] == "plain", ""))
+    table = test.pivot_table(index=["task", "estimator"], columns="seed", values="value").dropna()
+    freedom = (len(table) - 1) * (len(table.columns) - 1)
     if freedom < 2:
         return "Too few seeds to say which differences are noise."
-    spread = 100 * np.sqrt(sum(((group - group.mean()) ** 2).sum() for group in groups) / freedom)
-    n = min(len(group) for group in groups)
+    residual = table.sub(table.mean(axis=1), axis=0).sub(table.mean(axis=0) - table.stack().mean(), axis=1)
+    spread = 100 * np.sqrt(float((residual**2).to_numpy().sum()) / freedom)
+    n = len(table.columns)
     least = distributions.t.ppf(0.975, freedom) * spread * np.sqrt(2 / n)
     return (
-        f"Over seeds, accuracies have a standard deviation of {spread:.2f} points (pooled, {freedom} degrees of "
-        f"freedom): two means of {n} that differ by less than {least:.2f} points cannot be told apart (95 %, one "
-        "comparison)."
+        f"Beside what a seed does to all, accuracies vary with a standard deviation of {spread:.2f} points (pooled "
+        f"over {len(table)} networks of {n} seeds, {freedom} degrees of freedom): two means that differ by less than "
+        f"{least:.2f} points cannot be told apart (95 %, one comparison)."
     )
 
 

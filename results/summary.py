@@ -56,11 +56,21 @@ def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
     return pool(rows)
 
 
+def is_control(label: str) -> bool:
+    """Whether a label is of a network trained for comparison, and not of an estimator or of plain training."""
+    return label.partition("[")[0] in ("random", "uniform", "scratch")
+
+
 def main_context(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the one preset and data set that most estimators were measured with."""
     if rows.empty:
         return rows
-    sizes = rows.groupby(CONTEXT, dropna=False).agg(names=("estimator", "nunique"), count=("n", "size"))
+    learned = rows[~rows["estimator"].map(is_control)]
+    sizes = (
+        (rows if learned.empty else learned)
+        .groupby(CONTEXT, dropna=False)
+        .agg(names=("estimator", "nunique"), count=("n", "size"))
+    )
     best = sizes.sort_values(["names", "count"], ascending=False, kind="stable").index[0]
     same = [
         rows[column].isna() if pd.isna(value) else rows[column] == value

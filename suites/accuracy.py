@@ -3,9 +3,10 @@
 Beside the estimators there are baselines, each by the same recipe, for the same epochs and from the same seed:
 
     plain              the full network
-    random             q stays uniform; weights train on its samples, and one more sample is what is deployed
+    random             q stays uniform; weights train on its samples, and one more sample is what is deployed (with a
+                       target for its cost, the one that is most probable under Gumbel noise and meets it)
     uniform[of=NAME]   of full depth, every block cut by one factor, at the MACs of the network that NAME learned
-    scratch[of=NAME]   the network that NAME learned, from its initial weights
+    scratch[of=NAME]   the network that NAME learned, trained anew from initial weights of its own size
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def _learned(cell: Cell, shop: Workshop) -> Architecture:
     widths = {row["x"]: int(row["value"]) for row in found if row["metric"] == "block_width"}
     if not widths:
         status = found[0]["status"] if found else "not there"
+        if status == "ok":
+            status = "of a version that did not record it; --overwrite always runs it again"
         raise Missing(f"needs what {other.label} learned on {other.task}, seed {other.seed}, and that run is {status}")
     hidden = tuple(widths[block] for block in sorted(widths))
     return Architecture(len(hidden), hidden)

@@ -16,6 +16,8 @@ from suites.tasks import factory
 from suites.tasks.base import Context, Task
 from vmo.checkpoint import Keeper
 
+_OF_PLAIN = ("depth", "widen", "batch_size", "lr", "epochs", "bf16", "device")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -58,8 +60,11 @@ class Cell:
         return None if of is None else replace(self, label=of)
 
     def run(self) -> str:
-        """Names the run, in checkpoints and locks: plain training is one and the same for every task."""
-        return replace(self, task=PLAIN).hash() if self.label.name == PLAIN else self.hash()
+        """Names the run, in checkpoints and locks: plain training is one and the same for every task and penalty."""
+        if self.label.name != PLAIN or self.suite != "accuracy":
+            return self.hash()
+        read = tuple((key, value) for key, value in self.settings if key in _OF_PLAIN)
+        return replace(self, task=PLAIN, preset="", settings=read).hash()
 
 
 @dataclass

@@ -82,8 +82,6 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
     if item.impossible is not None:
         status, message = "infeasible", item.impossible
     else:
-        if item.again:
-            shop.keeper(item.cell).discard()
         try:
             found = SUITES[item.cell.suite].run(item.cell, shop)
         except Diverged as error:

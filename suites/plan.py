@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ def plan(
     for name in tasks:
         task = shop.task(name)
         baseline = [Label(PLAIN)] if any(SUITES[suite].baseline for suite in suites) else []
-        learned = [label.of for label in labels if label.of is not None]
+        learned = [label.of for label in labels if label.of is not None and task.plain]
         for label in sorted(dict.fromkeys([*baseline, *labels, *learned]), key=lambda label: label.of is not None):
             for suite in suites:
                 if not _applies(suite, task, label) or (suite != "accuracy" and label not in (*baseline, *labels)):
@@ -92,7 +92,19 @@ def plan(
                         kept = None
                     impossible = None if kept else _impossible(task, label, suite)
                     planned.append(Planned(cell, kept, impossible, again=found is not None and kept is None))
-    return planned
+    anew = {item.cell.hash(): item for item in planned}
+    return [_following(item, anew) for item in planned]
+
+
+def _following(item: Planned, planned: dict[str, Planned]) -> Planned:
+    """A control runs again where what it controls does, or has been repaired since."""
+    learned = item.cell.controlled()
+    if learned is None or item.kept is None:
+        return item
+    other = planned[learned.hash()]
+    if other.to_do or (item.kept == "infeasible" and other.kept == "ok"):
+        return replace(item, kept=None, again=True)
+    return item
 
 
 def _applies(suite: str, task: Task, label: Label) -> bool:

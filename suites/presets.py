@@ -19,8 +19,8 @@ class Preset:
         dataset: where the command line names none.
         depth, widen: of the trained network, WRN-depth-widen.
         width_step: channels per category of a width.
-        epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16: see `vmo.train.Recipe`; bf16 at `cpu` where
-            the processor has it, which is then part of what a cell is.
+        epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16: see `vmo.train.Recipe`; `cpu` has bf16
+            only where the processor computes in it, and is `cpu[bf16=False]` elsewhere.
         freeze: epochs at the end in which q is frozen at its most probable architecture.
         weights: what the weights train on: "own", the samples of the estimator, or a pass of their own on "hard" or
             "soft" (Concrete) samples.
@@ -76,11 +76,6 @@ class Preset:
     memory_batch: int = 128
 
 
-def _fast_bf16() -> bool:
-    """Whether this machine computes in bfloat16 by itself; emulated, it takes twelve times as long as float32."""
-    return torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 QUICK = Preset()
 PRESETS = {
     "smoke": replace(
@@ -91,7 +86,7 @@ PRESETS = {
     "quick": QUICK,
     "cpu": replace(
         QUICK,
-        dataset="cifar10", depth=16, epochs=4, batch_size=128, seeds=2, phi_lr=0.02, gamma=0.05, bf16=_fast_bf16(),
+        dataset="cifar10", depth=16, epochs=4, batch_size=128, seeds=2, phi_lr=0.02, gamma=0.05, bf16=True,
         width_step=4, steps=600, budget=3000, references=400, overhead_widen=4, overhead_batch=128,
         toy_steps=10_000, toy_estimates=1_000_000,
     ),
@@ -113,6 +108,8 @@ def resolve(name: str, settings: Sequence[str] = ()) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}{nearest(name, PRESETS)}; there are {', '.join(PRESETS)}")
     preset = PRESETS[name]
+    if name == "cpu" and not _native_bf16():
+        preset = replace(preset, bf16=False)
     known = {field.name: type(getattr(preset, field.name)) for field in fields(Preset)}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -122,6 +119,11 @@ def resolve(name: str, settings: Sequence[str] = ()) -> Preset:
             raise ValueError(f"a setting must read KEY=VALUE, got {setting!r}")
         preset = replace(preset, **{key: _convert(key, text, known[key])})
     return preset
+
+
+def _native_bf16() -> bool:
+    """Whether this processor computes in bfloat16 by itself; emulated, it takes twelve times as long as float32."""
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
 def _convert(key: str, text: str, kind: type) -> Any:
@@ -148,7 +150,7 @@ def select(preset: Preset, names: Sequence[str]) -> dict[str, Any]:
 
 def described(preset: Preset, name: str, names: Sequence[str]) -> str:
     """`quick`, or `quick[gamma=0.1]` where one of the fields `names` is not that preset's own."""
-    own, base = asdict(preset), asdict(resolve(name))
+    own, base = asdict(preset), asdict(PRESETS[name])
     changed = [f"{key}={own[key]!r}" for key in sorted(names) if own[key] != base[key]]
     return f"{name}[{', '.join(changed)}]" if changed else name
 

@@ -107,6 +107,8 @@ def _run(args: argparse.Namespace) -> int:
     for name in args.task:
         tasks.factory(name)
     suites = suite_names(args.suite)
+    if args.target_macs == "0":
+        raise ValueError("--target-macs must lie in (0, 1], a part of the full network's, got 0")
     short = {"seeds": args.seeds, "target_macs": args.target_macs}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
     preset = presets.resolve(args.preset, [*args.set, *given])
@@ -193,7 +195,7 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
         shown = summary(same, task)
         if not shown.empty:
             _print_frame(console, shown.reset_index(), f"{task}, preset {args.preset} (measured here in bold)", own)
-    if "accuracy" in args.suite:
+    if any(item.cell.suite == "accuracy" for item in planned):
         for place, lines, noise in paper.beside(same[same["task"].isin(args.task)]):
             _print_frame(console, lines.reset_index(), f"Table 1 of the paper, and ours: {place}", own, key=1)
             console.print(noise)

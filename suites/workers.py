@@ -32,20 +32,24 @@ TOGETHER = ("bias", "variance")  # they read the same measurement
 
 def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, workers: int) -> Iterator[Finished]:
     """`execute` with several processes; on GPUs, process i uses the i-th of them in turn."""
+    for keeper in {item.cell.run(): shop.keeper(item.cell) for item in planned if item.again}.values():
+        keeper.discard()  # once, for what is run anew may be one run for several cells, and a worker may die in it
     if workers == 1:
         yield from execute(planned, shop, rows)
         return
     to_do = [item for item in planned if item.to_do]
+    before = {item: _stamp(item, rows) for item in to_do}
     parallel = [item for item in to_do if item.cell.suite != ALONE]
     for controls in (False, True):  # a control needs what was learned
         wave = [item for item in parallel if (item.cell.controlled() is not None) == controls]
-        yield from _side_by_side(wave, shop, rows, workers)
+        yield from _side_by_side(wave, before, shop, rows, workers)
     yield from execute([item for item in to_do if item.cell.suite == ALONE], shop, rows)
 
 
-def _side_by_side(to_do: Sequence[Planned], shop: Workshop, rows: Path, workers: int) -> Iterator[Finished]:
+def _side_by_side(
+    to_do: Sequence[Planned], before: dict[Planned, int | None], shop: Workshop, rows: Path, workers: int
+) -> Iterator[Finished]:
     queue = deque((list(items), 1) for _, items in itertools.groupby(to_do, _group))
-    before = {item: _stamp(item, rows) for item in to_do}
     running: dict[int, tuple[multiprocessing.process.BaseProcess, list[Planned], int, int]] = {}
     free = deque(range(workers))
     finished = 0
@@ -63,7 +67,12 @@ def _side_by_side(to_do: Sequence[Planned], shop: Workshop, rows: Path, workers:
                 process, items, tries, slot = running.pop(int(sentinel))  # type: ignore[arg-type]
                 process.join()
                 free.append(slot)
-                lost = [item for item in items if _stamp(item, rows) == before[item]]
+                # rows that another sweep wrote are no loss, unless they are what this one is to replace
+                lost = [
+                    item
+                    for item in items
+                    if (stamp := _stamp(item, rows)) is None or (item.again and stamp == before[item])
+                ]
                 if lost and tries < TRIES:
                     queue.appendleft((items, tries + 1))
                     continue

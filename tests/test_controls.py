@@ -94,6 +94,54 @@ def test_a_control_brings_the_run_it_needs_and_nothing_else(tmp_path: Path) -> N
     assert names == ["plain", "rloo", "scratch[of='rloo']"]
 
 
+def test_a_control_follows_what_it_controls(tmp_path: Path) -> None:
+    words = ["--estimator", "scratch[of=rloo]", "--task", "width", *WORDS, "--out", str(tmp_path)]
+    assert main(words) == 0
+    shop = Workshop(Context(presets.resolve("smoke", ["epochs=1"])), tmp_path)
+
+    def now() -> dict[str, Planned]:
+        found = plan(shop, ["width"], [labels.parse("scratch[of=rloo]")], ["accuracy"], "smoke", tmp_path / "rows")
+        return {item.cell.label.name: item for item in found}
+
+    assert not any(item.to_do for item in now().values())
+    learned = tmp_path / "rows" / f"{now()['rloo'].cell.hash()}.jsonl"
+    kept = learned.read_text()
+    learned.unlink()
+    assert now()["scratch"].to_do
+    assert now()["scratch"].again
+    # and one that could not be is tried again when what was missing is there
+    control = tmp_path / "rows" / f"{now()['scratch'].cell.hash()}.jsonl"
+    text = control.read_text().splitlines()[0].replace('"status": "ok"', '"status": "infeasible"')
+    control.write_text(text.replace('"message": null', '"message": "needs it"') + "\n")
+    learned.write_text(kept)
+    assert now()["scratch"].to_do
+
+
+def test_a_run_without_recorded_widths_says_so(tmp_path: Path) -> None:
+    words = ["--estimator", "rloo", "--task", "width", *WORDS, "--out", str(tmp_path)]
+    assert main(words) == 0
+    for path in (tmp_path / "rows").iterdir():
+        lines = [line for line in path.read_text().splitlines() if "block_width" not in line]
+        path.write_text("\n".join(lines) + "\n")
+    assert main(["--estimator", "scratch[of=rloo]", *words[2:]]) == 0
+    frame = table.read(tmp_path / "rows")
+    (message,) = set(frame.loc[frame["estimator"] == "scratch[of='rloo']", "message"])
+    assert "of a version that did not record it" in message
+
+
+def test_plain_training_is_one_run_for_every_penalty(tmp_path: Path) -> None:
+    runs = set()
+    for setting in ("gamma=0.1", "target_macs=0.5", "phi_lr=0.3"):
+        shop = Workshop(Context(presets.resolve("smoke", [setting])), tmp_path)
+        for task in ("width", "depth"):
+            (item,) = plan(shop, [task], [labels.parse("plain")], ["accuracy"], "smoke", tmp_path / "rows")
+            runs.add(item.cell.run())
+    assert len(runs) == 1
+    shop = Workshop(Context(presets.resolve("smoke", ["epochs=3"])), tmp_path)
+    (item,) = plan(shop, ["width"], [labels.parse("plain")], ["accuracy"], "smoke", tmp_path / "rows")
+    assert item.cell.run() not in runs
+
+
 def test_the_toy_has_no_controls(tmp_path: Path) -> None:
     cells = [item.cell for item in planned(tmp_path, ["rloo", "random", "scratch[of=rloo]"], ["accuracy"], "toy")]
     assert [str(cell.label) for cell in cells] == ["rloo"]

@@ -65,16 +65,29 @@ def test_our_lines_stand_under_the_papers(tmp_path: Path) -> None:
     assert (line["parameters"], line["MACs"], line["runs"]) == ("175 k", "25 M", "2")
     assert line["train − test, points"].startswith("2.0")
     assert lines.loc[("depth", "rloo"), "accuracy, % (mean)"] == "70.00"
-    # variances of 2 and 8 squared points, two degrees of freedom
-    least = 4.3027 * np.sqrt(5) * np.sqrt(2 / 2)
-    assert f"deviation of {np.sqrt(5):.2f} points (pooled, 2 degrees" in noise
+    assert noise.startswith("Too few seeds")  # two networks have one degree of freedom between them
+
+
+def test_noise_is_what_is_left_beside_seeds_and_networks(tmp_path: Path) -> None:
+    accuracies = {
+        ("width", "plain"): [0.90, 0.92],
+        ("width", "rloo"): [0.80, 0.84],
+        ("depth", "rloo"): [0.70, 0.73],
+        ("width", "random"): [0.1, 0.9],  # another network every time
+    }
+    noise = paper.noise(rows(tmp_path, accuracies))
+    # differences between the seeds of 2, 4 and 3 points: residuals of ± ½, ± ½ and 0
+    spread = np.sqrt(4 * 0.5**2 / 2)
+    least = 4.3027 * spread * np.sqrt(2 / 2)
+    assert f"deviation of {spread:.2f} points (pooled over 3 networks of 2 seeds, 2 degrees" in noise
     assert f"less than {least:.2f} points" in noise
 
 
 def test_plain_counts_once_whatever_it_is_a_baseline_of(tmp_path: Path) -> None:
     values = {(task, "plain"): [0.90, 0.92] for task in ("width", "depth")}
-    frame = rows(tmp_path, {**values, ("width", "rloo"): [0.80, 0.84]})
-    assert "2 degrees of freedom" in paper.noise(frame)
+    frame = rows(tmp_path, {**values, ("width", "rloo"): [0.80, 0.84], ("width", "concrete"): [0.80, 0.83]})
+    for order in (frame, frame.iloc[::-1]):
+        assert "3 networks" in paper.noise(order)
 
 
 @pytest.mark.parametrize("runs", [1, 2])

@@ -86,11 +86,25 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     began = time.monotonic()
     while len(list((tmp_path / "checkpoints").glob("*.safetensors"))) < 2 and time.monotonic() < began + 120:
         time.sleep(0.2)
+    assert process.poll() is None
+    assert len(list((tmp_path / "checkpoints").glob("*.safetensors"))) == 2
     process.kill()
     process.communicate(timeout=60)  # returns when the workers, who share its pipes, have ended
     for path in (tmp_path / "locks").iterdir():
         with FileLock(path, timeout=0):
             pass
+
+
+def test_rows_that_another_sweep_wrote_meanwhile_are_kept(tmp_path: Path) -> None:
+    """Planned before, written by another, and then found by this one: nobody has died."""
+    shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
+    rows = tmp_path / "rows"
+    planned = plan(shop, ["toy"], [labels.parse("rloo")], ["accuracy"], "smoke", rows)
+    assert [done.status for done in execute(planned, shop, rows)] == ["ok"]
+    path = rows / f"{planned[0].cell.hash()}.jsonl"
+    written = path.read_bytes()
+    assert [done.status for done in sweep(planned, shop, rows, 2)] == ["ok"]
+    assert path.read_bytes() == written
 
 
 class Deadly(Rloo):

@@ -36,7 +36,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        task: "depth", "width" or "joint".
+        task: "depth", "width" or "joint"; "plain" of a run without a distribution.
         dataset: what `vmo.data.identity` calls the data.
         seed: of the run.
         recipe: by which it was trained.
@@ -67,8 +67,8 @@ def read(path: Path) -> Run:
         raise ValueError(f"{path} is not the checkpoint of a network that the accuracy suite trained")
     if "run" not in state or "architecture" not in state["run"]:
         raise ValueError(
-            f"{path} is of a version that did not record what was trained; delete the file of the same name in rows/ "
-            "and give the run's command again, which completes the checkpoint without training"
+            f"{path} is of a version that did not record what was trained; delete the run's file in rows/ "
+            "and give its command again, which completes the checkpoint without training"
         )
     try:
         run, epochs = _run(state["run"], state["trainer"]), int(state["run"]["recipe"]["epochs"])

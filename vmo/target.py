@@ -6,8 +6,9 @@ While q is learned, a quadratic penalty on the *expected* cost, which is known e
 
 holds E_q[r] within ‖∂E f/∂r‖/s of t, and E_q f decides which channels the budget is spent on.
 
-The argmax of q need not cost what q costs on average. What is deployed is the most probable architecture among those
-whose cost is within one point of t, found exactly but for rounding of costs to 1/20 point: a knapsack over the blocks,
+The argmax of q need not cost what q costs on average. What is deployed is the most probable setting of all sites among
+those whose cost is within one point of t, found exactly but for rounding of costs to 1/20 point: a knapsack over the
+blocks,
 
     v_l(c) = max_k  v_{l−1}(c − c_l(k)) + log q_l(k).
 """
@@ -90,6 +91,8 @@ def most_probable(space: Space, logits: Sites, cost: Penalty, ratio: float) -> t
         score = sum(float(site[i]) for site, i in zip(widths, index, strict=True))
         if depth is not None:
             score, index = score + float(depth[d]), [d, *index]
+        if score == -torch.inf:
+            continue
         # nearest first where the target is missed, most probable first where it is met
         ranked = (-max(0.0, missed - TOLERANCE), score)
         if best is None or ranked > best[0]:

@@ -226,7 +226,7 @@ class NetworkTask(Task):
     def _about(self, trainer: Trainer, seed: int) -> dict[str, Any]:
         """What a checkpoint must say for `vmo.compact` to make a network of it; going on does not read it."""
         return {
-            "task": self.name,
+            "task": "plain" if trainer.distribution is None else self.name,
             "width_step": self.preset.width_step,
             "network": asdict(trainer.network.config),
             "architecture": asdict(trainer.architecture()),
