@@ -35,6 +35,7 @@ _REGISTRY: dict[str, str | Callable[..., Estimator]] = {
     "arsm": "estimators.arsm:Arsm",
     "unordered": "estimators.unordered:Unordered",
     "averaged": "estimators.averaged:Averaged",
+    "partly_exact": "estimators.partly_exact:PartlyExact",
     "double_cv": "estimators.double_cv:DoubleCV",
     "gumbel_straight_through": "estimators.gumbel_straight_through:GumbelStraightThrough",
     "gumbel_rao": "estimators.gumbel_rao:GumbelRao",

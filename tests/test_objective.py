@@ -403,3 +403,33 @@ def test_unbiased_through_the_network(name: str, n: int) -> None:
 def test_the_check_of_bias_through_the_network_finds_one() -> None:
     with pytest.raises(AssertionError, match="concrete component"):
         on_network("concrete", 100, temperature=1.0)
+
+
+@pytest.mark.parametrize("of", ["rloo", "concrete", "straight_through"])
+def test_depth_enumerated_beside_sampled_widths_costs_one_pass_per_sample(of: str) -> None:
+    """All depths come from the one pass of each sample of the widths, and the estimate is that of separate depths."""
+    objective = make_objective("joint")
+    sizes = objective.space.sizes
+    estimator = estimators.get("partly_exact", sizes=sizes, of=of)
+    logits = tuple(torch.linspace(-0.5, 0.5, size, dtype=torch.float64) for size in sizes)
+    noise = estimator.draw(logits, torch.Generator().manual_seed(0))
+    calls = []
+    objective.network.register_forward_hook(lambda *_: calls.append(1))
+    loss, grads = estimator.estimate(objective, logits, noise)
+    assert len(calls) == estimator.evaluations // sizes[0]
+
+    fresh = make_objective("joint")
+
+    def one_depth(d: int) -> Tensor:
+        inner = estimators.get(of, sizes=sizes[1:])
+
+        def f(sample: Sites) -> Tensor:
+            depth = one_hot(torch.tensor(d), sizes[0], torch.float64)
+            return fresh((depth.expand(*sample[0].shape[:-1], -1), *sample))
+
+        return inner.estimate(f, logits[1:], noise).loss
+
+    each = torch.stack([one_depth(d) for d in range(sizes[0])])
+    p = torch.softmax(logits[0], -1)
+    torch.testing.assert_close(loss, (p * each).sum(), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(grads[0], p * (each - (p * each).sum()), rtol=1e-7, atol=1e-9)
