@@ -261,3 +261,13 @@ def test_an_average_has_the_mean_and_a_part_of_the_variance(of: str) -> None:
     assert alone.weight.grad is not None
     difference = (objective.weight.grad - alone.weight.grad).unsqueeze(-1)
     oracles.check_means(difference, torch.zeros(1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["carms", "disarm"])
+@pytest.mark.parametrize("samples", [2, 3])
+def test_rows_of_many_coins_are_corrected_coin_by_coin(name: str, samples: int) -> None:
+    """Of six categories that are nearly equal, the ratio of the first coins alone is far from that of all."""
+    logits = (torch.tensor([0.0, 0.1, 0.05, 0.2, 0.15, 0.1], dtype=torch.float64),)
+    options = {"samples": samples} if name == "carms" else {}
+    estimator = estimators.get(name, sizes=(6,), **options)
+    assert oracles.check_unbiased(estimator, logits, rows=100_000) < 0.05
