@@ -8,6 +8,14 @@ from matplotlib.ticker import MaxNLocator
 
 from results import drawing, palette, stats, summary
 
+FEW = 3
+"""Seeds from which an interval is drawn: that of two, 9 times their distance, would only hide the two."""
+
+
+def _interval(values: pd.Series) -> stats.Interval:
+    mean, low, high, n = stats.t_interval(values)
+    return stats.Interval(mean, low, high, n) if n >= FEW else stats.Interval(mean, np.nan, np.nan, n)
+
 
 def accuracy_parameters(frame: pd.DataFrame) -> Figure | None:
     """Test accuracy against the parameters of the learned network: seeds faint, their mean with t intervals."""
@@ -36,13 +44,14 @@ def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: st
             here = both[both["task"] == task]
             for name, group in here.groupby("estimator"):
                 ax.scatter(group["value_x"], group["value"], s=14, color=palette.colour(name), alpha=0.45, lw=0)
-                across, up = stats.t_interval(group["value_x"]), stats.t_interval(group["value"])
+                across, up = (_interval(group[column]) for column in ("value_x", "value"))
                 drawing.errors(ax, name, across[:3], up[:3], size=8)
             ax.set(xlabel=label, title=task)
             ax.set_xlim(_around(here["value_x"]))
         axes[0, 0].set(ylabel="test accuracy, %", ylim=_around(both["value"]))
         n = drawing.counts(both.groupby(["task", "estimator"])["value"].size())
-        note = f"{summary.context_label(both)}; small: one seed; large: mean with 95 % t intervals, {n} seeds"
+        shown = f"small: one seed; large: mean, from {FEW} seeds on with 95 % t intervals, {n} seeds"
+        note = f"{summary.context_label(both)}; {shown}"
         drawing.title(figure, f"Accuracy and {what} of what was learned", note)
         drawing.legend(figure, summary.ordered(both["estimator"]))
     return figure
@@ -124,7 +133,11 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
                 here = pooled[(pooled["task"] == task) & (pooled["metric"] == metric)]
                 ax.set_visible(not here.empty)
                 for name, curve in here.groupby("estimator"):
-                    drawing.band(ax, name, curve)
+                    few = curve["seeds"].max() < FEW
+                    drawing.band(ax, name, curve.assign(low=np.nan, high=np.nan) if few else curve)
+                    runs = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["estimator"] == name)]
+                    for _, run in runs.groupby("seed") if few else ():
+                        ax.plot(run["x"], run["value"], color=palette.colour(str(name)), lw=0.6, alpha=0.5)
                 ax.set(xlabel=x, ylabel=label)
                 ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
                 if metric != "curve_objective":
@@ -134,7 +147,7 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
                 if len(panels) == 1:
                     _direct_labels(ax, here)
         n = drawing.counts(pooled["seeds"])
-        spread = "; bands: 95 % t intervals" if pooled["seeds"].max() > 1 else ""
+        spread = "; bands: 95 % t intervals" if pooled["seeds"].max() >= FEW else "; thin: one seed"
         note = f"{', '.join(tasks)}; {summary.context_label(rows)}; mean over seeds, {n}{spread}"
         drawing.title(figure, headline, note)
         if len(panels) > 1:
