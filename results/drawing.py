@@ -55,7 +55,8 @@ def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure
 def title(figure: Figure, text: str, note: str = "") -> None:
     """A headline with a quieter line of conditions below it, both at the left."""
     headline = figure.suptitle(text + "\n ", x=0.01, ha="left", fontsize=12, fontweight="bold", linespacing=1.35)
-    below = figure.axes[0].annotate(note, (0, 0), xycoords=headline, va="bottom", color=MUTED, fontsize=9)
+    shown = next(ax for ax in figure.axes if ax.get_visible())
+    below = shown.annotate(note, (0, 0), xycoords=headline, va="bottom", color=MUTED, fontsize=9)
     below.set_in_layout(False)  # its room is the headline's second line
 
 

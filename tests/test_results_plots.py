@@ -187,6 +187,16 @@ def test_two_data_sets_are_two_figures(frame, tmp_path):
     assert set(plots.draw_all(both, tmp_path)) == {"overview", "overhead-small-digits", "overhead-small-cifar10"}
 
 
+def test_the_conditions_show_where_the_first_axes_do_not(frame):
+    """A task whose first panel never changes has no axes there."""
+    part = frame[(frame["suite"] == "accuracy") & frame["task"].isin(["width", "depth"])]
+    constant = part["metric"].eq("curve_width") & part["task"].eq("depth")
+    figure = plots.curves(part.assign(value=part["value"].mask(constant, 1.0)))
+    assert not figure.axes[0].get_visible()
+    notes = [text for ax in figure.axes if ax.get_visible() for text in ax.texts]
+    assert any("95 % t intervals" in text.get_text() for text in notes)
+
+
 def test_memory_marks_what_is_infeasible(frame):
     assert "infeasible" in words(plots.memory(frame[frame["task"] == "width"]))
 
