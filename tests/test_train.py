@@ -83,8 +83,8 @@ def test_every_estimator_trains_a_network(name: str, task: str) -> None:
     """Four steps: the loss is finite, q and weights move, and so does every control variate."""
     try:
         trainer = make(name, task)
-    except ValueError as error:  # it cannot work for categories of these sizes
-        if "binary" not in str(error):
+    except ValueError as error:  # it cannot work for these sites
+        if not any(word in str(error) for word in ("binary", "sites to enumerate")):
             raise
         pytest.skip(str(error))
     before, weights = logits(trainer), [p.detach().clone() for p in trainer.network.parameters()]
