@@ -37,6 +37,7 @@ _REGISTRY: dict[str, str | Callable[..., Estimator]] = {
     "averaged": "estimators.averaged:Averaged",
     "partly_exact": "estimators.partly_exact:PartlyExact",
     "double_cv": "estimators.double_cv:DoubleCV",
+    "rodeo": "estimators.rodeo:Rodeo",
     "gumbel_straight_through": "estimators.gumbel_straight_through:GumbelStraightThrough",
     "gumbel_rao": "estimators.gumbel_rao:GumbelRao",
     "reinmax": "estimators.reinmax:ReinMax",

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.noise import uniform
+from estimators.sitewise import sitewise
 
 
 class Noise(NamedTuple):
@@ -56,14 +58,9 @@ class Arsm(Estimator):
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
         k = max(self.sizes)
-        draws = []
-        for site in logits:
-            dtype = site.dtype if site.dtype in (torch.float32, torch.float64) else torch.float32
-            info = torch.finfo(dtype)
-            u = torch.rand((*site.shape[:-1], k), generator=generator, dtype=dtype, device=site.device)
-            draws.append(u.clamp_(info.tiny, 1 - info.eps))
+        draws = uniform(tuple(site[..., :1].expand(*site.shape[:-1], k) for site in logits), generator)
         which = torch.randint(k, (), generator=generator, device=logits[0].device if logits else None)
-        return Noise(tuple(draws), which)
+        return Noise(draws, which)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Noise) -> Estimate:
         k = max(self.sizes)
@@ -78,35 +75,36 @@ class Arsm(Estimator):
         swapped = torch.where(
             every == first[:, None], second[:, None], torch.where(every == second[:, None], first[:, None], swapped)
         )
-        index = []
-        for site, u in zip(logits, noise.u, strict=True):
+
+        def swaps(site: Tensor, u: Tensor) -> Tensor:
             log_e = torch.log(-torch.log(u))  # log π but for the normalisation, which argmin does not see
-            padded = torch.full_like(log_e, -torch.inf)
-            padded[..., : site.shape[-1]] = site
-            taken = log_e[..., swapped].movedim(-2, 0)  # (swaps, *rows, K)
-            index.append((padded - taken).argmax(-1))
-        loss = objective.hard(tuple(index))
+            padded = torch.nn.functional.pad(site, (0, k - site.shape[-1]), value=-torch.inf)
+            taken = log_e[..., swapped].movedim(-2, 0)  # (swaps, *rows, n, K)
+            return (padded - taken).argmax(-1)
+
+        loss = objective.hard(sitewise(swaps, logits, noise.u))
         train_weights(loss, 1 / len(first))
         loss = loss.detach()
-        grads = []
         if self.reference == "one":
-            centred = loss - loss.mean(0)
+            centred = (loss - loss.mean(0)).movedim(0, -1)  # (*rows, c)
         else:
             number = torch.zeros(k, k, dtype=torch.int64, device=every.device)
             number[first[1:], second[1:]] = number[second[1:], first[1:]] = torch.arange(
                 1, len(first), device=every.device
             )
             table = loss[number]  # (c, j, *rows)
-            centred = table - table.mean(0)
-        for site, u in zip(logits, noise.u, strict=True):
+            centred = (table - table.mean(0)).movedim((0, 1), (-1, -2))  # (*rows, j, c)
+
+        def merged(site: Tensor, u: Tensor) -> Tensor:
             e = -torch.log(u)
-            pi = (e / e.sum(-1, keepdim=True)).movedim(-1, 0)  # (K, *rows)
+            pi = e / e.sum(-1, keepdim=True)  # (*rows, n, K)
             if self.reference == "one":
-                grad = centred * (1 - k * pi.index_select(0, noise.which.view(1))[0])
+                grad = centred.unsqueeze(-2) * (1 - k * pi.index_select(-1, noise.which.view(1)))
             else:
-                grad = (centred * (1 / k - pi)).sum(1)
+                grad = (1 / k - pi) @ centred
             # what falls to forbidden and padded categories is noise around 0, and so is what is left of a sum
-            grad, possible = grad.movedim(0, -1)[..., : site.shape[-1]], site > -torch.inf
+            grad, possible = grad[..., : site.shape[-1]], site > -torch.inf
             mean = (grad * possible).sum(-1, keepdim=True) / possible.sum(-1, keepdim=True)
-            grads.append(torch.where(possible, grad - mean, 0))
-        return Estimate(loss.mean(0), tuple(grads))
+            return torch.where(possible, grad - mean, 0)
+
+        return Estimate(loss.mean(0), sitewise(merged, logits, noise.u))

@@ -17,9 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from estimators.noise import one_hot
+from estimators.sitewise import Stacked, stacked, stacks
 
-Sites = tuple[Tensor, ...]
-"""One tensor per site: logits `(*rows, K_l)`, a sample `(*lead, *rows, K_l)` or an index `(*lead, *rows)`."""
+Sites = Sequence[Tensor]
+"""One tensor per site: logits `(*rows, K_l)`, a sample `(*lead, *rows, K_l)` or an index `(*lead, *rows)`.
+
+An objective is always given a tuple.
+"""
 
 
 class Objective(Protocol):
@@ -61,28 +65,36 @@ def adapt(objective: Callable[[Sites], Tensor], sizes: Sequence[int], dtype: tor
     ValueError.
     """
 
-    def own(name: str) -> Any:
-        method = getattr(objective, name, None)
+    return _Adapted(objective, tuple(sizes), dtype)
+
+
+class _Adapted(Objective):
+    def __init__(self, objective: Callable[[Sites], Tensor], sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.objective, self.sizes, self.dtype = objective, sizes, dtype
+
+    def _own(self, name: str) -> Any:
+        method = getattr(self.objective, name, None)
         return None if getattr(method, "__func__", None) is getattr(Objective, name) else method
 
-    class Adapted(Objective):
-        def __call__(self, sample: Sites, /) -> Tensor:
-            return _value(objective(sample), [site.shape[:-1] for site in sample])
+    def __call__(self, sample: Sites, /) -> Tensor:
+        return _value(self.objective(tuple(sample)), sample, 1)
 
-        def hard(self, index: Sites, /) -> Tensor:
-            if own_hard is not None:
-                return _value(own_hard(index), [site.shape for site in index])
-            return self(tuple(one_hot(i, size, dtype) for i, size in zip(index, sizes, strict=True)))
+    def hard(self, index: Sites, /) -> Tensor:
+        if (own := self._own("hard")) is not None:
+            return _value(own(tuple(index)), index)
+        if isinstance(index, Stacked):  # its corners need no views but those that the objective is given
+            sizes = (self.sizes[at[0]] for at in index.layout)
+            corners = (one_hot(i, size, self.dtype) for i, size in zip(index.stacks, sizes, strict=True))
+            return self(Stacked(corners, index.layout))
+        return self(tuple(one_hot(i, size, self.dtype) for i, size in zip(index, self.sizes, strict=True)))
 
-        def control(self, sample: Sites, /) -> Tensor:
-            return _value((own_control or objective)(sample), [site.shape[:-1] for site in sample])
+    def control(self, sample: Sites, /) -> Tensor:
+        return _value((self._own("control") or self.objective)(tuple(sample)), sample, 1)
 
-        def part(self, i: int, n: int, /) -> Objective | None:
-            piece = own_part(i, n) if own_part is not None else None
-            return None if piece is None else adapt(piece, sizes, dtype)
-
-    own_hard, own_control, own_part = own("hard"), own("control"), own("part")
-    return Adapted()
+    def part(self, i: int, n: int, /) -> Objective | None:
+        own = self._own("part")
+        piece = None if own is None else own(i, n)
+        return None if piece is None else adapt(piece, self.sizes, self.dtype)
 
 
 class Estimate(NamedTuple):
@@ -143,13 +155,8 @@ class Estimator(nn.Module):
             ValueError: wrong number of sites, wrong shapes, logits without a distribution (NaN, +inf, all −inf), or a
                 call inside an autocast region, which belongs inside the objective.
         """
-        self._check(logits)
-        inner = tuple(_at_least_fp32(site.detach()) for site in logits)
-        with torch.enable_grad():
-            loss, grads = self._estimate(adapt(objective, self.sizes, inner[0].dtype), inner, noise)
-        return Estimate(
-            loss.detach(), tuple(grad.detach().to(site.dtype) for grad, site in zip(grads, logits, strict=True))
-        )
+        loss, grads = self._of_stacks(objective, self._stacked(logits), noise)
+        return Estimate(loss, tuple(grads))
 
     def backward(
         self, objective: Callable[[Sites], Tensor], logits: Sites, *, generator: torch.Generator | None = None
@@ -158,11 +165,23 @@ class Estimator(nn.Module):
 
         `.grad` accumulates, summed over rows. Returns the detached loss `(*rows)`.
         """
-        loss, grads = self.estimate(objective, logits, self.draw(logits, generator))
-        wanted = [(site, grad) for site, grad in zip(logits, grads, strict=True) if site.requires_grad]
-        if wanted:
-            torch.autograd.backward([site for site, _ in wanted], [grad for _, grad in wanted])
+        with torch.enable_grad():
+            whole = self._stacked(logits)
+        loss, grads = self._of_stacks(objective, whole, self.draw(logits, generator))
+        pairs = zip(whole.stacks, grads.stacks, strict=True)
+        if wanted := [(stack, grad) for stack, grad in pairs if stack.requires_grad]:
+            torch.autograd.backward([stack for stack, _ in wanted], [grad for _, grad in wanted])
         return loss
+
+    def _of_stacks(self, objective: Callable[[Sites], Tensor], logits: Stacked, noise: Any) -> tuple[Tensor, Stacked]:
+        """`estimate`, the gradients as stacks of the logits' dtype."""
+        # of a large constant in the logits no digit of the noise is lost
+        wide = (_at_least_fp32(stack.detach()) for stack in logits.stacks)
+        inner = Stacked((stack - stack.amax(-1, keepdim=True) for stack in wide), logits.layout)
+        with torch.enable_grad():
+            loss, grads = self._estimate(adapt(objective, self.sizes, inner[0].dtype), inner, noise)
+        pairs = zip(stacks(grads, logits.layout), logits.stacks, strict=True)
+        return loss.detach(), Stacked((grad.detach().to(site.dtype) for grad, site in pairs), logits.layout)
 
     def anneal(self, progress: float) -> None:
         """Move schedules to `progress` in [0, 1] of the run."""
@@ -172,21 +191,25 @@ class Estimator(nn.Module):
             if isinstance(child, Temperature):
                 child.anneal(progress)
 
-    def _check(self, logits: Sites) -> None:
-        shapes = [tuple(site.shape) for site in logits]
-        if [shape[-1:] for shape in shapes] != [(size,) for size in self.sizes]:
+    def _stacked(self, logits: Sites) -> Stacked:
+        """The logits, stacked. Raises ValueError where there is something wrong with them, see `estimate`."""
+        shapes = [site.shape for site in logits]
+        if tuple(shape[-1] if shape else None for shape in shapes) != self.sizes:
             raise ValueError(
-                f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, got shapes {shapes}"
+                f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, "
+                f"got shapes {[tuple(shape) for shape in shapes]}"
             )
         if len({shape[:-1] for shape in shapes}) != 1:
-            raise ValueError(f"every site must have the same rows, got shapes {shapes}")
+            raise ValueError(f"every site must have the same rows, got shapes {[tuple(shape) for shape in shapes]}")
         if torch.is_autocast_enabled(logits[0].device.type):  # it would round scores, slopes and every backward pass
             raise ValueError("an estimator must run outside autocast; open the autocast region inside the objective")
+        whole = stacked(logits)
         # A read of the values waits for the device, so it is done only where that is free.
         plain = type(logits[0]) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
         free = plain and logits[0].device.type == "cpu"
-        if free and not all(bool(torch.isfinite(torch.logsumexp(site.detach(), -1)).all()) for site in logits):
+        if free and not all(bool(stack.detach().amax(-1).isfinite().all()) for stack in whole.stacks):
             raise ValueError("logits must be finite, or -inf for a forbidden category but not for all: NaN or inf")
+        return whole
 
     def _fit(self, loss: Tensor) -> None:
         """Add the gradient of the row mean of a fitting loss to this estimator's own parameters and nothing else."""
@@ -229,8 +252,10 @@ def _at_least_fp32(site: Tensor) -> Tensor:
     return site if site.dtype in (torch.float32, torch.float64) else site.float()
 
 
-def _value(value: Tensor, shapes: Sequence[torch.Size]) -> Tensor:
-    shape = torch.broadcast_shapes(*shapes)
+def _value(value: Tensor, sites: Sites, inner: int = 0) -> Tensor:
+    """The value of an objective, if it has the shape of the sites but for their `inner` last dimensions."""
+    shapes = {site.shape[: site.dim() - inner] for site in sites}
+    shape = shapes.pop() if len(shapes) == 1 else torch.broadcast_shapes(*shapes)
     if value.shape != shape:
         raise ValueError(f"the objective must give {tuple(shape)}, one value per sample, got {tuple(value.shape)}")
     return _at_least_fp32(value)

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from estimators.algebra import one_hots
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import uniform
-from estimators.pathwise import one_hots
-from estimators.sticks import Sticks, ends, sticks
+from estimators.sitewise import Stacked, stacked, stacks
+from estimators.sticks import Sticks, chosen, ends, sticks
 
 
 class Carms(Estimator):
@@ -47,22 +48,21 @@ class Carms(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         n = self.evaluations
-        rows = [sticks(site.double()) for site in logits]  # ratios of probabilities that may be small
-        end = [ends(_copula(u.double(), n) < of.log_up.exp()) for u, of in zip(noise, rows, strict=True)]
-        index = tuple(
-            of.order.expand(n, *of.order.shape).gather(-1, e.unsqueeze(-1)).squeeze(-1)
-            for of, e in zip(rows, end, strict=True)
-        )
+        phi = stacked(logits)
+        rows = [sticks(stack.double()) for stack in phi.stacks]  # ratios of probabilities that may be small
+        drawn = zip(stacks(noise, phi.layout), rows, strict=True)
+        end = [ends(_copula(u.double(), n) < of.log_up.exp()) for u, of in drawn]
+        index = Stacked((chosen(of, e) for of, e in zip(rows, end, strict=True)), phi.layout)
         loss = objective.hard(index)
         train_weights(loss, 1 / n)
         loss = loss.detach()
         first, second = torch.triu_indices(n, n, 1, device=loss.device)
-        gap = (loss[first] - loss[second]) / (n * (n - 1))
+        gap = ((loss[first] - loss[second]) / (n * (n - 1)))[..., None]
         grads = []
-        for of, e, z in zip(rows, end, one_hots(index, logits), strict=True):
+        for of, e, z in zip(rows, end, stacked(one_hots(index, phi)).stacks, strict=True):
             ratio = _ratio(of, e[first], e[second], n).to(gap.dtype)
             grads.append(((ratio * gap).unsqueeze(-1) * (z[first] - z[second])).sum(0))
-        return Estimate(loss.mean(0), tuple(grads))
+        return Estimate(loss.mean(0), Stacked(grads, phi.layout))
 
 
 def _copula(u: Tensor, n: int) -> Tensor:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import torch
 
+from estimators.algebra import slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import gumbel, uniform
-from estimators.pathwise import slopes_at, through_softmax
+from estimators.sitewise import sitewise
 
 
 class Concrete(Estimator):
@@ -39,6 +40,6 @@ class Concrete(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature.value
-        sample = tuple(torch.softmax((site + gumbel(u)) / t, -1) for site, u in zip(logits, noise, strict=True))
+        sample = sitewise(lambda site, u: softmax((site + gumbel(u)) / t), logits, noise)
         loss, slopes = slopes_at(objective, sample)
-        return Estimate(loss, tuple(through_softmax(x, v) / t for x, v in zip(sample, slopes, strict=True)))
+        return Estimate(loss, sitewise(lambda x, v: through_softmax(x, v) / t, sample, slopes))

@@ -17,7 +17,8 @@ import torch
 
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import uniform
-from estimators.sticks import ends, sticks, to_logits
+from estimators.sitewise import Stacked, stacked, stacks
+from estimators.sticks import chosen, ends, sticks, to_logits
 
 
 class DisARM(Estimator):
@@ -34,17 +35,15 @@ class DisARM(Estimator):
         return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        rows = [sticks(site) for site in logits]
-        up = [torch.stack([u < of.log_up.exp(), 1 - u < of.log_up.exp()]) for u, of in zip(noise, rows, strict=True)]
+        phi = stacked(logits)
+        rows = [sticks(stack) for stack in phi.stacks]
+        drawn = zip(stacks(noise, phi.layout), rows, strict=True)
+        up = [torch.stack([u < of.log_up.exp(), 1 - u < of.log_up.exp()]) for u, of in drawn]
         end = [ends(coins) for coins in up]
-        index = tuple(
-            of.order.expand(2, *of.order.shape).gather(-1, e.unsqueeze(-1)).squeeze(-1)
-            for of, e in zip(rows, end, strict=True)
-        )
-        loss = objective.hard(index)
+        loss = objective.hard(Stacked((chosen(of, e) for of, e in zip(rows, end, strict=True)), phi.layout))
         train_weights(loss, 0.5)
         loss = loss.detach()
-        half = ((loss[0] - loss[1]) / 2).unsqueeze(-1)
+        half = ((loss[0] - loss[1]) / 2)[..., None, None]
         grads = []
         for of, coins, e in zip(rows, up, end, strict=True):
             position = torch.arange(coins.shape[-1], device=half.device)
@@ -56,4 +55,4 @@ class DisARM(Estimator):
             slope = half * torch.where(used.all(0), both, torch.where(used.any(0), alone, 0))
             certain = torch.isinf(of.alpha) | torch.isnan(of.alpha)
             grads.append(to_logits(of, torch.where(certain, 0, slope)))
-        return Estimate(loss.mean(0), tuple(grads))
+        return Estimate(loss.mean(0), Stacked(grads, phi.layout))

@@ -5,7 +5,7 @@
 
 b_s uses the gradients at the *other* samples: linear in z_s with E[b_s (z_s − p)] = J(p) E∇f, which the last term takes
 off again, and E[b_r (z_s − p)] = 0, because z_r is independent of all else in it. With its own gradient it would be
-biased. The gradients come from the pass that trains the weights. α descends E‖g‖².
+biased. The gradients come from the pass that trains the weights. α descends E‖g‖² (from −½; the authors' code has 0).
 Cost: S evaluations, in one call, on the vertices. Unbiased. Titsias, Shi 2022, arXiv:2111.05300.
 """
 
@@ -17,9 +17,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from estimators.algebra import dot, norm_sq, one_hots, slopes_at, softmaxes, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites
 from estimators.noise import gumbel_argmax, uniform
-from estimators.pathwise import dot, one_hots, slopes_at, softmaxes, through_softmax
+from estimators.sitewise import sitewise
 
 
 class DoubleCV(Estimator):
@@ -50,14 +51,14 @@ class DoubleCV(Estimator):
         sample = one_hots(gumbel_argmax(logits, noise), logits)
         loss, slopes = slopes_at(objective, sample, 1 / n)
         p = softmaxes(logits)
-        score = [z - q for z, q in zip(sample, p, strict=True)]
-        others = [(v.sum(0) - v) / (n - 1) for v in slopes]  # the mean slope at the other samples
+        slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, slopes)  # f may have none at a forbidden category
+        score = sitewise(torch.sub, sample, p)
+        others = sitewise(lambda v: (v.sum(0) - v) / (n - 1), slopes)  # the mean slope at the other samples
         value = loss + self.alpha * dot(others, score)
-        advantage = ((value - value.mean(0)) / (n - 1)).unsqueeze(-1)  # (F_s − mean of the others) / n
-        grads = tuple(
-            (advantage * s).sum(0) - self.alpha * through_softmax(q, v.mean(0))
-            for s, q, v in zip(score, p, slopes, strict=True)
+        advantage = ((value - value.mean(0)) / (n - 1))[..., None, None]  # (F_s − mean of the others) / n
+        grads = sitewise(
+            lambda s, q, v: (advantage * s).sum(0) - self.alpha * through_softmax(q, v.mean(0)), score, p, slopes
         )
         if self.training:
-            self._fit(sum((g.square().sum(-1) for g in grads), loss.new_zeros(loss.shape[1:])))
+            self._fit(norm_sq(grads))
         return Estimate(loss.mean(0), grads)

@@ -3,8 +3,8 @@
     g_l = 1/S Σ_s J(softmax(z̃_{l,s} / t)) ∇_l f(z) / t,    z̃_{l,s} ~ p(φ_l + G | argmax = z_l)
 
 S = 1 is distributed as straight-through Gumbel-softmax; a larger S has the same mean and less variance, at no further
-evaluation. As S → ∞ and t → 0 the Jacobian is that of Raiko et al.'s estimator. Cost: 1 evaluation, on the vertices.
-Biased. Paulus, Maddison, Krause 2021, arXiv:2010.04838.
+evaluation. As S → ∞ and t → 0 it tends to the mean of straight-through and DARN (Shekhovtsov 2023). Cost: 1 evaluation.
+On the vertices. Biased. Paulus, Maddison, Krause 2021, arXiv:2010.04838.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import conditional_gumbel, gumbel_argmax, uniform
-from estimators.pathwise import one_hots, slopes_at, through_softmax
+from estimators.sitewise import sitewise
 
 
 class Noise(NamedTuple):
@@ -53,9 +55,10 @@ class GumbelRao(Estimator):
         t = self.temperature.value
         index = gumbel_argmax(logits, noise.u)
         loss, slopes = slopes_at(objective, one_hots(index, logits))
-        grads = []
-        for site, i, v, slope in zip(logits, index, noise.v, slopes, strict=True):
+
+        def averaged(site: Tensor, i: Tensor, v: Tensor, slope: Tensor) -> Tensor:
             log_p = torch.log_softmax(site, -1).expand(v.shape)
-            soft = torch.softmax(conditional_gumbel(log_p, i.expand(v.shape[:-1]), v) / t, -1)
-            grads.append((through_softmax(soft, slope) / t).mean(0))
-        return Estimate(loss, tuple(grads))
+            soft = softmax(conditional_gumbel(log_p, i.expand(v.shape[:-1]), v) / t)
+            return (through_softmax(soft, slope) / t).mean(0)
+
+        return Estimate(loss, sitewise(averaged, logits, index, noise.v, slopes))

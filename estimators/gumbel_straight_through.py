@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import torch
 
+from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import gumbel, gumbel_argmax, uniform
-from estimators.pathwise import one_hots, slopes_at, through_softmax
+from estimators.sitewise import sitewise
 
 
 class GumbelStraightThrough(Estimator):
@@ -37,5 +38,5 @@ class GumbelStraightThrough(Estimator):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature.value
         loss, slopes = slopes_at(objective, one_hots(gumbel_argmax(logits, noise), logits))
-        soft = (torch.softmax((site + gumbel(u)) / t, -1) for site, u in zip(logits, noise, strict=True))
-        return Estimate(loss, tuple(through_softmax(x, v) / t for x, v in zip(soft, slopes, strict=True)))
+        soft = sitewise(lambda site, u: softmax((site + gumbel(u)) / t), logits, noise)
+        return Estimate(loss, sitewise(lambda x, v: through_softmax(x, v) / t, soft, slopes))

@@ -1,19 +1,26 @@
 """MuProp: the score function, with the first-order Taylor expansion of f around the mean as its control variate.
 
-    g_l = [f(z) − f(p) − Σ_m ∇_m f(p)ᵀ (z_m − p_m)] (z_l − p_l) + J(p_l) ∇_l f(p)
+    g_l = [f(z) − h(z) − b] (z_l − p_l) + J(p_l) ∇_l f(p),    h(z) = f(p) + Σ_m ∇_m f(p)ᵀ (z_m − p_m)
+    b ← decay · b + (1 − decay) · (f(z) − h(z))
 
-The expansion h(z) = f(p) + ∇f(p)ᵀ(z − p) is linear in each site, so that E[h(z)(z_l − p_l)] = J(p_l) ∇_l f(p) is known.
+The expansion h is linear in each site, so that E[h(z)(z_l − p_l)] = J(p_l) ∇_l f(p) is known; f(p) is no mean of f, and
+what is left of it is for b, a baseline of earlier steps, which the paper's experiments all have.
 Cost: 2 evaluations, one of them at p, off the vertices, without gradients for weights. Unbiased.
 Gu, Levine, Sutskever, Mnih 2016, arXiv:1511.05176.
 """
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from estimators.algebra import dot, scores, softmaxes, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import gumbel_argmax, uniform
-from estimators.pathwise import dot, one_hots, softmaxes, through_softmax
+from estimators.reinforce import averaging
+from estimators.sitewise import Stacked, sitewise, stacked
 
 
 class MuProp(Estimator):
@@ -21,11 +28,20 @@ class MuProp(Estimator):
 
     Args:
         sizes: K_l of each site.
+        baseline: "moving_average" (starts at 0) or "none".
+        decay: of the moving average, per step.
     """
 
+    version = 2
     unbiased = True
     relaxed = True
     evaluations = 2
+    baseline: Tensor
+
+    def __init__(self, sizes: Sequence[int], *, baseline: str = "moving_average", decay: float = 0.9) -> None:
+        super().__init__(sizes)
+        self.decay = averaging(baseline, decay)
+        self.register_buffer("baseline", torch.zeros(()))
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
         return uniform(logits, generator)
@@ -35,12 +51,17 @@ class MuProp(Estimator):
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
-        p = tuple(q.requires_grad_() for q in softmaxes(logits))
-        mean = objective.control(p)
-        slopes: Sites = tuple(torch.zeros_like(q) for q in p)
+        p = stacked(softmaxes(logits))
+        leaves = [q.requires_grad_() for q in p.stacks]
+        mean = objective.control(Stacked(leaves, p.layout))
+        found = [torch.zeros_like(q) for q in leaves]
         if mean.requires_grad:  # else f is constant
-            slopes = torch.autograd.grad(mean.sum(), p, materialize_grads=True)
-        p, mean = tuple(q.detach() for q in p), mean.detach()
-        score = tuple(z - q for z, q in zip(one_hots(index, logits), p, strict=True))
-        rest = (loss - mean - dot(slopes, score)).unsqueeze(-1)
-        return Estimate(loss, tuple(rest * s + through_softmax(q, v) for s, q, v in zip(score, p, slopes, strict=True)))
+            found = list(torch.autograd.grad(mean.sum(), leaves, materialize_grads=True))
+        p, slopes = Stacked((q.detach() for q in leaves), p.layout), Stacked(found, p.layout)
+        score = scores(index, logits)
+        rest = loss - mean.detach() - dot(sitewise(lambda q, v: torch.where(q > 0, v, 0), p, slopes), score)
+        advantage = (rest - self.baseline)[..., None, None]
+        grads = sitewise(lambda s, q, v: advantage * s + through_softmax(q, v), score, p, slopes)
+        if self.training and self.decay is not None:
+            self.baseline.lerp_(rest.mean().to(self.baseline.dtype), 1 - self.decay)
+        return Estimate(loss, grads)

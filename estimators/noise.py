@@ -10,23 +10,29 @@ with the *winner's* v_b in every entry, so that argmax z̃ = b always.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-Sites = tuple[Tensor, ...]
+from estimators.sitewise import sitewise
+
+Sites = Sequence[Tensor]
 
 
 def uniform(logits: Sites, generator: torch.Generator | None = None, lead: Sequence[int] = ()) -> Sites:
     """Uniforms strictly inside (0, 1), `(*lead, *rows, K_l)` per site, in the logits' dtype but at least fp32."""
-    draws = []
-    for site in logits:
-        dtype = site.dtype if site.dtype in (torch.float32, torch.float64) else torch.float32
-        info = torch.finfo(dtype)
-        u = torch.rand((*lead, *site.shape), generator=generator, dtype=dtype, device=site.device)
-        draws.append(u.clamp_(info.tiny, 1 - info.eps))
-    return tuple(draws)
+    shapes = [(*lead, *site.shape) for site in logits]
+    dtype = logits[0].dtype if logits[0].dtype in (torch.float32, torch.float64) else torch.float32
+    info = torch.finfo(dtype)
+    counts = [math.prod(shape) for shape in shapes]
+    u = torch.rand((sum(counts),), generator=generator, dtype=dtype, device=logits[0].device)
+    u = u.clamp_(info.tiny, 1 - info.eps)
+    if len(set(shapes)) == 1:
+        return u.view(len(shapes), *shapes[0]).unbind(0)
+    drawn = u.split(counts)
+    return tuple(one.view(shape) for one, shape in zip(drawn, shapes, strict=True))
 
 
 def gumbel(u: Tensor) -> Tensor:
@@ -60,4 +66,4 @@ def gumbel_argmax(logits: Sites, u: Sites) -> Sites:
     fp32 uniforms lie on a grid of 2⁻²⁴, so a category of probability 1e-5 is drawn 0.3 % too rarely, one of 1e-6 3 %
     and one of 1e-8 never: an absolute error below 5e-8. float64 logits bring float64 noise.
     """
-    return tuple((site + gumbel(noise)).argmax(-1) for site, noise in zip(logits, u, strict=True))
+    return sitewise(lambda site, noise: (site + gumbel(noise)).argmax(-1), logits, u)

@@ -1,11 +1,12 @@
 """NVIL: the score function with a learned baseline beside a running mean.
 
-    g_l = (f(z) − b − c_ψ(φ)) (z_l − p_l),    c_ψ fitted by (f(z) − b − c_ψ)²,    b ← decay · b + (1 − decay) · mean(f)
+    g_l = (f(z) − c_ψ(φ) − b) (z_l − p_l),    c_ψ fitted by (f(z) − c_ψ − b)²,    b a running mean of f(z) − c_ψ
 
 c_ψ sees what q depends on and no sample: here the probabilities of all sites, which are all the input there is. It is
-s · MLP with one tanh layer and s initialised to 0. b and c_ψ are of earlier steps. Cost: 1 evaluation. Unbiased.
+s · MLP with one tanh layer and s initialised to 0. b and c_ψ are of earlier steps: b begins at the first f, after that
+step. Cost: 1 evaluation. Unbiased.
 
-The paper also divides by max(1, σ̂), a running standard deviation of f − b − c_ψ. Every gradient is then scaled by a
+The paper also divides by max(1, σ̂), a running standard deviation of f − c_ψ − b. Every gradient is then scaled by a
 number of earlier steps, so that what is estimated is no longer ∂E f but a multiple: `normalise=True` claims no more.
 Mnih, Gregor 2014, arXiv:1402.0030.
 """
@@ -15,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from estimators.algebra import scores, softmaxes, weighted
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import gumbel_argmax, uniform
-from estimators.pathwise import one_hots, softmaxes
 from estimators.surrogate import Surrogate
 
 
@@ -33,10 +34,12 @@ class Nvil(Estimator):
         hidden: width of the tanh layer of c_ψ.
     """
 
+    version = 2
     mean: Tensor
     variance: Tensor
+    seen: Tensor
 
-    def __init__(self, sizes: Sequence[int], *, decay: float = 0.9, normalise: bool = False, hidden: int = 10) -> None:
+    def __init__(self, sizes: Sequence[int], *, decay: float = 0.8, normalise: bool = False, hidden: int = 100) -> None:
         super().__init__(sizes)
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
@@ -44,7 +47,12 @@ class Nvil(Estimator):
         self.unbiased = not normalise
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("variance", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(()))  # 1 after the first step
         self.baseline = Surrogate(self.sizes, hidden)
+        # 2x − 1 is 0 where two categories are equally likely, and without this so would be every gradient of c_ψ
+        last = self.baseline.network[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.ones_(last.bias)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
         return uniform(logits, generator)
@@ -55,14 +63,18 @@ class Nvil(Estimator):
         train_weights(loss)
         loss = loss.detach()
         p = softmaxes(logits)
-        rest = loss - self.mean - self.baseline(p)
+        learned = self.baseline(p)
+        rest = loss - learned - self.mean
         advantage = rest.detach()
         if self.normalise:
             advantage = advantage / self.variance.sqrt().clamp(min=1)
-        grads = tuple(advantage.unsqueeze(-1) * (z - q) for z, q in zip(one_hots(index, logits), p, strict=True))
+        grads = weighted(advantage, scores(index, logits))
         if self.training:
             self._fit(rest.square())
             with torch.no_grad():
-                self.mean.lerp_(loss.mean().to(self.mean.dtype), 1 - self.decay)
-                self.variance.lerp_(rest.square().mean().to(self.variance.dtype), 1 - self.decay)
+                centre = (loss - learned).mean().to(self.mean.dtype)
+                spread = rest.square().mean().to(self.variance.dtype) * self.seen  # about a mean that there was
+                self.variance.lerp_(spread, 1 - self.decay)
+                self.mean.lerp_(centre, 1 - self.decay * self.seen)
+                self.seen.fill_(1)
         return Estimate(loss, grads)

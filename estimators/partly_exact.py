@@ -66,11 +66,12 @@ class PartlyExact(Estimator):
         self.inner.anneal(progress)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
-        self._check(logits)
+        self._stacked(logits)
         return self.inner.draw(tuple(logits[i] for i in self.rest), generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Any) -> Estimate:
-        log_p = [torch.log_softmax(logits[i], -1) for i in self.sites]
+        # float64, as in `exact`: q f − p Σ q f would lose the digits of f to a constant in it
+        log_p = [torch.log_softmax(logits[i].double(), -1) for i in self.sites]
         grid = torch.cartesian_prod(*(torch.arange(self.sizes[i], device=log_p[0].device) for i in self.sites))
         grid = grid.view(self.configurations, len(self.sites))
         q = sum(site.movedim(-1, 0)[grid[:, n]] for n, site in enumerate(log_p))
@@ -83,7 +84,7 @@ class PartlyExact(Estimator):
             # ∂/∂φ of q(c) = Π p: what reaches category k, minus p_k of all
             reached = torch.zeros_like(site).movedim(-1, 0).index_add(0, grid[:, n], slope).movedim(0, -1)
             found[i] = reached - site.exp() * slope.sum(0).unsqueeze(-1)
-        return Estimate(loss, tuple(found[i] for i in range(len(self.sizes))))
+        return Estimate(loss.to(logits[0].dtype), tuple(found[i] for i in range(len(self.sizes))))
 
 
 class _Mixture(Objective):

@@ -13,8 +13,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from estimators.algebra import scores, weighted
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, one_hot, uniform
+from estimators.noise import gumbel_argmax, uniform
+
+
+def averaging(baseline: str, decay: float) -> float | None:
+    """The decay of a moving average, or None without one. Raises ValueError for another baseline or decay."""
+    if baseline not in ("moving_average", "none"):
+        raise ValueError(f"baseline must be 'moving_average' or 'none', got {baseline!r}")
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay must lie in [0, 1), got {decay}")
+    return decay if baseline == "moving_average" else None
 
 
 class Reinforce(Estimator):
@@ -31,11 +41,7 @@ class Reinforce(Estimator):
 
     def __init__(self, sizes: Sequence[int], *, baseline: str = "moving_average", decay: float = 0.9) -> None:
         super().__init__(sizes)
-        if baseline not in ("moving_average", "none"):
-            raise ValueError(f"baseline must be 'moving_average' or 'none', got {baseline!r}")
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), got {decay}")
-        self.decay = decay if baseline == "moving_average" else None
+        self.decay = averaging(baseline, decay)
         self.register_buffer("baseline", torch.zeros(()))
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
@@ -46,11 +52,7 @@ class Reinforce(Estimator):
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
-        advantage = (loss - self.baseline).unsqueeze(-1)
-        grads = tuple(
-            advantage * (one_hot(i, site.shape[-1], site.dtype) - torch.softmax(site, -1))
-            for i, site in zip(index, logits, strict=True)
-        )
+        grads = weighted(loss - self.baseline, scores(index, logits))
         if self.training and self.decay is not None:
             self.baseline.lerp_(loss.mean().to(self.baseline.dtype), 1 - self.decay)
         return Estimate(loss, grads)

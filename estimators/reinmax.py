@@ -2,7 +2,7 @@
 
     g_l = 2 J(π_l) ∇_l f(z) − ½ J(p_l) ∇_l f(z),    π_l = ½ (softmax(φ_l / t) + z_l),    J(q) v = q ⊙ (v − qᵀv)
 
-Heun's method where straight-through is Euler's: at t = 1 exact if f is quadratic in each site and additive over them.
+Heun's method where straight-through is Euler's: at t = 1 exact if f is quadratic in each site.
 Weights train on the hard sample. Cost: 1 evaluation, on the vertices. Biased.
 Liu, Dong, Liu, Yu, Gao 2023, arXiv:2304.08612.
 """
@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
+from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import gumbel_argmax, uniform
-from estimators.pathwise import one_hots, slopes_at, through_softmax
+from estimators.sitewise import sitewise
 
 
 class ReinMax(Estimator):
@@ -38,9 +40,9 @@ class ReinMax(Estimator):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         sample = one_hots(gumbel_argmax(logits, noise), logits)
         loss, slopes = slopes_at(objective, sample)
-        grads = []
-        for site, z, slope in zip(logits, sample, slopes, strict=True):
-            middle = (torch.softmax(site / self.temperature.value, -1) + z) / 2
-            p = torch.softmax(site, -1)
-            grads.append(2 * through_softmax(middle, slope) - through_softmax(p, slope) / 2)
-        return Estimate(loss, tuple(grads))
+
+        def second_order(site: Tensor, z: Tensor, slope: Tensor) -> Tensor:
+            middle = (softmax(site / self.temperature.value) + z) / 2
+            return 2 * through_softmax(middle, slope) - through_softmax(softmax(site), slope) / 2
+
+        return Estimate(loss, sitewise(second_order, logits, sample, slopes))

@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
+from estimators.algebra import one_hots, weighted_sum
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, one_hot, uniform
+from estimators.noise import gumbel_argmax, uniform
 
 
 class Rloo(Estimator):
@@ -30,7 +32,7 @@ class Rloo(Estimator):
     def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
         super().__init__(sizes)
         if not isinstance(samples, int) or samples < 2:
-            raise ValueError(f"samples must be an integer of at least 2, one to leave out, got {samples!r}")
+            raise ValueError(f"samples must be an integer of at least 2, got {samples!r}")
         self.evaluations = samples
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
@@ -41,8 +43,12 @@ class Rloo(Estimator):
         loss = objective.hard(index)
         train_weights(loss, 1 / self.evaluations)
         loss = loss.detach()
-        advantage = ((loss - loss.mean(0)) / (self.evaluations - 1)).unsqueeze(-1)
-        grads = tuple(
-            (advantage * one_hot(i, site.shape[-1], site.dtype)).sum(0) for i, site in zip(index, logits, strict=True)
-        )
-        return Estimate(loss.mean(0), grads)
+        value = self._value(
+            loss, index, logits
+        ).double()  # its sum must vanish to more digits than a constant in f takes
+        advantage = ((value - value.mean(0)) / (self.evaluations - 1)).to(loss.dtype)
+        return Estimate(loss.mean(0), weighted_sum(advantage, one_hots(index, logits)))
+
+    def _value(self, loss: Tensor, index: Sites, logits: Sites) -> Tensor:
+        """What the score is weighted with, `(S, *rows)`, before the mean of the others is subtracted."""
+        return loss

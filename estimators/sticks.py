@@ -51,6 +51,12 @@ def ends(up: Tensor) -> Tensor:
     return (up | last).to(torch.int8).argmax(-1)
 
 
+def chosen(of: Sticks, end: Tensor) -> Tensor:
+    """The categories, `(*lead, *rows)`, of the coins `(*lead, *rows)` at which rows end."""
+    order = of.order.expand(*end.shape, of.order.shape[-1])
+    return order.gather(-1, end.unsqueeze(-1)).squeeze(-1)
+
+
 def to_logits(of: Sticks, slope: Tensor) -> Tensor:
     """∂/∂φ `(*rows, K)` from ∂/∂α `(*rows, K)` of the coins; 0 where a coin is certain.
 
@@ -58,11 +64,9 @@ def to_logits(of: Sticks, slope: Tensor) -> Tensor:
     """
     log_p = of.log_up + _shifted(of.log_down)
     beyond = _shifted(of.log_down, including=True)
-    ratio = (log_p.unsqueeze(-2) - beyond.unsqueeze(-1)).exp()  # (coin i, category j): p_j / P_{>i}
-    size = log_p.shape[-1]
-    after = torch.ones(size, size, dtype=torch.bool, device=log_p.device).triu(1)
-    ratio = torch.where(after & (beyond > -torch.inf).unsqueeze(-1), ratio, 0)
-    sorted_slope = slope - (slope.unsqueeze(-1) * ratio).sum(-2)
+    # earlier coins take p_j Σ_{i<j} slope_i / P_{>i} from category j; P_{>i} ≥ 1/K, the least probable being first
+    each = torch.where(beyond > -torch.inf, slope * (-beyond).exp(), 0)
+    sorted_slope = slope - log_p.exp() * (each.cumsum(-1) - each)
     return torch.zeros_like(sorted_slope).scatter(-1, of.order, sorted_slope)
 
 

@@ -1,10 +1,13 @@
 """The straight-through estimator: the gradient at a hard sample, passed to the logits as if sampling were smooth.
 
-    through = "softmax":    g_l = J(p_l) ∇_l f(z),    J(p) v = p ⊙ (v − pᵀv)
+    through = "softmax":    g_l = J(softmax(φ_l / t)) ∇_l f(z) / t,    J(p) v = p ⊙ (v − pᵀv)
     through = "identity":   g_l = ∇_l f(z)
 
-Cost: 1 evaluation. Biased; through the softmax exact if f is multilinear, since then E_z ∇_l f(z) is the gradient of
-E f in p_l. Bengio, Léonard, Courville 2013, arXiv:1308.3432.
+z is drawn from softmax(φ / s), by default q itself. Tempered straight-through has t ≠ 1, the decoupled one an s ≠ 1 of
+its own as well: then z is not a sample of q, and the loss and the gradients of weights are those of softmax(φ / s).
+Cost: 1 evaluation, on the vertices. Biased; through the softmax with s = t = 1 exact if f is multilinear, since then
+E_z ∇_l f(z) is the gradient of E f in p_l. Bengio, Léonard, Courville 2013, arXiv:1308.3432; decoupled: Shah, Yan,
+Mozer, Liu 2024, arXiv:2410.13331.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from collections.abc import Sequence
 
 import torch
 
-from estimators.base import Estimate, Estimator, Objective, Sites
+from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
+from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import gumbel_argmax, uniform
-from estimators.pathwise import one_hots, slopes_at, softmaxes, through_softmax
+from estimators.sitewise import sitewise
 
 
 class StraightThrough(Estimator):
@@ -24,22 +28,36 @@ class StraightThrough(Estimator):
     Args:
         sizes: K_l of each site.
         through: "softmax" or "identity".
+        temperature: t, of the softmax on the way back, or a pair (start, end) followed geometrically.
+        forward_temperature: s, of the distribution of samples, likewise.
     """
 
     unbiased = False
 
-    def __init__(self, sizes: Sequence[int], *, through: str = "softmax") -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        through: str = "softmax",
+        temperature: float | tuple[float, float] = 1.0,
+        forward_temperature: float | tuple[float, float] = 1.0,
+    ) -> None:
         super().__init__(sizes)
         if through not in ("softmax", "identity"):
             raise ValueError(f"through must be 'softmax' or 'identity', got {through!r}")
+        if through == "identity" and temperature != 1.0:
+            raise ValueError("through='identity' has no temperature on the way back; set forward_temperature")
         self.through = through
+        self.temperature = Temperature(temperature)
+        self.forward_temperature = Temperature(forward_temperature)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
         return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        loss, slopes = slopes_at(objective, one_hots(gumbel_argmax(logits, noise), logits))
+        s, t = self.forward_temperature.value, self.temperature.value
+        index = gumbel_argmax(sitewise(lambda site: site / s, logits), noise)
+        loss, slopes = slopes_at(objective, one_hots(index, logits))
         if self.through == "identity":
-            return Estimate(loss, slopes)
-        grads = (through_softmax(p, v) for p, v in zip(softmaxes(logits), slopes, strict=True))
-        return Estimate(loss, tuple(grads))
+            return Estimate(loss, sitewise(lambda site, v: torch.where(site > -torch.inf, v, 0), logits, slopes))
+        return Estimate(loss, sitewise(lambda site, v: through_softmax(softmax(site / t), v) / t, logits, slopes))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators.base import Sites
+from estimators.sitewise import Stacked
 
 
 class Surrogate(nn.Module):
@@ -32,7 +33,9 @@ class Surrogate(nn.Module):
 
     def forward(self, x: Sites) -> Tensor:
         """`(*rows)` from points of the simplex `(*rows, K_l)`."""
-        flat = (2 * torch.cat(x, -1) - 1).to(self.scale.dtype)
+        side_by_side = isinstance(x, Stacked) and len(x.stacks) == 1  # as cat would put them, without a view of each
+        joined = x.stacks[0].flatten(-2) if side_by_side else torch.cat(tuple(x), -1)  # type: ignore[attr-defined]
+        flat = (2 * joined - 1).to(self.scale.dtype)
         value: Tensor = self.scale * self.network(flat).squeeze(-1)
         return value
 

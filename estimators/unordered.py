@@ -22,9 +22,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from estimators.algebra import scores, weighted_sum
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import gumbel, uniform
-from estimators.pathwise import one_hots, softmaxes
 
 _MOST = 8
 
@@ -60,10 +60,7 @@ class Unordered(Estimator):
         loss = loss.detach()
         value = loss.double()
         mass = share * (value - (baseline * value.unsqueeze(0)).sum(1))
-        p = softmaxes(logits)
-        grads = tuple(
-            (mass.to(q.dtype).unsqueeze(-1) * (z - q)).sum(0) for z, q in zip(one_hots(index, logits), p, strict=True)
-        )
+        grads = weighted_sum(mass.to(logits[0].dtype), scores(index, logits))
         return Estimate((share * value).sum(0).to(loss.dtype), grads)
 
 
@@ -79,7 +76,7 @@ def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
     chosen: list[Tensor] = []
     for site, u in zip(logits, noise, strict=True):
         beams = len(log_p)
-        each = log_p.unsqueeze(-1) + torch.log_softmax(site.double(), -1)  # (beams, *rows, K)
+        each = log_p.unsqueeze(-1) + _log_softmax(site.double())  # (beams, *rows, K)
         drawn = each + gumbel(u[:beams].double())
         most = drawn.amax(-1, keepdim=True)
         # −log(e^{−best} − e^{−most} + e^{−drawn}), without overflow
@@ -95,6 +92,13 @@ def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
         chosen = [before.gather(0, place // size) for before in chosen] + [place % size]
     # a beam search keeps fewer than k where there are fewer
     return tuple(chosen), log_p
+
+
+def _log_softmax(site: Tensor) -> Tensor:
+    """log p, whose likeliest entry keeps 1 − p where torch's own gives 0."""
+    most, place = site.max(-1, keepdim=True)
+    odds = (site - most).exp().scatter(-1, place, 0).sum(-1, keepdim=True)
+    return site - most - torch.log1p(odds)
 
 
 def _ratios(log_p: Tensor) -> tuple[Tensor, Tensor]:

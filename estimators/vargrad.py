@@ -10,16 +10,16 @@ Cost: S evaluations, in one call. Richter, Boustati, Nüsken, Ruiz, Akyildiz 202
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
+from torch import Tensor
 
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, uniform
-from estimators.pathwise import one_hots
+from estimators.algebra import dot, one_hots
+from estimators.base import Sites
+from estimators.rloo import Rloo
+from estimators.sitewise import sitewise
 
 
-class VarGrad(Estimator):
+class VarGrad(Rloo):
     """VarGrad, the log-variance loss.
 
     Args:
@@ -29,23 +29,7 @@ class VarGrad(Estimator):
 
     unbiased = False
 
-    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
-        super().__init__(sizes)
-        if not isinstance(samples, int) or samples < 2:
-            raise ValueError(f"samples must be an integer of at least 2, for a variance, got {samples!r}")
-        self.evaluations = samples
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator, (self.evaluations,))
-
-    def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        index = gumbel_argmax(logits, noise)
-        loss = objective.hard(index)
-        train_weights(loss, 1 / self.evaluations)
-        loss = loss.detach()
-        total = loss
-        for site, i in zip(logits, index, strict=True):
-            log_q = torch.log_softmax(site, -1).expand(*i.shape, -1)
-            total = total + log_q.gather(-1, i.unsqueeze(-1)).squeeze(-1)
-        weight = ((total - total.mean(0)) / (self.evaluations - 1)).unsqueeze(-1)
-        return Estimate(loss.mean(0), tuple((weight * z).sum(0) for z in one_hots(index, logits)))
+    def _value(self, loss: Tensor, index: Sites, logits: Sites) -> Tensor:
+        # a forbidden category is never drawn, and −inf · 0 would be NaN
+        log_q = sitewise(lambda site: torch.log_softmax(site, -1).clamp(min=torch.finfo(site.dtype).min), logits)
+        return loss + dot(one_hots(index, logits), log_q)

@@ -11,10 +11,14 @@ from results import drawing, summary
 _PANELS = {
     "relative bias": ("squared bias\n/ ‖∇‖²", "symlog"),
     "variance": ("variance\ntr Σ", "log"),
+    "variance × cost": ("variance\n× cost", "log"),
     "peak memory": ("peak memory\n/ plain", "linear"),
     "step time": ("step time\n/ plain", "linear"),
     "test accuracy": ("test accuracy\n%", "linear"),
+    "objective gap": ("gap to the\noptimum", "log"),
+    "test ELBO": ("test ELBO\nnats", "linear"),
 }
+_TITLES = {name: f"Gradient estimators that learn the {name} of a network" for name in ("width", "depth", "joint")}
 
 
 def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
@@ -69,7 +73,7 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
         points = sorted({str(p) for rows in panels.values() if "point" in rows for p in rows["point"].dropna()})
         gradients = f"gradients of the logits at {', '.join(points)} q; " if points else ""
         note = f"{where}{gradients}95 % intervals; open: not distinguishable from 0"
-        drawing.title(figure, f"Gradient estimators that learn the {task} of a network", note)
+        drawing.title(figure, _TITLES.get(task, f"Gradient estimators on the task {task}"), note)
     return figure
 
 

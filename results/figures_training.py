@@ -110,9 +110,9 @@ def curves(frame: pd.DataFrame) -> Figure | None:
 
 
 def objective(frame: pd.DataFrame) -> Figure | None:
-    """The objective of the toy task, E_q f, over the steps of its training."""
-    panels = {"curve_objective": "E_q f"}
-    return _curves(frame, panels, "step", "The toy objective as q is trained")
+    """The objective over the steps of training: E_q f, exactly, of a function; the ELBO of test images of a VAE."""
+    panels = {"curve_objective": "E_q f", "curve_elbo": "test ELBO, nats"}
+    return _curves(frame, panels, "step", "The objective as q is trained")
 
 
 def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) -> Figure | None:
@@ -140,7 +140,7 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
                         ax.plot(run["x"], run["value"], color=palette.colour(str(name)), lw=0.6, alpha=0.5)
                 ax.set(xlabel=x, ylabel=label)
                 ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-                if metric != "curve_objective":
+                if metric not in ("curve_objective", "curve_elbo"):
                     ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))
                 if len(tasks) > 1 and metric == here["metric"].max():
                     ax.set_title(task)

@@ -4,6 +4,7 @@ Figures are made from ``matplotlib.figure.Figure`` and never from pyplot, so tha
 same rows give the same bytes.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +42,15 @@ def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Path]:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     drawn = {}
-    for name, draw in FIGURES.items():
-        parts = [frame] if name == "overview" else [part for _, part in frame.groupby(summary.CONTEXT, dropna=False)]
+    figures = dict(FIGURES)
+    for task in sorted(set(frame["task"]) - {"width"}):  # beside that of the width task, on which the paper is about
+        figures[f"overview-{task}"] = functools.partial(overview, task=task)
+    for name, draw in figures.items():
+        parts = (
+            [frame]
+            if name.startswith("overview")
+            else [part for _, part in frame.groupby(summary.CONTEXT, dropna=False)]
+        )
         found = [(part, figure) for part in parts if (figure := draw(part)) is not None]
         for part, figure in found:
             full = name if len(found) == 1 else f"{name}-{_slug(summary.context_label(part))}"

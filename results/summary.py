@@ -97,15 +97,23 @@ def quantities(frame: pd.DataFrame, task: str) -> dict[str, pd.DataFrame]:
     bias, variance = relative_bias(frame), pool(measured(frame, "variance"))
     found = {
         "relative bias": one_point(bias[bias["part"] == "logits"]),
-        "variance": one_point(variance[variance["part"] == "logits"]),
+        "variance": (logits := one_point(variance[variance["part"] == "logits"])),
+        "variance × cost": _times(logits, pool(measured(frame, "cost", suite="variance"))),
         "peak memory": pool(measured(frame, "peak_ratio")),
         "step time": pool(measured(frame, "time_ratio")),
         "test accuracy": pool(measured(frame, "accuracy", part="test")),
         "width": pool(measured(frame, "width_fraction")),
         "layers": pool(measured(frame, "layers")),
         "objective gap": pool(measured(frame, "objective_gap")),
+        "test ELBO": pool(measured(frame, "elbo", part="test")),
     }
     return {name: main_context(rows) for name, rows in found.items() if not rows.empty}
+
+
+def _times(rows: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
+    """Pooled rows, multiplied by what one estimate costs; the error of a cost is small beside that of a variance."""
+    both = rows.merge(cost[["task", *CONTEXT, "estimator", "value"]].rename(columns={"value": "cost"}), how="inner")
+    return both.assign(**{name: both[name] * both["cost"] for name in ("value", "low", "high")})
 
 
 def summary(frame: pd.DataFrame, task: str) -> pd.DataFrame:

@@ -56,13 +56,8 @@ def measured(task: Task, label: Label, seed: int) -> list[tuple[str, list[tuple[
     found = []
     for point in task.points(seed):
         estimator = label.make(tuple(site.shape[-1] for site in point.logits)).to(point.logits[0].device)
-        budget = task.preset.estimates
-        if point.stochastic:
-            budget = max(20, min(budget, task.preset.budget // max(1, estimator.evaluations)))
-        else:
-            budget = max(20, task.preset.toy_estimates // max(1, estimator.evaluations))
         task.context.progress(f"{label} at {point.name} q", 0, 1)
-        m = measure(point, estimator, budget, seed)
+        m = measure(point, estimator, task.estimates(max(1, estimator.evaluations)), seed)
         entropy = np.mean([float(torch.special.entr(torch.softmax(site, -1)).sum()) for site in point.logits])
         state = [("entropy_at", float(entropy), "nats per site"), ("progress", point.progress, "fraction")]
         for key in ("log_temperature", "temperature"):

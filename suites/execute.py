@@ -105,7 +105,7 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
 def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:
     device = shop.context.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu × {torch.get_num_threads()}"
-    trained = item.cell.suite == "accuracy" and item.cell.task != "toy" and shop.context.preset.bf16
+    trained = item.cell.suite == "accuracy" and dict(item.cell.settings).get("bf16")
     return {"device": name, "dtype": "bfloat16" if trained else "float32"}
 
 

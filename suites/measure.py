@@ -19,6 +19,10 @@ from estimators import Estimator, Objective
 from estimators.noise import one_hot
 from suites.tasks.base import Point, Sites, seed_of
 
+TOGETHER = 2**20
+WEIGHED = 100
+PER_MINIBATCH = 50
+
 
 @dataclass
 class Measurement:
@@ -77,7 +81,11 @@ class Counted(Objective):
 
 
 def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measurement:
-    """n estimates on fresh minibatches and n / 4 on a fixed one, after riding along to the point, in `eval()` mode."""
+    """n estimates on fresh minibatches and n / 4 on a fixed one, after riding along to the point, in `eval()` mode.
+
+    Where all is fixed but the noise they are rows of a few calls, and gradients of weights, which no call can give row
+    by row, are measured on at most `WEIGHED` of them.
+    """
     point.ride(estimator.train())
     estimator.eval().anneal(point.progress)
     device = point.logits[0].device
@@ -86,19 +94,45 @@ def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measuremen
 
     counted = Counted(estimators.base.adapt(point.objective("fixed", 0), sizes, torch.float32))
     estimator.estimate(counted, point.logits, estimator.draw(point.logits, noise))
-    evaluations = float(counted.count)
+    evaluations = counted.count / max(1, math.prod(point.logits[0].shape[:-1]))
 
-    if not point.stochastic and not point.weights:
-        rows = tuple(site.expand(n, -1) for site in point.logits)
-        grads = estimator.estimate(point.objective("fresh", 0), rows, estimator.draw(rows, noise)).grads
-        return Measurement(_flat(grads), None, None, None, evaluations)
+    if not point.stochastic:
+        with _frozen(point):
+            together = _vectorised(point, estimator, n, noise)
+        if not point.weights:
+            return Measurement(together, None, None, None, evaluations)
+        n = min(n, WEIGHED)
+        _, weights, hard = _one_by_one(point, estimator, n, noise)
+        return Measurement(together, None, weights, hard, evaluations)
 
     with _frozen(point):
         fixed = point.objective("fixed", 0)
         draws = (estimator.draw(point.logits, noise) for _ in range(max(20, n // 4)))
         conditional = [_flat(estimator.estimate(fixed, point.logits, draw).grads) for draw in draws]
+    logits, weights, hard = _one_by_one(point, estimator, n, noise)
+    return Measurement(logits, np.stack(conditional), weights, hard, evaluations)
+
+
+def _vectorised(point: Point, estimator: Estimator, n: int, noise: torch.Generator) -> np.ndarray:
+    """n estimates, `(n, D)`, as many of them in one call as are `TOGETHER` numbers."""
+    shape = point.logits[0].shape[:-1]
+    numbers = sum(site.numel() for site in point.logits) * max(1, estimator.evaluations)
+    found = []
+    for part in torch.arange(n).split(max(1, TOGETHER // numbers)):
+        rows = tuple(site.expand(len(part), *site.shape) for site in point.logits)
+        grads = estimator.estimate(point.objective("fresh", 0), rows, estimator.draw(rows, noise)).grads
+        found.append(_flat(grads).reshape(len(part), -1) if shape else _flat(grads))
+    return np.concatenate(found)
+
+
+def _one_by_one(
+    point: Point, estimator: Estimator, n: int, noise: torch.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """n estimates on fresh minibatches with the gradients of weights, and some of them at their own argmax as well."""
+    sizes = [site.shape[-1] for site in point.logits]
     logits, weights, hard = [], [], []
-    pairs = n if estimator.relaxed else min(n, 8)
+    pairs = max(8, n // 2) if estimator.relaxed else 8
+    pairs = min(n, pairs)
     for i in range(n):
         draw = estimator.draw(point.logits, noise)
         objective = point.objective("fresh", i)
@@ -109,7 +143,7 @@ def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measuremen
             inner = estimators.base.adapt(objective, sizes, torch.float32)
             hard.append(_both(point, estimator, Hardened(inner), draw)[1])
     _clear(point)
-    return Measurement(np.stack(logits), np.stack(conditional), np.stack(weights), np.stack(hard), evaluations)
+    return np.stack(logits), np.stack(weights), np.stack(hard)
 
 
 def _both(
@@ -119,7 +153,7 @@ def _both(
     _clear(point)
     grads = estimator.estimate(objective, point.logits, draw).grads
     filled = [torch.zeros_like(w) if w.grad is None else w.grad for w in point.weights]
-    return _flat(grads), torch.cat([g.flatten() for g in filled]).cpu().numpy()
+    return _flat(grads).ravel(), torch.cat([g.flatten() for g in filled]).cpu().numpy()
 
 
 @contextmanager
@@ -149,11 +183,14 @@ def reference(point: Point, minibatches: int, enumerate_up_to: int, cache: Path 
     """`(m, D)` independent estimates of the gradient on fresh minibatches, or the exact one as `(1, D)`.
 
     Each is enumerated where the space has at most `enumerate_up_to` configurations, and otherwise leave-one-out with 8
-    samples. Kept in `cache` under the hash of the point's own bits, so that it can never be taken for another's.
+    samples, `PER_MINIBATCH` as many where no minibatch has to be drawn. Kept in `cache` under the hash of the point's
+    own bits, so that it can never be taken for another's.
     """
+    if point.gradient is not None:
+        return _flat(point.gradient)[None]
     sizes = [site.shape[-1] for site in point.logits]
     exact = math.prod(sizes) <= enumerate_up_to
-    m = minibatches if point.stochastic else 1
+    m = minibatches if point.stochastic else 1 if exact else PER_MINIBATCH * minibatches
     name = repr((point.digest(), m, exact, seed, [str(point.logits[0].device)]))
     path = None if cache is None else cache / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
     if path is not None and path.exists():
@@ -165,10 +202,13 @@ def reference(point: Point, minibatches: int, enumerate_up_to: int, cache: Path 
     estimator = estimators.get("exact", sizes=sizes) if exact else estimators.get("rloo", sizes=sizes, samples=8)
     noise = torch.Generator(point.logits[0].device).manual_seed(seed_of("reference", seed, point.name))
     with _frozen(point):
-        draws = ((i, estimator.draw(point.logits, noise)) for i in range(m))
-        gradients = np.stack(
-            [_flat(estimator.estimate(point.objective("reference", i), point.logits, d).grads) for i, d in draws]
-        )
+        if point.stochastic:
+            draws = ((i, estimator.draw(point.logits, noise)) for i in range(m))
+            gradients = np.stack(
+                [_flat(estimator.estimate(point.objective("reference", i), point.logits, d).grads) for i, d in draws]
+            )
+        else:
+            gradients = _vectorised(point, estimator, m, noise)
     if path is None:
         return gradients
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,23 +1,29 @@
 """Time and multiply-accumulates of a training step relative to a plain step of the same network.
 
 The two steps alternate in one process, so that the ratio survives a machine whose speed drifts. The step is a whole
-one: forward, backward, the estimator's own fits, all optimizers. q is as it begins, uniform.
+one: forward, backward, the estimator's own fits, all optimizers. q is as it begins, uniform. Where an objective can be
+had without the rest of the step, the estimator's `backward` alone is set against one evaluation of it, forward and
+backward, by hand at a hard sample.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from estimators import Estimator
+from estimators.noise import gumbel_argmax, one_hot, uniform
 from results.stats import ratio_interval
 from results.table import row
 from suites.cell import Cell, Workshop
 from suites.labels import PLAIN
-from suites.tasks.base import Workload
+from suites.tasks.base import Sites, Workload
 
 WARM_UP = 2
 
@@ -46,27 +52,71 @@ def seconds(workload: Workload, device: torch.device, repeats: int) -> float:
     return (time.perf_counter() - begin) / repeats
 
 
+class Alone:
+    """An estimator's `backward`, or (without one) the objective by hand, forward and backward once at a hard sample."""
+
+    def __init__(self, objective: Callable[[Sites], Tensor], logits: Sites, estimator: Estimator | None) -> None:
+        self.objective, self.estimator = objective, estimator
+        self.leaves = tuple(site.clone().requires_grad_() for site in logits)
+        self.generator = torch.Generator(logits[0].device).manual_seed(0)
+        if estimator is None:  # a sample, of which the gradient is wanted
+            drawn = gumbel_argmax(logits, uniform(logits, self.generator))
+            pairs = zip(drawn, logits, strict=True)
+            self.leaves = tuple(one_hot(i, site.shape[-1], site.dtype).requires_grad_() for i, site in pairs)
+
+    def step(self) -> None:
+        for leaf in self.leaves:
+            leaf.grad = None
+        if self.estimator is None:
+            self.objective(self.leaves).sum().backward()
+        else:
+            self.estimator.zero_grad()
+            self.estimator.backward(self.objective, self.leaves, generator=self.generator)
+
+    def tensors(self) -> dict[str, list[Tensor]]:
+        return {"parameters": [], "optimizer": []}
+
+
+def interleaved(base: Workload, own: Workload, device: torch.device, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of a step of each, `(pairs,)`, measured in turn."""
+    for _ in range(WARM_UP):
+        seconds(base, device, 1), seconds(own, device, 1)
+    # a step of a microsecond-sized objective is timed in bundles
+    repeats = max(1, int(0.01 / seconds(base, device, 1)))
+    times = [(seconds(base, device, repeats), seconds(own, device, repeats)) for _ in range(pairs)]
+    return tuple(np.array(times).T)
+
+
+def ratio(spent: np.ndarray, base: np.ndarray) -> tuple[float, float]:
+    """The geometric mean of the ratios, and one standard error on their scale, from that of their logarithm."""
+    estimate = ratio_interval(spent, base).estimate
+    return estimate, estimate * float(np.std(np.log(spent / base), ddof=1)) / len(base) ** 0.5
+
+
 def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
     """The rows of an overhead cell."""
     task = shop.task(cell.task)
     device, pairs = task.context.device, task.preset.overhead_pairs
     plain = task.workload(None, "overhead")
-    own = plain if cell.label.name == PLAIN else task.workload(cell.label.make, "overhead")
-    ratio = macs(own, pairs) / macs(plain, 1)
-    for _ in range(WARM_UP):
-        seconds(plain, device, 1), seconds(own, device, 1)
-    # a step of a microsecond-sized objective is timed in bundles
-    repeats = max(1, int(0.01 / seconds(plain, device, 1)))
-    times = []
-    for pair in range(pairs):
-        task.context.progress("timing", pair, pairs)
-        times.append((seconds(plain, device, repeats), seconds(own, device, repeats)))
-    base, spent = np.array(times).T
-    interval = ratio_interval(spent, base)
-    # one standard error on the scale of the ratio, from that of its logarithm
-    se = interval.estimate * float(np.std(np.log(spent / base), ddof=1)) / len(base) ** 0.5
-    return [
-        row("time_ratio", interval.estimate, se=se, n=pairs, unit="plain steps"),
-        row("macs_ratio", ratio, n=pairs, unit="plain steps"),
+    is_plain = cell.label.name == PLAIN
+    own = plain if is_plain else task.workload(cell.label.make, "overhead")
+    counted, of_plain = macs(own, pairs), macs(plain, 1)
+    task.context.progress("timing", 0, 1)
+    base, spent = interleaved(plain, own, device, pairs)
+    estimate, se = ratio(spent, base)
+    rows = [
+        row("time_ratio", estimate, se=se, n=pairs, unit="plain steps"),
         row("seconds", float(np.median(spent)), n=pairs, unit="s"),
     ]
+    if of_plain:  # some objectives have no multiply-accumulates that are counted
+        rows.append(row("macs_ratio", counted / of_plain, n=pairs, unit="plain steps"))
+    bare = None if is_plain else task.alone("overhead")
+    if bare is not None:
+        estimator = cell.label.make(task.sizes("overhead")).to(device)
+        hand, alone = Alone(*bare, None), Alone(*bare, estimator)
+        base, spent = interleaved(hand, alone, device, pairs)
+        estimate, se = ratio(spent, base)
+        per = estimator.evaluations
+        rows.append(row("backward_ratio", estimate, se=se, n=pairs, unit="evaluations by hand"))
+        rows.append(row("backward_per_evaluation", estimate / per, se=se / per, n=pairs, unit="evaluations by hand"))
+    return rows

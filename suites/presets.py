@@ -36,7 +36,12 @@ class Preset:
         references: minibatches of the reference gradient; enumerated where the space has at most `enumerate`
             configurations, else leave-one-out with 8 samples.
         enumerate: see `references`.
-        toy_steps, toy_estimates: the same for the toy, whose estimates are vectorised.
+        toy_steps, toy_estimates: the same for tasks that are a function and nothing else, whose estimates are
+            vectorised; the number is that of the toy, and fewer in proportion where there are more logits.
+        polynomial_power, polynomial_categories, polynomial_steps: p and K of the polynomial task, and its steps.
+        latents, categories: sites of the categorical VAE, and K of each.
+        vae_layers, vae_hidden: hidden layers of its encoder and of its decoder (0: linear), and their width.
+        vae_steps, vae_lr, vae_estimates: training steps, Adam's learning rate, and estimates per point.
         overhead_depth, overhead_widen, overhead_batch, overhead_pairs: the network and minibatch whose training step is
             timed (32×32 images), and how many interleaved pairs of steps.
         memory_depth, memory_widen, memory_batch: the network whose step's storage is counted, under fake tensors.
@@ -46,7 +51,7 @@ class Preset:
     depth: int = 10
     widen: int = 1
     width_step: int = 8
-    epochs: int = 15
+    epochs: int = 8
     batch_size: int = 64
     lr: float = 0.1
     phi_lr: float = 0.05
@@ -61,16 +66,26 @@ class Preset:
     seeds: int = 3
     steps: int = 300
     ride: int = 50
-    estimates: int = 400
-    budget: int = 1200
+    estimates: int = 200
+    budget: int = 600
     references: int = 60
     enumerate: int = 64
     toy_steps: int = 2000
     toy_estimates: int = 100_000
+    polynomial_power: float = 2.0
+    polynomial_categories: int = 2
+    polynomial_steps: int = 600
+    latents: int = 16
+    categories: int = 10
+    vae_layers: int = 2
+    vae_hidden: int = 200
+    vae_steps: int = 1000
+    vae_lr: float = 1e-3
+    vae_estimates: int = 2000
     overhead_depth: int = 16
     overhead_widen: int = 2
     overhead_batch: int = 32
-    overhead_pairs: int = 12
+    overhead_pairs: int = 8
     memory_depth: int = 28
     memory_widen: int = 10
     memory_batch: int = 128
@@ -81,20 +96,23 @@ PRESETS = {
     "smoke": replace(
         QUICK,
         epochs=2, seeds=1, steps=24, ride=4, estimates=20, budget=60, references=4, toy_steps=100, toy_estimates=2000,
+        polynomial_steps=40, vae_steps=40, vae_estimates=100,
         overhead_depth=10, overhead_widen=1, overhead_pairs=3,
     ),
     "quick": QUICK,
     "cpu": replace(
         QUICK,
         dataset="cifar10", depth=16, epochs=4, batch_size=128, seeds=2, phi_lr=0.02, gamma=0.05, bf16=True,
-        width_step=4, steps=600, budget=3000, references=400, overhead_widen=4, overhead_batch=128,
-        toy_steps=10_000, toy_estimates=1_000_000,
+        estimates=400, width_step=4, steps=600, budget=3000, references=400, overhead_widen=4, overhead_batch=128,
+        overhead_pairs=12, toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000, vae_steps=50_000,
+        vae_estimates=20_000,
     ),
     "paper": replace(
         QUICK,
         dataset="cifar10", depth=28, widen=10, width_step=1, epochs=200, batch_size=128, seeds=5, phi_lr=0.01,
-        penalty="literal", bf16=True, steps=20_000, budget=20_000, references=2000,
-        overhead_depth=28, overhead_widen=10, overhead_batch=128, toy_steps=10_000, toy_estimates=1_000_000,
+        estimates=400, penalty="literal", bf16=True, steps=20_000, budget=20_000, references=2000,
+        overhead_depth=28, overhead_widen=10, overhead_batch=128, overhead_pairs=12,
+        toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000, vae_steps=500_000, vae_estimates=20_000,
     ),
 }  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 The trace of the covariance of the logits' and of the weights' gradient, minibatch and augmentation redrawn for every
 estimate; conditional on one minibatch, beside it, for the logits. Cost: evaluations of the objective, counted, and the
-multiply-accumulates of a training step, fits included, in units of those of a plain step.
+multiply-accumulates of a training step, fits included, in units of those of a plain step; or evaluations where the
+objective has no multiply-accumulates that are counted.
 """
 
 from __future__ import annotations
@@ -38,5 +39,8 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
             rows.append(row("variance", value, se=se, n=len(m.weights), part="weights", point=name, unit=unit))
         rows.append(row("evaluations", m.evaluations, point=name, unit="evaluations"))
     plain, own = macs(task.workload(None, "variance"), 1), macs(task.workload(cell.label.make, "variance"), STEPS)
-    rows.append(row("cost", own / plain, n=STEPS, unit="plain steps (MACs)"))
+    if plain:
+        rows.append(row("cost", own / plain, n=STEPS, unit="plain steps (MACs)"))
+    else:  # nothing that is counted
+        rows.append(row("cost", m.evaluations, n=STEPS, unit="evaluations"))
     return rows

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from estimators.noise import gumbel_argmax, uniform
 from vmo.masks import prefix_mask
 
-Sites = tuple[Tensor, ...]
+Sites = Sequence[Tensor]
 TASKS = ("depth", "width", "joint")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -261,7 +261,7 @@ class Trainer:
         images: Tensor,
         labels: Tensor,
         estimator: Estimator,
-        logits: tuple[Tensor, ...],
+        logits: Sequence[Tensor],
         generator: torch.Generator,
     ) -> Tensor:
         """`estimator.backward` on one minibatch, split in groups where the recipe says so; the loss `()`."""

@@ -10,6 +10,10 @@ from suites.tasks.base import Context, Task
 
 _REGISTRY: dict[str, str | Callable[[Context], Task]] = {
     "toy": "suites.tasks.toy:Toy",
+    "quadratic": "suites.tasks.quadratic:QuadraticTask",
+    "multilinear": "suites.tasks.multilinear:MultilinearTask",
+    "polynomial": "suites.tasks.polynomial:PolynomialTask",
+    "vae": "suites.tasks.vae:VaeTask",
     "depth": "suites.tasks.network:Depth",
     "width": "suites.tasks.network:Width",
     "joint": "suites.tasks.network:Joint",

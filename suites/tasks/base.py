@@ -17,7 +17,7 @@ from suites.presets import Preset
 from vmo.checkpoint import Keeper
 from vmo.space import Architecture
 
-Sites = tuple[Tensor, ...]
+Sites = Sequence[Tensor]
 Make = Callable[[Sequence[int]], Estimator]
 """Sizes in, estimator out; raises ValueError where the estimator cannot work on these sizes."""
 
@@ -45,11 +45,12 @@ class Point:
     Args:
         name: "uniform", "mid" or "peaked".
         progress: of the run, in [0, 1], which schedules follow.
-        logits: φ, `(K_l,)` per site, detached.
+        logits: φ, `(*rows, K_l)` per site, detached; rows where the objective has several q, one per image.
         weights: what the objective trains, maybe nothing.
         objective: the objective on the i-th fresh minibatch of a named stream; the same arguments give the same.
         ride: let a stateful estimator in training mode take the last steps up to here.
         stochastic: whether the objective differs between minibatches.
+        gradient: ∂E f/∂φ, where it is known exactly.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Point:
     objective: Callable[[str, int], Callable[[Sites], Tensor]]
     ride: Callable[[Estimator], None]
     stochastic: bool
+    gradient: Sites | None = None
 
     def digest(self) -> str:
         """Identifies the logits and weights, to the bit."""
@@ -102,6 +104,14 @@ class Task(ABC):
     @abstractmethod
     def sizes(self, suite: str) -> tuple[int, ...]:
         """K of each site, at the size at which a suite works."""
+
+    @abstractmethod
+    def estimates(self, evaluations: int) -> int:
+        """How many estimates of so many evaluations each to make at a point."""
+
+    def alone(self, suite: str) -> tuple[Callable[[Sites], Tensor], Sites] | None:
+        """The objective of a training step and its logits, where they can be had without the rest of the step."""
+        return None
 
     @abstractmethod
     def points(self, seed: int) -> Iterator[Point]:

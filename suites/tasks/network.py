@@ -96,6 +96,9 @@ class NetworkTask(Task):
         config = self.config(suite) if suite in ("memory", "overhead") else WideResNetConfig(p.depth, p.widen)
         return Space(self.name, config.widths, p.width_step).sizes
 
+    def estimates(self, evaluations: int) -> int:
+        return max(20, min(self.preset.estimates, self.preset.budget // evaluations))
+
     def penalty(self, space: Space, config: WideResNetConfig, size: int) -> Penalty | Target:
         """γ r(A), on images of `size` × `size`, or what holds q to a target."""
         kind, ratio = self.preset.penalty, self.preset.target_macs

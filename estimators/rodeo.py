@@ -1,0 +1,95 @@
+"""RODEO: leave-one-out REINFORCE whose samples and baselines carry discrete Stein control variates.
+
+    g_l = 1/S Σ_s { [f_s − mean_{r≠s}(f_r + α (A h_r)(z_r))] (z_{s,l} − p_l) + β (A h_s ∇_l log q)(z_s) }
+    h_s(y) = mean_{r≠s} H(f_r, ∇f(z_r)ᵀ(y − z_r)),    H(u, v) = u + v + r_ψ(u, v)
+    (A h)(z) = Σ_l { E_{y_l ~ q_l} h(y_l, z_{−l}) − h(z) }
+
+A is the Stein operator of Gibbs sampling: z ~ q stays distributed as q when one site is drawn anew, so that
+E (A h)(z) = 0 for every h that does not depend on z. h_s is made of the *other* samples; with its own it would be
+biased. h is a function of one number per sample, so that all Σ K neighbours of all samples cost no evaluation of f. r_ψ
+is an MLP scaled by 0 at first, and α, β and ψ descend E‖g‖²; at α = β = 0 this is leave-one-out REINFORCE. (The paper's
+A has 1/L before the sum, which α and β take up here, and its H is a network alone.)
+Cost: S evaluations, in one call, on the vertices. Unbiased. Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from estimators.algebra import norm_sq, one_hots, slopes_at, softmaxes
+from estimators.base import Estimate, Estimator, Objective, Sites
+from estimators.noise import gumbel_argmax, uniform
+from estimators.sitewise import Stacked, stacked
+from estimators.surrogate import Surrogate
+
+
+class Rodeo(Estimator):
+    """RODEO.
+
+    Args:
+        sizes: K_l of each site.
+        samples: S ≥ 2, the leading dimension of the one call to the objective; weights train on the mean over it.
+        alpha: the initial α, of the baselines.
+        beta: the initial β, of the samples themselves.
+        hidden: width of the tanh layer of r_ψ.
+    """
+
+    unbiased = True
+
+    def __init__(
+        self, sizes: Sequence[int], *, samples: int = 2, alpha: float = 0.5, beta: float = 0.0, hidden: int = 10
+    ) -> None:
+        super().__init__(sizes)
+        if not isinstance(samples, int) or samples < 2:
+            raise ValueError(f"samples must be an integer of at least 2, one to leave out, got {samples!r}")
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
+        self.evaluations = samples
+        self.alpha = nn.Parameter(torch.tensor(float(alpha)))
+        self.beta = nn.Parameter(torch.tensor(float(beta)))
+        self.learned = Surrogate((1, 1), hidden)
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
+        return uniform(logits, generator, (self.evaluations,))
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
+        n = self.evaluations
+        sample = stacked(one_hots(gumbel_argmax(logits, noise), logits))
+        loss, slopes = slopes_at(objective, sample, 1 / n)
+        p, slope = stacked(softmaxes(logits)).stacks, stacked(slopes).stacks
+        # ∇f(z_r)ᵀ(z_s − z_r), and the same with one site of z_s changed; s first, then r
+        here = loss.new_zeros((n, *loss.shape))
+        own = []  # ∇_l f(z_r)ᵀ z_{s,l}
+        for z, v in zip(sample.stacks, slope, strict=True):
+            own.append((v * z.unsqueeze(1)).sum(-1, keepdim=True))
+            here = here + (own[-1].squeeze(-1) - (v * z).sum(-1)).sum(-1)
+        h = self._mean_of_others(loss, here)  # (S, *rows), h_s(z_s)
+        near, means, total = [], [], torch.zeros_like(h)
+        for q, v, w in zip(p, slope, own, strict=True):
+            y = self._mean_of_others(loss[..., None, None], here[..., None, None] + v - w)  # (S, *rows, n, K)
+            near.append(y)
+            means.append((q * y).sum(-1, keepdim=True))
+            total = total + (means[-1].squeeze(-1) - h.unsqueeze(-1)).sum(-1)  # (A h_s)(z_s)
+        value = loss + self.alpha * total
+        weight = ((loss - (value.sum(0) - value) / (n - 1)) / n)[..., None, None]
+        stein = total[..., None, None]
+        grads = []
+        for z, q, y, m in zip(sample.stacks, p, near, means, strict=True):
+            score = z - q
+            grads.append((weight * score + self.beta / n * ((stein - m) * score + q * (y - m))).sum(0))
+        found = Stacked(grads, sample.layout)
+        if self.training:
+            self._fit(norm_sq(found))
+        return Estimate(loss.mean(0), found)
+
+    def _mean_of_others(self, u: Tensor, v: Tensor) -> Tensor:
+        """mean_{r≠s} H(u_r, v_{s,r}), `(S, …)` from u `(S, …)` and v `(S, S, …)`."""
+        n = self.evaluations
+        value = u + v + self.learned((u.expand(v.shape).unsqueeze(-1), v.unsqueeze(-1)))
+        others = 1 - torch.eye(n, dtype=value.dtype, device=value.device)
+        return (value * others.view(n, n, *(1 for _ in range(value.dim() - 2)))).sum(1) / (n - 1)

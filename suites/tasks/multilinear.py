@@ -1,0 +1,34 @@
+"""Linear in each site and joint over all of them: where straight-through is exact, and ReinMax too.
+
+f(x) = Σ_z F_z Π_l x_{l, z_l},    sizes (2, 3, 4), a fixed random table F
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from suites.tasks.base import Sites
+from suites.tasks.function import Function, FunctionTask
+
+
+class Multilinear(Function):
+    """f."""
+
+    sizes = (2, 3, 4)
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.table = torch.randn(self.sizes, generator=torch.Generator().manual_seed(13)).to(device)
+
+    def __call__(self, sample: Sites) -> Tensor:
+        return torch.einsum("abc,...a,...b,...c->...", self.table.to(sample[0].dtype), *sample)
+
+
+class MultilinearTask(FunctionTask):
+    """The multilinear task."""
+
+    name = "multilinear"
+
+    def function(self) -> Multilinear:
+        return Multilinear(self.context.device)

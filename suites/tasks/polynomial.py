@@ -1,0 +1,65 @@
+"""Polynomial programming, the field's test of biased estimators: 128 variables that should all take one value.
+
+    f(x) = 1/128 Σ_d |b_d − t|^p,    b_d = Σ_k x_{d,k} k / (K − 1),    t = 0.45
+
+With two categories b_d is a binary variable, as in the papers; with more it takes K levels in [0, 1]. Additive over the
+variables, so that E_q f and its gradient are known exactly. Liu et al. 2023, arXiv:2304.08612, Section 5.1.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from estimators import Estimate
+from suites.tasks.base import Sites
+from suites.tasks.function import Function, FunctionTask
+
+VARIABLES, TARGET = 128, 0.45
+
+
+class Polynomial(Function):
+    """f.
+
+    Args:
+        power: p ≥ 1.
+        categories: K ≥ 2.
+        device: of its constants.
+    """
+
+    def __init__(self, power: float, categories: int, device: torch.device) -> None:
+        if categories < 2 or not power >= 1:
+            raise ValueError(f"polynomial needs categories >= 2 and power >= 1, got {categories} and {power:g}")
+        self.sizes = (categories,) * VARIABLES
+        self.power = power
+        self.device = device
+        self.levels = torch.linspace(0, 1, categories, device=device)
+
+    def __call__(self, sample: Sites) -> Tensor:
+        lead = torch.broadcast_shapes(*(site.shape[:-1] for site in sample))
+        x = torch.stack([site.expand(*lead, -1) for site in sample], -2)
+        b = (x * self.levels.to(x.dtype)).sum(-1)
+        return (b - TARGET).abs().pow(self.power).mean(-1)
+
+    def expectation(self, logits: Sites) -> Estimate:
+        p = torch.softmax(torch.stack(tuple(logits), -2), -1)
+        cost = (self.levels - TARGET).abs().pow(self.power) / VARIABLES
+        each = (p * cost).sum(-1, keepdim=True)
+        return Estimate(each.sum((-2, -1)), (p * (cost - each)).unbind(-2))
+
+    def minimum(self) -> float:
+        return float((self.levels - TARGET).abs().pow(self.power).min())
+
+
+class PolynomialTask(FunctionTask):
+    """The polynomial task, 64 estimates to a step as in the papers."""
+
+    name = "polynomial"
+    rows = 64
+    length = "polynomial_steps"
+    shape: ClassVar[tuple[str, ...]] = ("polynomial_power", "polynomial_categories")
+
+    def function(self) -> Polynomial:
+        return Polynomial(self.preset.polynomial_power, self.preset.polynomial_categories, self.context.device)
