@@ -271,3 +271,127 @@ def test_rows_of_many_coins_are_corrected_coin_by_coin(name: str, samples: int) 
     options = {"samples": samples} if name == "carms" else {}
     estimator = estimators.get(name, sizes=(6,), **options)
     assert oracles.check_unbiased(estimator, logits, rows=100_000) < 0.05
+
+
+@pytest.mark.parametrize("name", ["rebar", "relax"])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_coupled_noise_is_the_conditional_draw_that_repeats_z(name: str, mode: str) -> None:
+    """Against the independent form, given the v of the paper with which its z̃ is z; −inf included."""
+    sizes = (2, 3, 4)
+    logits = (
+        *logits_like(sizes[:2], (50,)),
+        torch.tensor([0.3, -0.2, -math.inf, 1.0], dtype=torch.float64).expand(50, 4),
+    )
+    options = {"relaxed_objective": True} if name == "relax" else {}
+    coupled, free = (
+        oracles.randomise(estimators.get(name, sizes=sizes, coupled=value, **options)).train(mode == "train")
+        for value in (True, False)
+    )
+    u = coupled.draw(logits, seeded()).u
+    v = []
+    for site, drawn in zip(logits, u, strict=True):
+        log_p = torch.log_softmax(site, -1)
+        z = log_p - torch.log(-torch.log(drawn))
+        winner = torch.nn.functional.one_hot(z.argmax(-1), site.shape[-1]).bool()
+        e = torch.exp(-z.amax(-1, keepdim=True))
+        other = -torch.log(drawn) - log_p.exp() * e  # p_i (e^{−z_i} − e^{−z_b})
+        v.append(torch.exp(-torch.where(winner, e, other)))
+    noise = type(free.draw(logits, seeded()))(u, tuple(v))
+    expected = free.estimate(Joint(sizes, (50,)), logits, noise)
+    got = coupled.estimate(Joint(sizes, (50,)), logits, coupled.draw(logits, seeded()))
+    same(got, expected, "not the same estimate", rtol=1e-5, atol=1e-7)
+    assert (coupled.evaluations, free.evaluations) == (2, 3)
+
+
+def test_rodeo_at_zero_is_rloo_and_learns_to_have_less_variance() -> None:
+    sizes = (2, 3, 4)
+    logits = tuple(site.expand(2_000, -1) for site in logits_like(sizes))
+    estimator = estimators.get("rodeo", sizes=sizes, samples=3, alpha=0.0)
+    expected = run(estimators.get("rloo", sizes=sizes, samples=3), logits)
+    same(run(estimator.eval(), logits), expected, "not RLOO at α = β = 0", rtol=1e-6, atol=1e-9)
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=0.05)
+    generator = seeded(4)
+    estimator.train()
+    for _ in range(100):
+        optimizer.zero_grad()
+        estimator.estimate(Joint(sizes, (2_000,)), logits, estimator.draw(logits, generator))
+        optimizer.step()
+    learned, before = (sum(float(g.var(0).sum()) for g in of) for of in (run(estimator.eval(), logits)[1], expected[1]))
+    assert learned < 0.8 * before
+
+
+def test_rodeo_of_linear_surrogates_is_that_of_double_cv_in_its_baselines() -> None:
+    """With h linear and β = 0, (A h)(z) = −∇h·(z − p): the correction of `double_cv` in the baselines, but not of f."""
+    sizes = (2, 3, 4)
+    logits = logits_like(sizes, (50,))
+    estimator = estimators.get("rodeo", sizes=sizes, samples=2, alpha=1.0)
+    noise = estimator.draw(logits, seeded())
+    _, got = estimator.estimate(Joint(sizes, (50,)), logits, noise)
+    p = [torch.softmax(site, -1) for site in logits]
+    index = [(site - torch.log(-torch.log(u))).argmax(-1) for site, u in zip(logits, noise, strict=True)]
+    z = [torch.nn.functional.one_hot(i, k).double() for i, k in zip(index, sizes, strict=True)]
+    leaves = [x.clone().requires_grad_() for x in z]
+    f = Joint(sizes, (50,))(tuple(leaves))
+    slopes = torch.autograd.grad(f.sum(), leaves)
+    f = f.detach()
+    b = sum((v.flip(0) * (x - q)).sum(-1) for v, x, q in zip(slopes, z, p, strict=True))  # the slope at the other
+    value = f - b
+    expected = [((f - value.flip(0)).unsqueeze(-1) * (x - q)).mean(0) for x, q in zip(z, p, strict=True)]
+    same(list(got), expected, "another correction", rtol=1e-6, atol=1e-9)
+
+
+def test_tempered_straight_through_is_autograd_through_its_softmax() -> None:
+    sizes = (2, 3, 4)
+    logits = logits_like(sizes, (50,))
+    estimator = estimators.get("straight_through", sizes=sizes, temperature=0.6, forward_temperature=1.7)
+    noise = estimator.draw(logits, seeded())
+    loss, grads = estimator.estimate(Joint(sizes, (50,)), logits, noise)
+    phi = tuple(site.clone().requires_grad_() for site in logits)
+    sample = []
+    for site, u in zip(phi, noise, strict=True):
+        index = (site.detach() / 1.7 - torch.log(-torch.log(u))).argmax(-1)
+        soft = torch.softmax(site / 0.6, -1)
+        sample.append(torch.nn.functional.one_hot(index, site.shape[-1]).double() + soft - soft.detach())
+    value = Joint(sizes, (50,))(tuple(sample))
+    same(loss, value.detach(), "another sample", rtol=1e-10)
+    same(grads, torch.autograd.grad(value.sum(), phi), "another gradient", rtol=1e-5, atol=1e-7)
+
+
+def test_muprop_subtracts_what_the_expansion_leaves_in_the_mean() -> None:
+    """f(p) is no mean of f: without its baseline the variance follows the difference."""
+    sizes = (3, 2)
+    logits = tuple(site.expand(4_000, -1) for site in logits_like(sizes))
+
+    def f(sample: Sites) -> Tensor:
+        return 10 * sum(x.square().sum(-1) for x in sample) + sample[0][..., 0] * sample[1][..., 1]
+
+    plain = estimators.get("muprop", sizes=sizes, baseline="none")
+    centred = estimators.get("muprop", sizes=sizes)
+    for seed in range(50):
+        run(centred.train(), logits, f, seed)
+    without, having = (sum(float(g.var(0).sum()) for g in run(e.eval(), logits, f)[1]) for e in (plain, centred))
+    assert having < 0.25 * without
+
+
+def test_unordered_sets_keep_what_one_dominant_category_leaves() -> None:
+    """log p of the likeliest is −(1 − p): the ratio of what is left to itself is not lost where p rounds to 1."""
+    for gap in (10.0, 38.0, 60.0):
+        logits = (torch.tensor([0.0, -gap, -gap, -gap, -gap], dtype=torch.float64).expand(500, 5),)
+        estimator = estimators.get("unordered", sizes=(5,), samples=3)
+        _, (grad,) = estimator.estimate(lambda s: s[0][..., 0], logits, estimator.draw(logits, seeded()))
+        p = math.exp(-gap)
+        truth = 4 * p / (1 + 4 * p) ** 2  # ∂p_0/∂φ_0 = p_0 (1 − p_0)
+        assert float(grad[:, 0].mean()) == pytest.approx(truth, rel=1e-6)
+
+
+def test_normalised_nvil_divides_by_a_deviation_and_not_by_the_mean_of_f() -> None:
+    sizes = (2, 3, 4)
+    logits = logits_like(sizes, (64,))
+    inner = Joint(sizes, (64,))
+    found = []
+    for constant in (0.0, 1000.0):
+        estimator = estimators.get("nvil", sizes=sizes, normalise=True).train()
+        for seed in range(5):
+            run(estimator, logits, lambda sample, c=constant: inner(sample) + c, seed)
+        found.append(float(estimator.get_buffer("variance")))
+    assert found[1] == pytest.approx(found[0], rel=1e-3)

@@ -1,0 +1,189 @@
+"""Numbers of the literature beside ours: python -m suites.reproduce.
+
+Each line runs an experiment as its paper describes it, with the code that everything here runs, and prints what was
+published, what came out with its standard error over seeds, and whether the two agree within that error and the last
+digit that the paper gives. What is read off a plot of one seed is held to half a nat.
+
+    bernoulli    f(b) = (b − t)² of one Bernoulli variable at θ = 0, t = 0.499: ln Var of REINFORCE (arXiv:1711.00123)
+    relax        the toy of RELAX (Figure 1, 2): the same f, learned; ln Var of the estimators along the run
+    polynomial   mean |b − 0.45|² over 128 binary variables after 8,000 steps of Adam (arXiv:2304.08612, Section 5.1)
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy import stats
+from torch import Tensor
+
+from estimators import Estimator
+from suites.labels import parse
+from suites.presets import nearest
+from suites.tasks.base import Sites
+from suites.tasks.function import Step
+from suites.tasks.polynomial import Polynomial
+
+T = 0.499
+STEPS = (500, 1000, 2500, 5000, 10_000)
+READ_OFF = 0.5  # nats, of a plot of one seed
+DRAWS = 100_000  # of a variance
+RELAX: dict[str, tuple[float, ...]] = {
+    "reinforce[baseline=none]": (-4.16, -4.18, -4.16, -4.20, -4.21),
+    "rebar": (-4.11, -4.24, -4.34, -4.42, -4.69),
+    "relax": (-9.9, -12.2, -12.6, -15.6, -15.9),
+}
+POLYNOMIAL: dict[str, tuple[float, float]] = {  # published, and half of the range that it is given as
+    "exact": (0.2027, 0.00005),
+    "reinmax": (0.2038, 0.00005),
+    "gumbel_straight_through": (0.2459, 0.00005),
+    "straight_through": (0.2475, 0.00005),
+    "reinforce[baseline=none]": (0.24775, 0.0003),
+}
+
+
+class Line(NamedTuple):
+    """One number: where it is from, what was published and within what it is known, and ours, one value per seed."""
+
+    experiment: str
+    what: str
+    published: float
+    known_within: float
+    measured: Sequence[float]
+
+    @property
+    def error(self) -> float:
+        """Half of the 95 % interval of our mean over seeds; 0 of what is exact, NaN of one seed."""
+        if len(self.measured) < 2:
+            return math.nan
+        t = float(stats.t.ppf(0.975, len(self.measured) - 1))
+        return t * float(np.std(self.measured, ddof=1)) / len(self.measured) ** 0.5
+
+    @property
+    def agrees(self) -> bool:
+        """Whether our mean is as near as its error and that of what was published allow."""
+        error = 0.0 if math.isnan(self.error) else self.error
+        return abs(float(np.mean(self.measured)) - self.published) <= error + self.known_within
+
+
+def squared(sample: Sites) -> Tensor:
+    """(b − t)², b the probability of the second of two categories."""
+    return (sample[0][..., 1] - T) ** 2
+
+
+def log_variance(estimator: Estimator, theta: Tensor, draws: int, generator: torch.Generator) -> float:
+    """ln Var of the estimated derivative by θ, the logit of one Bernoulli variable."""
+    logits = (torch.stack([torch.zeros_like(theta), theta]).expand(draws, 2),)
+    was = estimator.training
+    _, grads = estimator.eval().estimate(squared, logits, estimator.draw(logits, generator))
+    estimator.train(was)
+    return float(grads[0][:, 1].double().var().log())
+
+
+def bernoulli(seeds: int) -> Iterator[Line]:
+    """Exactly, from the two outcomes, and by the estimator."""
+    outcomes = torch.tensor([-0.5 * T**2, 0.5 * (1 - T) ** 2], dtype=torch.float64)
+    exact = float(outcomes.var(correction=0).log())
+    yield Line("bernoulli", "ln Var of reinforce, from both outcomes", -4.1589, 0.00005, [exact])
+    theta = torch.zeros((), dtype=torch.float64)
+    estimator = make("reinforce[baseline=none]", (2,))
+    values = [
+        log_variance(estimator, theta, 10 * DRAWS, torch.Generator().manual_seed(seed)) for seed in range(max(2, seeds))
+    ]
+    yield Line("bernoulli", "ln Var of reinforce, sampled", -4.1589, 0.00005, values)
+
+
+def relax(seeds: int) -> Iterator[Line]:
+    """Adam with 0.01 for θ and for what the estimator learns, one sample to a step."""
+    for label, published in RELAX.items():
+        values: dict[int, list[float]] = {step: [] for step in STEPS}
+        for seed in range(seeds):
+            estimator = make(label, (2,))
+            theta = torch.zeros((), requires_grad=True)
+            generator, other = (torch.Generator().manual_seed(seed + offset) for offset in (0, 10_000))
+            optimizer = torch.optim.Adam([theta, *estimator.parameters()], lr=0.01)
+            for step in track(range(1, STEPS[-1] + 1), f"relax, {label}, seed {seed}", transient=True):
+                optimizer.zero_grad()
+                estimator.backward(squared, (torch.stack([torch.zeros_like(theta), theta]),), generator=generator)
+                optimizer.step()
+                if step in STEPS:
+                    values[step].append(log_variance(estimator, theta.detach(), DRAWS, other))
+        for step, value in zip(STEPS, published, strict=True):
+            yield Line("relax", f"ln Var of {label} at step {step:,}", value, READ_OFF, values[step])
+
+
+def polynomial(seeds: int) -> Iterator[Line]:
+    """64 samples to a step, two logits per variable, temperature 1, Adam with 1e-3."""
+    f = Polynomial(2.0, 2, torch.device("cpu"))
+    for label, (published, within) in POLYNOMIAL.items():
+        values = []
+        for seed in range(seeds if label != "exact" else 1):
+            estimator = None if label == "exact" else make(label, f.sizes)
+            step = Step(f, estimator, 64, 1e-3, seed, torch.device("cpu"))
+            optimizer = step.optimizers[0]
+            optimizer.param_groups[0]["lr"] = 1e-3
+            for _ in track(range(8000), f"polynomial, {label}, seed {seed}", transient=True):
+                if estimator is not None:
+                    step.step()
+                else:
+                    (step.leaves[0].grad,) = (torch.stack(tuple(f.expectation(step.logits).grads)),)
+                    optimizer.step()
+            values.append(float(f.expectation(step.logits).loss))
+        yield Line("polynomial", f"E f after 8,000 steps of {label}", published, within, values)
+
+
+def make(label: str, sizes: Sequence[int]) -> Estimator:
+    """An estimator from its label."""
+    return parse(label).make(sizes)
+
+
+EXPERIMENTS: dict[str, Callable[[int], Iterator[Line]]] = {
+    "bernoulli": bernoulli,
+    "relax": relax,
+    "polynomial": polynomial,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run experiments and print the table. Returns the exit status: 2 for what does not exist."""
+    described: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(prog="python -m suites.reproduce", description=__doc__, **described)
+    parser.add_argument("experiment", nargs="*", metavar="NAME", help=f"some of {', '.join(EXPERIMENTS)}; or all")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each; by default 3")
+    args = parser.parse_args(argv)
+    for name in args.experiment:
+        if name not in EXPERIMENTS:
+            near = nearest(name, EXPERIMENTS)
+            print(f"error: no experiment {name!r}{near}; there are {', '.join(EXPERIMENTS)}", file=sys.stderr)
+            return 2
+    if args.seeds < 1:
+        print(f"error: --seeds must be at least 1, got {args.seeds}", file=sys.stderr)
+        return 2
+    shown = Table("experiment", "number", "published", "measured (95 %)", "seeds", "agrees")
+    for name in args.experiment or EXPERIMENTS:
+        for line in EXPERIMENTS[name](args.seeds):
+            error = "" if math.isnan(line.error) else f" ± {line.error:.2g}"
+            mean = f"{np.mean(line.measured):.4f}{error}"
+            shown.add_row(
+                line.experiment,
+                line.what.replace("[", r"\["),
+                f"{line.published:g}",
+                mean,
+                str(len(line.measured)),
+                "yes" if line.agrees else "no",
+            )
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(shown)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
