@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
@@ -113,8 +114,13 @@ def check_options(name: str, options: Iterable[str]) -> None:
 
 
 def _registry() -> dict[str, str | Callable[..., Estimator]]:
-    outside = {point.name: point.value for point in entry_points(group="estimators.registry")}
-    return {**outside, **_REGISTRY}
+    return {**_outside(), **_REGISTRY}
+
+
+@functools.cache  # reading them takes longer than most estimates
+def _outside() -> dict[str, str]:
+    """What installed packages declare."""
+    return {point.name: point.value for point in entry_points(group="estimators.registry")}
 
 
 def _nearest(name: str, names: Sequence[str] | dict[str, Any]) -> str:

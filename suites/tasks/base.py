@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from estimators import Estimator
-from suites.presets import Preset
+from suites.presets import Preset, select
+from vmo import checkpoint
 from vmo.checkpoint import Keeper
+from vmo.data import identity
 from vmo.space import Architecture
 
 Sites = Sequence[Tensor]
@@ -144,6 +146,28 @@ class Task(ABC):
         Raises:
             Diverged: see `vmo.train`.
         """
+
+    def kept(self, what: str, seed: int, names: Sequence[str], make: Callable[[], Any]) -> Any:
+        """What `make` gives, nested tensors and numbers, made once for all processes that share a cache.
+
+        Args:
+            what: it is.
+            seed: it depends on.
+            names: of the fields of the preset that it depends on, beside the data, the device and the task's version.
+            make: it.
+        """
+        if self.context.cache is None:
+            return make()
+        about = [what, seed, self.version, select(self.preset, names), str(self.context.device), torch.__version__]
+        if self.uses_data:
+            about.append(identity(self.context.dataset, self.context.data_root))
+        name = f"{self.name}-{what}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.safetensors"
+        path = self.context.cache / name
+        found = checkpoint.load(path, self.context.device)
+        if found is None:
+            found = make()
+            checkpoint.save(path, found)
+        return found
 
     def cut_alike(self, architecture: Architecture) -> Architecture:
         """One of full depth and equal MACs, whose blocks all keep the same part of their width."""

@@ -6,6 +6,7 @@ which estimators are measured, and a whole run.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -40,7 +41,11 @@ class Function(ABC):
 
     def expectation(self, logits: Sites) -> Estimate:
         """E_q f and its gradient, exactly; here by enumeration."""
-        return estimators.get("exact", sizes=self.sizes).estimate(self, logits, ())
+        return self._exact.estimate(self, logits, ())
+
+    @functools.cached_property
+    def _exact(self) -> Estimator:
+        return estimators.get("exact", sizes=self.sizes)
 
     def minimum(self) -> float:
         """The least f of all vertices; here by enumeration."""
@@ -145,16 +150,24 @@ class FunctionTask(Task):
         numbers = sum(self.function().sizes)
         return max(20, self.preset.toy_estimates * NUMBERS // numbers // evaluations)
 
-    def points(self, seed: int) -> Iterator[Point]:
-        device, f = self.context.device, self.function()
-        step = Step(f, None, 1, LR, 0, device)
-        path = [Stacked((leaf.detach().clone() for leaf in step.leaves), step.layout)]
+    def _path(self) -> list[Tensor]:
+        """φ along a run that follows the exact gradient, `(steps + 1, n, K)` per stack of sites."""
+        f = self.function()
+        step = Step(f, None, 1, LR, 0, self.context.device)
+        path = [[leaf.detach().clone() for leaf in step.leaves]]
         for _ in range(self.steps):
-            found = stacks(f.expectation(path[-1]).grads, step.layout)
+            found = stacks(f.expectation(Stacked(path[-1], step.layout)).grads, step.layout)
             for leaf, grad in zip(step.leaves, found, strict=True):
                 leaf.grad = grad
             step.optimizers[0].step()
-            path.append(Stacked((leaf.detach().clone() for leaf in step.leaves), step.layout))
+            path.append([leaf.detach().clone() for leaf in step.leaves])
+        return [torch.stack(leaves) for leaves in zip(*path, strict=True)]
+
+    def points(self, seed: int) -> Iterator[Point]:
+        device, f = self.context.device, self.function()
+        leaves = self.kept("path", 0, (*self.shape, self.length), self._path)
+        layout = layout_of(f.sizes)
+        path = [Stacked(at, layout) for at in zip(*leaves, strict=True)]
         for name, progress in POINTS.items():
             last = round(progress * self.steps)
 

@@ -258,14 +258,18 @@ class VaeTask(Task):
     @functools.lru_cache(maxsize=1)  # noqa: B019  one task lives as long as the sweep
     def _reference_run(self, seed: int) -> tuple[Run, dict[str, dict[str, Any]]]:
         run = self.run(lambda sizes: estimators.get("rloo", sizes=sizes, samples=4), self.images[0], seed)
-        ends = {name: round(part * self.preset.vae_steps) for name, part in POINTS.items()}
-        at: dict[str, dict[str, Any]] = {}
-        for step in range(self.preset.vae_steps + 1):
-            at |= {name: run.snapshot() for name, end in ends.items() if step == end}
-            if step < self.preset.vae_steps:
-                run.step()
-                self.context.progress("reference run", step + 1, self.preset.vae_steps)
-        return run, at
+
+        def make() -> dict[str, dict[str, Any]]:
+            ends = {name: round(part * self.preset.vae_steps) for name, part in POINTS.items()}
+            at: dict[str, dict[str, Any]] = {}
+            for step in range(self.preset.vae_steps + 1):
+                at |= {name: run.snapshot() for name, end in ends.items() if step == end}
+                if step < self.preset.vae_steps:
+                    run.step()
+                    self.context.progress("reference run", step + 1, self.preset.vae_steps)
+            return at
+
+        return run, self.kept("reference-run", seed, _TRAINED, make)
 
     def points(self, seed: int) -> Iterator[Point]:
         run, at = self._reference_run(seed)
