@@ -17,7 +17,7 @@ from torch import Tensor
 
 from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import conditional_gumbel, gumbel_argmax, uniform
+from estimators.noise import gumbel_argmax, one_hot, uniform
 from estimators.sitewise import sitewise
 
 
@@ -57,8 +57,11 @@ class GumbelRao(Estimator):
         loss, slopes = slopes_at(objective, one_hots(index, logits))
 
         def averaged(site: Tensor, i: Tensor, v: Tensor, slope: Tensor) -> Tensor:
-            log_p = torch.log_softmax(site, -1).expand(v.shape)
-            soft = softmax(conditional_gumbel(log_p, i.expand(v.shape[:-1]), v) / t)
+            # z̃ = −log y as in `noise.conditional_gumbel`, without a logarithm of sums: where p underflows y is inf
+            e = -torch.log(v)
+            winner = one_hot(i, site.shape[-1], torch.bool)
+            least = (e * winner).sum(-1, keepdim=True)
+            soft = softmax(torch.where(winner, least, e / softmax(site) + least).log() / -t)
             return (through_softmax(soft, slope) / t).mean(0)
 
         return Estimate(loss, sitewise(averaged, logits, index, noise.v, slopes))
