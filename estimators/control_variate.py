@@ -61,9 +61,9 @@ class ControlVariate(Estimator):
 
     def soft(self, z: Sites) -> Sites:
         """σ_λ(z), in the simplex."""
-        # A forbidden category has z = −inf, and ∂(z/λ)/∂λ would be 0 · inf there.
+        # A forbidden category has z = −inf: ∂(z/λ)/∂λ would be 0 · inf there, and f need not have a slope.
         scale = self.log_temperature.exp()
-        return sitewise(lambda site: torch.softmax(site.clamp(min=-1e12) / scale, -1), z)
+        return sitewise(lambda site: torch.where(site.isinf(), 0, torch.softmax(site.clamp(min=-1e12) / scale, -1)), z)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
         return Noise(uniform(logits, generator), () if self.coupled else uniform(logits, generator))

@@ -1,14 +1,15 @@
 """RODEO: leave-one-out REINFORCE whose samples and baselines carry discrete Stein control variates.
 
-    g_l = 1/S Σ_s { [f_s − mean_{r≠s}(f_r + α (A h_r)(z_r))] (z_{s,l} − p_l) + β (A h_s ∇_l log q)(z_s) }
-    h_s(y) = mean_{r≠s} H(f_r, ∇f(z_r)ᵀ(y − z_r)),    H(u, v) = u + v + r_ψ(u, v)
+    g_l = 1/S Σ_s { [f_s − mean_{r≠s}(f_r + α (A h_r)(z_r))] (z_{s,l} − p_l) + β (A h̃_s ∇_l log q)(z_s) }
+    h_s(y) = mean_{r≠s} H(f_r, ∇f(z_r)ᵀ(y − z_r)),    H(u, v) = u + v + r_ψ(u, v),    h̃ likewise with r̃_ψ
     (A h)(z) = Σ_l { E_{y_l ~ q_l} h(y_l, z_{−l}) − h(z) }
 
 A is the Stein operator of Gibbs sampling: z ~ q stays distributed as q when one site is drawn anew, so that
 E (A h)(z) = 0 for every h that does not depend on z. h_s is made of the *other* samples; with its own it would be
-biased. h is a function of one number per sample, so that all Σ K neighbours of all samples cost no evaluation of f. r_ψ
-is an MLP scaled by 0 at first, and α, β and ψ descend E‖g‖²; at α = β = 0 this is leave-one-out REINFORCE. (The paper's
-A has 1/L before the sum, which α and β take up here, and its H is a network alone.)
+biased. h is a function of two numbers per sample, so that all Σ K neighbours of all samples cost no evaluation of f.
+r_ψ and r̃_ψ are the two outputs of a network with one LeakyReLU layer, scaled by 0 at first, and α, β and ψ descend
+E‖g‖²; at α = β = 0 this is leave-one-out REINFORCE. (The paper's A has 1/L before the sum, which α and β take up here,
+and its H is a network alone, with α = 0 at first in the authors' code.)
 Cost: S evaluations, in one call, on the vertices. Unbiased. Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497.
 """
 
@@ -24,7 +25,6 @@ from estimators.algebra import norm_sq, one_hots, slopes_at, softmaxes
 from estimators.base import Estimate, Estimator, Objective, Sites
 from estimators.noise import gumbel_argmax, uniform
 from estimators.sitewise import Stacked, stacked
-from estimators.surrogate import Surrogate
 
 
 class Rodeo(Estimator):
@@ -35,7 +35,7 @@ class Rodeo(Estimator):
         samples: S ≥ 2, the leading dimension of the one call to the objective; weights train on the mean over it.
         alpha: the initial α, of the baselines.
         beta: the initial β, of the samples themselves.
-        hidden: width of the tanh layer of r_ψ.
+        hidden: width of the network.
     """
 
     unbiased = True
@@ -52,7 +52,14 @@ class Rodeo(Estimator):
         self.evaluations = samples
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
         self.beta = nn.Parameter(torch.tensor(float(beta)))
-        self.learned = Surrogate((1, 1), hidden)
+        if not isinstance(hidden, int) or hidden < 1:
+            raise ValueError(f"hidden must be a positive integer, got {hidden!r}")
+        self.scale = nn.Parameter(torch.zeros(()))
+        generator = torch.Generator(self.scale.device).manual_seed(0)
+        self.inner_weight = nn.Parameter(torch.randn(hidden, 2, generator=generator, device=self.scale.device))
+        self.outer_weight = nn.Parameter(
+            torch.randn(2, hidden, generator=generator, device=self.scale.device) / hidden**0.5
+        )
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
         return uniform(logits, generator, (self.evaluations,))
@@ -61,23 +68,26 @@ class Rodeo(Estimator):
         n = self.evaluations
         sample = stacked(one_hots(gumbel_argmax(logits, noise), logits))
         loss, slopes = slopes_at(objective, sample, 1 / n)
-        p, slope = stacked(softmaxes(logits)).stacks, stacked(slopes).stacks
+        p = stacked(softmaxes(logits)).stacks
+        # f may have no slope at a forbidden category
+        slope = [torch.where(q > 0, v, 0) for q, v in zip(p, stacked(slopes).stacks, strict=True)]
         # ∇f(z_r)ᵀ(z_s − z_r), and the same with one site of z_s changed; s first, then r
         here = loss.new_zeros((n, *loss.shape))
         own = []  # ∇_l f(z_r)ᵀ z_{s,l}
         for z, v in zip(sample.stacks, slope, strict=True):
             own.append((v * z.unsqueeze(1)).sum(-1, keepdim=True))
             here = here + (own[-1].squeeze(-1) - (v * z).sum(-1)).sum(-1)
-        h = self._mean_of_others(loss, here)  # (S, *rows), h_s(z_s)
+        h = self._mean_of_others(loss, here)  # (2, S, *rows), h_s(z_s) and h̃_s(z_s)
         near, means, total = [], [], torch.zeros_like(h)
         for q, v, w in zip(p, slope, own, strict=True):
-            y = self._mean_of_others(loss[..., None, None], here[..., None, None] + v - w)  # (S, *rows, n, K)
-            near.append(y)
-            means.append((q * y).sum(-1, keepdim=True))
-            total = total + (means[-1].squeeze(-1) - h.unsqueeze(-1)).sum(-1)  # (A h_s)(z_s)
-        value = loss + self.alpha * total
+            y = self._mean_of_others(loss[..., None, None], here[..., None, None] + v - w)  # (2, S, *rows, n, K)
+            mean = (q * y).sum(-1, keepdim=True)
+            total = total + (mean.squeeze(-1) - h.unsqueeze(-1)).sum(-1)  # (A h_s)(z_s), (A h̃_s)(z_s)
+            near.append(y[1])
+            means.append(mean[1])
+        value = loss + self.alpha * total[0]
         weight = ((loss - (value.sum(0) - value) / (n - 1)) / n)[..., None, None]
-        stein = total[..., None, None]
+        stein = total[1][..., None, None]
         grads = []
         for z, q, y, m in zip(sample.stacks, p, near, means, strict=True):
             score = z - q
@@ -88,8 +98,11 @@ class Rodeo(Estimator):
         return Estimate(loss.mean(0), found)
 
     def _mean_of_others(self, u: Tensor, v: Tensor) -> Tensor:
-        """mean_{r≠s} H(u_r, v_{s,r}), `(S, …)` from u `(S, …)` and v `(S, S, …)`."""
+        """mean_{r≠s} H(u_r, v_{s,r}) and H̃, `(2, S, …)` from u `(S, …)` and v `(S, S, …)`."""
         n = self.evaluations
-        value = u + v + self.learned((u.expand(v.shape).unsqueeze(-1), v.unsqueeze(-1)))
+        seen = torch.stack([u.expand(v.shape), v], -1)
+        inner, outer = (weight.to(v.dtype) for weight in (self.inner_weight, self.outer_weight))
+        learned = nn.functional.leaky_relu(seen @ inner.T, 0.3) @ outer.T  # (S, S, …, 2)
+        value = u + v + (self.scale * learned).movedim(-1, 0)
         others = 1 - torch.eye(n, dtype=value.dtype, device=value.device)
-        return (value * others.view(n, n, *(1 for _ in range(value.dim() - 2)))).sum(1) / (n - 1)
+        return (value * others.view(n, n, *(1 for _ in range(value.dim() - 3)))).sum(2) / (n - 1)

@@ -80,7 +80,8 @@ def sitewise(op: Callable[..., Tensor], like: Sequence[Tensor], *others: Sequenc
     """`op` of every site.
 
     Args:
-        op: given stacks, one per argument, it gives one; it may lose the dimension of K, or add leading ones.
+        op: given stacks, one per argument, it gives one; it may add leading dimensions, or give int64 categories
+            without the dimension of K.
         like: `(*lead, *rows, K_l)`, whose sizes say which sites go together.
         *others: further arguments, one tensor per site.
     """

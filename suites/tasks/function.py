@@ -87,16 +87,18 @@ class Step:
     def step(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        f: Callable[[Sites], Tensor] = self.f
         leaves = self.leaves
         if self.rows > 1:
             leaves = [leaf.expand(self.rows, *leaf.shape) for leaf in leaves]
-            f = self._share
         logits = Stacked(leaves, self.layout)
         if self.estimator is None:
-            f(softmaxes(logits)).sum().backward()
+            self.f(softmaxes(logits)).sum().backward()
         else:
-            self.estimator.backward(f, logits, generator=self.generator)
+            self.estimator.backward(self.f, logits, generator=self.generator)
+        if self.rows > 1:  # the mean, of gradients and not of f, in whose units the estimator learns
+            for leaf in self.leaves:
+                assert leaf.grad is not None
+                leaf.grad /= self.rows
         for optimizer in self.optimizers:
             optimizer.step()
 
@@ -104,9 +106,6 @@ class Step:
     def logits(self) -> Sites:
         """φ, `(K_l,)` per site, detached."""
         return Stacked((leaf.detach() for leaf in self.leaves), self.layout)
-
-    def _share(self, sample: Sites) -> Tensor:
-        return self.f(sample) / self.rows
 
     def tensors(self) -> dict[str, list[Tensor]]:
         own = [] if self.estimator is None else [*self.estimator.parameters(), *self.estimator.buffers()]
@@ -207,7 +206,9 @@ class FunctionTask(Task):
     ) -> list[dict[str, Any]]:
         assert make is not None and learn and architecture is None
         f = self.function()
-        step = Step(f, make(f.sizes), self.rows, self.preset.control_lr, seed, self.context.device)
+        with self.context.device:
+            estimator = make(f.sizes)
+        step = Step(f, estimator, self.rows, self.preset.control_lr, seed, self.context.device)
         steps = self.steps
         every = max(1, steps // 40)
         curve = []

@@ -147,7 +147,12 @@ class Run:
         if self.estimator is None:
             f(tuple(torch.softmax(site, -1) for site in sites)).sum().backward()
         else:
-            self.estimator.backward(f, sites, generator=self.noise)
+            try:
+                self.estimator.backward(f, sites, generator=self.noise)
+            except ValueError:
+                if bool(leaf.isfinite().all()):
+                    raise
+                raise Diverged(f"the logits are not finite after {self.steps} steps") from None
         logits.backward(leaf.grad)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -182,13 +187,19 @@ class Run:
 
 @torch.no_grad()
 def bound(vae: Vae, images: Tensor, samples: int, chunk: int = 500) -> tuple[Tensor, Tensor]:
-    """Mean −log p(x | z) and KL per image, `(N,)` each, on images binarised once for all by a fixed seed."""
+    """Mean −log p(x | z) and KL per image, `(N,)` each, on images binarised once for all by a fixed seed.
+
+    Raises:
+        Diverged: the logits are not finite.
+    """
     generator = torch.Generator(images.device).manual_seed(0)
     noise = torch.Generator(images.device).manual_seed(1)
     lost, rate = [], []
     for part in images.split(chunk):
         x = torch.bernoulli(part, generator=generator)
         logits = vae.logits(x)
+        if not bool(logits.isfinite().all()):
+            raise Diverged("the logits are not finite")
         p = torch.softmax(logits, -1)
         drawn = torch.multinomial(p.flatten(0, 1), samples, replacement=True, generator=noise)
         index = drawn.view(len(x), -1, samples).movedim(-1, 0)  # (samples, B, L)
