@@ -34,6 +34,7 @@ from suites.tasks.polynomial import Polynomial
 
 T = 0.499
 STEPS = (500, 1000, 2500, 5000, 10_000)
+POLYNOMIAL_STEPS = 8000
 READ_OFF = 0.5  # nats, of a plot of one seed
 DRAWS = 100_000  # of a variance
 RELAX: dict[str, tuple[float, ...]] = {
@@ -130,7 +131,7 @@ def polynomial(seeds: int) -> Iterator[Line]:
             step = Step(f, estimator, 64, 1e-3, seed, torch.device("cpu"))
             optimizer = step.optimizers[0]
             optimizer.param_groups[0]["lr"] = 1e-3
-            for _ in track(range(8000), f"polynomial, {label}, seed {seed}", transient=True):
+            for _ in track(range(POLYNOMIAL_STEPS), f"polynomial, {label}, seed {seed}", transient=True):
                 if estimator is not None:
                     step.step()
                 else:
