@@ -12,8 +12,8 @@ _PANELS = {
     "relative bias": ("squared bias\n/ ‖∇‖²", "symlog"),
     "variance": ("variance\ntr Σ", "log"),
     "variance × cost": ("variance\n× cost", "log"),
-    "peak memory": ("peak memory\n/ plain", "linear"),
-    "step time": ("step time\n/ plain", "linear"),
+    "peak memory": ("memory\n/ plain", "linear"),
+    "step time": ("time\n/ plain", "linear"),
     "test accuracy": ("test accuracy\n%", "linear"),
     "objective gap": ("gap to the\noptimum", "log"),
     "test ELBO": ("test ELBO\nnats", "linear"),
@@ -62,7 +62,7 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
                 )
             ax.set_title(label, fontsize=9.5)
             place = f"\n{summary.context_label(rows)}" if len(places) > 1 else ""
-            ax.set_xlabel(drawing.counts(rows["n"]) + place, fontsize=8.5, color=drawing.MUTED)
+            ax.set_xlabel(_counts(rows["n"]) + place, fontsize=8.5, color=drawing.MUTED)
             ax.grid(False, axis="y")
             ax.tick_params(axis="y", length=0)
             ax.spines["left"].set_visible(False)
@@ -77,9 +77,17 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
     return figure
 
 
+def _counts(n: pd.Series) -> str:
+    """As `drawing.counts`, in thousands where there are many, for a narrow panel."""
+    low, high = (f"{value / 1000:.3g}k" if value >= 1000 else f"{value:.0f}" for value in (n.min(), n.max()))
+    return f"n = {low}" if low == high else f"n = {low}-{high}"
+
+
 def _scale(ax: Axes, scale: str, rows: pd.DataFrame) -> None:
     if scale == "symlog":
-        drawing.symlog(ax.xaxis, rows)
+        threshold = drawing.symlog(ax.xaxis, rows)
+        ticks = [tick for tick in ax.get_xticks() if tick == 0 or tick > threshold]
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         return
     positive = rows.loc[~drawing.rounding(rows["value"]), "value"]
     if scale == "log" and not positive.empty:

@@ -12,6 +12,10 @@ FEW = 3
 """Seeds from which an interval is drawn: that of two, 9 times their distance, would only hide the two."""
 
 
+DIRECT = 10
+"""Curves up to which their names stand at their ends."""
+
+
 def _interval(values: pd.Series) -> stats.Interval:
     mean, low, high, n = stats.t_interval(values)
     return stats.Interval(mean, low, high, n) if n >= FEW else stats.Interval(mean, np.nan, np.nan, n)
@@ -126,6 +130,7 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
     pooled = summary.pool(rows)
     panels = {metric: label for metric, label in panels.items() if (rows["metric"] == metric).any()}
     tasks = sorted(rows["task"].unique())
+    direct = len(panels) == 1 and rows["estimator"].nunique() <= DIRECT
     with drawing.style():
         figure, axes = drawing.grid(len(tasks), len(panels), 1.3 + 2.7 * len(tasks))
         for line, task in zip(axes, tasks, strict=True):
@@ -144,13 +149,13 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
                     ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))
                 if len(tasks) > 1 and metric == here["metric"].max():
                     ax.set_title(task)
-                if len(panels) == 1:
+                if direct:
                     _direct_labels(ax, here)
         n = drawing.counts(pooled["seeds"])
         spread = "; bands: 95 % t intervals" if pooled["seeds"].max() >= FEW else "; thin: one seed"
         note = f"{', '.join(tasks)}; {summary.context_label(rows)}; mean over seeds, {n}{spread}"
         drawing.title(figure, headline, note)
-        if len(panels) > 1:
+        if not direct:
             drawing.legend(figure, summary.ordered(rows["estimator"]), lines=True)
     return figure
 
