@@ -26,9 +26,10 @@ from suites.plan import OVERWRITE, SUITES, Planned, plan, suite_names
 from suites.progress import Progress
 from suites.tasks.base import Context
 from suites.workers import sweep
+from vmo import data
 
 REFERENCE = Path(results.__file__).parent / "reference" / "rows"
-DATASETS = ("digits", "cifar10", "cifar100", "NAME.npz")
+DATASETS = (*data.NAMES, "NAME.npz")
 ESTIMATOR = (
     'one or more, or "all"; options in brackets: "relax[hidden=32]"; or a baseline of the accuracy suite: plain, '
     'random, "uniform[of=NAME]", "scratch[of=NAME]"'

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from vmo import cifar
+from vmo import cache, cifar
 from vmo.data import DataError, Dataset, Split, augment, batches, load, normalise
 
 CIFAR_ROOT = Path(os.environ.get("VMO_DATA") or Path(__file__).parents[1] / "data")
@@ -349,7 +349,7 @@ def test_a_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         url = f"http://127.0.0.1:{server.getsockname()[1]}/cifar-10-binary.tar.gz"
         silent = cifar.Archive(url, "0" * 32, 10, 1, {"train": (), "test": ()})
         monkeypatch.setitem(cifar.ARCHIVES, "cifar10", silent)
-        monkeypatch.setattr(cifar, "TIMEOUT", 0.2)
+        monkeypatch.setattr(cache, "TIMEOUT", 0.2)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         with pytest.raises(DataError, match="timed out"):
             load("cifar10", root=tmp_path)

@@ -9,19 +9,14 @@ Reference: Krizhevsky, "Learning multiple layers of features from tiny images" (
 
 from __future__ import annotations
 
-import socket
 import tarfile
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-TIMEOUT = 10.0
-"""Seconds without an answer after which a download gives up; torchvision's own default is to wait for ever."""
+from vmo import cache
 
 
 @dataclass(frozen=True)
@@ -84,41 +79,31 @@ CLASS_NAMES = {
 """Words in the order of the labels; those of CIFAR-100 are the fine ones."""
 
 
-def cache_paths(name: str, root: Path) -> dict[str, Path]:
-    """The .npz file of each split of `name` ("cifar10" or "cifar100") under `root`."""
-    return {split: root / f"{name}_{split}.npz" for split in ("train", "test")}
-
-
 def fetch(name: str, root: Path) -> None:
-    """Write the missing .npz files of `name` under `root`.
+    """Write the missing .npz files of `name` ("cifar10" or "cifar100") under `root`.
 
-    Uses the archive lying in `root` if there is one and downloads it otherwise. Nothing half-written is ever left under
-    a final name, so that several processes may start at once.
+    Uses the archive lying in `root` if there is one and downloads it otherwise.
 
     Raises:
-        OSError: there is no network, the server does not answer within `TIMEOUT` seconds, or `root` cannot be written.
+        OSError: there is no network, the server does not answer in time, or `root` cannot be written.
         RuntimeError: what was downloaded does not have the MD5 it should have.
         ValueError: the archive in `root` is damaged.
     """
     from torchvision.datasets.utils import check_md5, download_url  # slow to import, and needed only here
 
     archive = ARCHIVES[name]
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as scratch:
-        local = root / archive.filename
-        if local.exists():
-            if not check_md5(local, archive.md5):
-                raise ValueError(f"{local} does not have the MD5 {archive.md5}")
-        else:
-            local = Path(scratch) / archive.filename
-            with _socket_timeout(TIMEOUT):
-                download_url(archive.url, scratch, archive.filename, archive.md5)
-        for split, target in cache_paths(name, root).items():
-            if not target.exists():
-                images, labels = parse(local, archive, split)
-                partial = Path(scratch) / target.name
-                np.savez(partial, images=images, labels=labels)
-                partial.replace(target)
+    own = root / archive.filename
+    is_there = own.exists()
+    if is_there and not check_md5(own, archive.md5):
+        raise ValueError(f"{own} does not have the MD5 {archive.md5}")
+
+    def make(split: str, scratch: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        local = own if is_there else scratch / archive.filename
+        if not local.exists():  # one download serves both splits
+            download_url(archive.url, str(scratch), archive.filename, archive.md5)
+        return parse(local, archive, split)
+
+    cache.fill(name, root, make)
 
 
 def parse(path: Path, archive: Archive, split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -145,13 +130,3 @@ def parse(path: Path, archive: Archive, split: str) -> tuple[NDArray[np.uint8], 
     rows = flat.reshape(-1, record)
     images = rows[:, archive.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), rows[:, archive.label_bytes - 1].copy()
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

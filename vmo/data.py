@@ -4,8 +4,8 @@ A training set of 50,000 CIFAR images is 154 MB as uint8, so that it fits beside
 augmenting whole batches with tensor operations needs no worker processes and no copy from the host. Augmentation is the
 one of Wide Residual Networks (arXiv:1605.07146): reflection padding, a random crop and a random horizontal flip.
 
-Available: "digits" (scikit-learn's 8 × 8 digits, which need no download), "cifar10", "cifar100", and any "NAME.npz" of
-the user's own. Nothing here reads a pickle.
+Available: "digits" (scikit-learn's 8 × 8 digits, which need no download), "cifar10", "cifar100", "mnist",
+"fashion_mnist", "omniglot", and any "NAME.npz" of the user's own. Nothing here reads a pickle.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vmo import cifar, npz
+from vmo import cache, cifar, npz, torchvision_sets
 from vmo.npz import DataError
 
-NAMES = ("digits", *cifar.ARCHIVES)
+NAMES = ("digits", *cifar.ARCHIVES, *torchvision_sets.SOURCES)
 """The data sets known by name."""
 
 ROOT_VARIABLE = "VMO_DATA"
@@ -92,12 +93,13 @@ def load(name: str, root: str | Path | None = None, device: torch.device | str =
     """Load a data set by name.
 
     Args:
-        name: "digits", "cifar10", "cifar100", or the path of a .npz file, relative to the working directory or to
-            `root`. Such a file holds `images` uint8 (N, H, W) or (N, H, W, C) and integer `labels` (N,) from 0 without
-            gaps, and may hold `test_images` and `test_labels`; without them a fifth of every class, always the same
-            one, becomes the test set. Other keys are ignored.
-        root: folder of the data sets; by default that of the environment variable VMO_DATA, or "data". CIFAR is read
-            from `<root>/<name>_train.npz` and `<root>/<name>_test.npz`, and downloaded into them when they are missing.
+        name: one of `NAMES`, or the path of a .npz file, relative to the working directory or to `root`. Such a file
+            holds `images` uint8 (N, H, W) or (N, H, W, C) and integer `labels` (N,) from 0 without gaps, and may hold
+            `test_images` and `test_labels`; without them a fifth of every class, always the same one, becomes the test
+            set. Other keys are ignored.
+        root: folder of the data sets; by default that of the environment variable VMO_DATA, or "data". All but the
+            digits are read from `<root>/<name>_train.npz` and `<root>/<name>_test.npz`, and downloaded into them when
+            they are missing.
         device: where the tensors go.
 
     Raises:
@@ -108,6 +110,8 @@ def load(name: str, root: str | Path | None = None, device: torch.device | str =
         dataset = _digits()
     elif name in cifar.ARCHIVES:
         dataset = _cifar(name, folder)
+    elif name in torchvision_sets.SOURCES:
+        dataset = _torchvision(name, folder)
     elif name.endswith(".npz"):
         dataset = _own(_find(name, folder))
     else:
@@ -214,28 +218,49 @@ def _digits() -> Dataset:
 
 
 def _cifar(name: str, root: Path) -> Dataset:
-    archive, paths = cifar.ARCHIVES[name], cifar.cache_paths(name, root)
+    archive = cifar.ARCHIVES[name]
+    ways = f"from {archive.url}", f"put that archive into {root}"
+    train, test = _kept(name, root, cifar.fetch, ways, (32, 32, 3), archive.classes)
+    mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+    return Dataset(name, train, test, archive.classes, mean, std, pad=4, flip=True)
+
+
+def _torchvision(name: str, root: Path) -> Dataset:
+    source, side = torchvision_sets.SOURCES[name], torchvision_sets.SIDE
+    ways = f"by torchvision.datasets.{source.factory}", f"put both, with arrays images and labels, into {root}"
+    train, test = _kept(name, root, torchvision_sets.fetch, ways, (side, side, 1), source.classes)
+    return replace(_assemble(name, train, test, pad=_pad(side), flip=False), classes=source.classes)
+
+
+def _kept(
+    name: str,
+    root: Path,
+    fetch: Callable[[str, Path], None],
+    ways: tuple[str, str],
+    shape: tuple[int, int, int],
+    classes: int,
+) -> tuple[Split, Split]:
+    """Both splits from their .npz files; `ways` says how `fetch` makes those, and how the user can where it fails."""
+    paths = cache.paths(name, root)
     if not all(path.exists() for path in paths.values()):
         try:
-            cifar.fetch(name, root)
-        except (OSError, RuntimeError, ValueError) as error:
+            fetch(name, root)
+        except (OSError, HTTPException, RuntimeError, ValueError) as error:
             looked_for = " and ".join(str(path) for path in paths.values())
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
-                f"{name}: {looked_for} are not both there, and making them from {archive.url} failed ({reason}); "
-                f"put that archive into {root}, or set {ROOT_VARIABLE} to a folder that has them"
+                f"{name}: {looked_for} are not both there, and making them {ways[0]} failed ({reason}); "
+                f"{ways[1]}, or set {ROOT_VARIABLE} to a folder that has them"
             ) from error
-    splits = {}
-    for split, path in paths.items():
+    splits = []
+    for path in paths.values():
         images, labels = npz.labelled(path, npz.read(path, ("images", "labels")))
-        if images.shape[1:] != (32, 32, 3):
-            raise DataError(f"{path}: images must be (N, 32, 32, 3), not {images.shape}")
-        if labels.max() >= archive.classes:
-            raise DataError(f"{path}: label {labels.max()} is out of range; {name} has {archive.classes} classes")
-        splits[split] = _split(images, labels)
-    return Dataset(
-        name, **splits, classes=archive.classes, mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7), pad=4, flip=True
-    )
+        if images.shape[1:] != shape:
+            raise DataError(f"{path}: images must be (N, {', '.join(map(str, shape))}), not {images.shape}")
+        if labels.max() >= classes:
+            raise DataError(f"{path}: label {labels.max()} is out of range; {name} has {classes} classes")
+        splits.append(_split(images, labels))
+    return splits[0], splits[1]
 
 
 def _folder(root: str | os.PathLike[str] | None) -> Path:
@@ -258,8 +283,7 @@ def _own(path: Path) -> Dataset:
         raise DataError(f"{path}: labels must be 0, 1, 2, … without gaps, but none is {missing[0]}")
     if labels.max() == 0:
         raise DataError(f"{path}: at least two classes are needed, but every label is 0")
-    side = min(images.shape[1:3])
-    pad = 4 if side >= 32 else side // 8
+    pad = _pad(min(images.shape[1:3]))
     held_out = [key in arrays for key in ("test_images", "test_labels")]
     if not any(held_out):
         return _from_arrays(path.name, images, labels, pad=pad, flip=False, path=path)
@@ -271,6 +295,10 @@ def _own(path: Path) -> Dataset:
     if test_labels.max() > labels.max():
         raise DataError(f"{path}: test label {test_labels.max()} is out of range; labels end at {labels.max()}")
     return _assemble(path.name, _split(images, labels), _split(test_images, test_labels), pad=pad, flip=False)
+
+
+def _pad(side: int) -> int:
+    return 4 if side >= 32 else side // 8
 
 
 def _from_arrays(
