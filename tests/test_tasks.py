@@ -24,6 +24,7 @@ from suites.tasks.quadratic import Quadratic
 from suites.tasks.toy import Joint
 from suites.tasks.vae import Run, Vae, VaeTask, bound, divergence
 from vmo.checkpoint import Keeper
+from vmo.train import Diverged
 
 CPU = torch.device("cpu")
 SMALL = replace(PRESETS["smoke"], latents=2, categories=3, vae_hidden=8, vae_layers=1, vae_steps=12, batch_size=16)
@@ -208,6 +209,20 @@ def test_a_run_of_the_vae_goes_on_from_its_checkpoint(estimator: str, tmp_path: 
         task("vae").train(make, 0, Stopping(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
     again = task("vae").train(make, 0, Keeper(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
     assert again == whole
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "straight_through"])
+def test_a_vae_that_diverges_says_so(estimator: str, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="not finite"):
+        task("vae", vae_lr=1e30).train(labels.parse(estimator).make, 0, Keeper(tmp_path / "x"))  # type: ignore[attr-defined]
+
+
+def test_a_bound_of_logits_that_are_not_finite_is_none() -> None:
+    vae, x = tiny()
+    with torch.no_grad():
+        next(vae.encoder.parameters()).fill_(math.nan)
+    with pytest.raises(Diverged, match="not finite"):
+        bound(vae, x, 1)
 
 
 def test_what_is_measured_of_the_vae_is_a_sum_over_images() -> None:
