@@ -214,7 +214,7 @@ def test_a_run_of_the_vae_goes_on_from_its_checkpoint(estimator: str, tmp_path: 
 @pytest.mark.parametrize("estimator", ["reinforce", "straight_through"])
 def test_a_vae_that_diverges_says_so(estimator: str, tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="not finite"):
-        task("vae", vae_lr=1e30).train(labels.parse(estimator).make, 0, Keeper(tmp_path / "x"))  # type: ignore[attr-defined]
+        task("vae", vae_lr=1e30, vae_steps=100).train(labels.parse(estimator).make, 0, Keeper(tmp_path / "x"))  # type: ignore[attr-defined]
 
 
 def test_a_bound_of_logits_that_are_not_finite_is_none() -> None:
