@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from estimators.noise import one_hot
+from estimators.noise import one_hot, uniform
 from estimators.sitewise import Stacked, stacked, stacks
 
 Sites = Sequence[Tensor]
@@ -133,8 +133,11 @@ class Estimator(nn.Module):
         self.sizes = tuple(sizes)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
-        """All the randomness of one estimate, for logits `(*rows, K_l)`; at least fp32, whatever the logits are."""
-        raise NotImplementedError
+        """All the randomness of one estimate, for logits `(*rows, K_l)`; at least fp32, whatever the logits are.
+
+        By default uniforms `(*rows, K_l)` per site.
+        """
+        return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Any) -> Estimate:
         """`estimate`, given detached logits of at least fp32 and an objective with every method."""
@@ -220,6 +223,24 @@ class Estimator(nn.Module):
         for parameter, grad in zip(parameters, grads, strict=True):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+
+
+class SeveralSamples(Estimator):
+    """An estimator of S samples, the leading dimension of one call to the objective, on uniforms `(S, *rows, K_l)`.
+
+    Args:
+        sizes: K_l of each site.
+        samples: S ≥ 2; weights train on the mean over it.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
+        super().__init__(sizes)
+        if not isinstance(samples, int) or samples < 2:
+            raise ValueError(f"samples must be an integer of at least 2, got {samples!r}")
+        self.evaluations = samples
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
+        return uniform(logits, generator, (self.evaluations,))
 
 
 def train_weights(loss: Tensor, weight: Tensor | float = 1.0) -> None:

@@ -15,19 +15,16 @@ Cost: n evaluations, in one call. Unbiased. Dimitriev, Zhou 2021, arXiv:2105.141
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from estimators.algebra import one_hots
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import uniform
+from estimators.base import Estimate, Objective, SeveralSamples, Sites, train_weights
 from estimators.sitewise import Stacked, stacked, stacks
 from estimators.sticks import Sticks, chosen, ends, sticks
 
 
-class Carms(Estimator):
+class Carms(SeveralSamples):
     """CARMS, by stick breaking.
 
     Args:
@@ -36,15 +33,6 @@ class Carms(Estimator):
     """
 
     unbiased = True
-
-    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
-        super().__init__(sizes)
-        if not isinstance(samples, int) or samples < 2:
-            raise ValueError(f"samples must be an integer of at least 2, for pairs, got {samples!r}")
-        self.evaluations = samples
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator, (self.evaluations,))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         n = self.evaluations

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from estimators.algebra import slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel, uniform
+from estimators.noise import gumbel
 from estimators.sitewise import sitewise
 
 
@@ -34,9 +32,6 @@ class Concrete(Estimator):
     def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = (0.1, 1e-3)) -> None:
         super().__init__(sizes)
         self.temperature = Temperature(temperature)
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature.value

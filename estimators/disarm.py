@@ -16,7 +16,6 @@ from __future__ import annotations
 import torch
 
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import uniform
 from estimators.sitewise import Stacked, stacked, stacks
 from estimators.sticks import chosen, ends, sticks, to_logits
 
@@ -30,9 +29,6 @@ class DisARM(Estimator):
 
     unbiased = True
     evaluations = 2
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         phi = stacked(logits)

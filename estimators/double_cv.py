@@ -18,12 +18,12 @@ import torch
 from torch import nn
 
 from estimators.algebra import dot, norm_sq, one_hots, slopes_at, softmaxes, through_softmax
-from estimators.base import Estimate, Estimator, Objective, Sites
-from estimators.noise import gumbel_argmax, uniform
+from estimators.base import Estimate, Objective, SeveralSamples, Sites
+from estimators.noise import gumbel_argmax
 from estimators.sitewise import sitewise
 
 
-class DoubleCV(Estimator):
+class DoubleCV(SeveralSamples):
     """Double control variates.
 
     Args:
@@ -35,16 +35,10 @@ class DoubleCV(Estimator):
     unbiased = True
 
     def __init__(self, sizes: Sequence[int], *, samples: int = 2, alpha: float = -0.5) -> None:
-        super().__init__(sizes)
-        if not isinstance(samples, int) or samples < 2:
-            raise ValueError(f"samples must be an integer of at least 2, one to leave out, got {samples!r}")
+        super().__init__(sizes, samples=samples)
         if not isinstance(alpha, int | float) or not math.isfinite(alpha):
             raise ValueError(f"alpha must be a finite number, got {alpha!r}")
-        self.evaluations = samples
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator, (self.evaluations,))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         n = self.evaluations

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel, gumbel_argmax, uniform
+from estimators.noise import gumbel, gumbel_argmax
 from estimators.sitewise import sitewise
 
 
@@ -31,9 +29,6 @@ class GumbelStraightThrough(Estimator):
     def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = 1.0) -> None:
         super().__init__(sizes)
         self.temperature = Temperature(temperature)
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature.value

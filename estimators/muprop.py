@@ -18,7 +18,7 @@ from torch import Tensor
 
 from estimators.algebra import dot, scores, softmaxes, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, uniform
+from estimators.noise import gumbel_argmax
 from estimators.reinforce import averaging
 from estimators.sitewise import Stacked, sitewise, stacked
 
@@ -42,9 +42,6 @@ class MuProp(Estimator):
         super().__init__(sizes)
         self.decay = averaging(baseline, decay)
         self.register_buffer("baseline", torch.zeros(()))
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         index = gumbel_argmax(logits, noise)

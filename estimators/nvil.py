@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from estimators.algebra import scores, softmaxes, weighted
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, uniform
+from estimators.noise import gumbel_argmax
 from estimators.surrogate import Surrogate
 
 
@@ -53,9 +53,6 @@ class Nvil(Estimator):
         last = self.baseline.network[-1]
         assert isinstance(last, nn.Linear)
         nn.init.ones_(last.bias)
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         index = gumbel_argmax(logits, noise)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from estimators.algebra import scores, weighted
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, uniform
+from estimators.noise import gumbel_argmax
 
 
 def averaging(baseline: str, decay: float) -> float | None:
@@ -43,9 +43,6 @@ class Reinforce(Estimator):
         super().__init__(sizes)
         self.decay = averaging(baseline, decay)
         self.register_buffer("baseline", torch.zeros(()))
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         index = gumbel_argmax(logits, noise)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel_argmax, uniform
+from estimators.noise import gumbel_argmax
 from estimators.sitewise import sitewise
 
 
@@ -33,9 +32,6 @@ class ReinMax(Estimator):
     def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = 1.0) -> None:
         super().__init__(sizes)
         self.temperature = Temperature(temperature)
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         sample = one_hots(gumbel_argmax(logits, noise), logits)

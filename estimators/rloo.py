@@ -9,17 +9,14 @@ free!".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
 from estimators.algebra import one_hots, weighted_sum
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, uniform
+from estimators.base import Estimate, Objective, SeveralSamples, Sites, train_weights
+from estimators.noise import gumbel_argmax
 
 
-class Rloo(Estimator):
+class Rloo(SeveralSamples):
     """REINFORCE, leave one out.
 
     Args:
@@ -29,23 +26,13 @@ class Rloo(Estimator):
 
     unbiased = True
 
-    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
-        super().__init__(sizes)
-        if not isinstance(samples, int) or samples < 2:
-            raise ValueError(f"samples must be an integer of at least 2, got {samples!r}")
-        self.evaluations = samples
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator, (self.evaluations,))
-
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         index = gumbel_argmax(logits, noise)
         loss = objective.hard(index)
         train_weights(loss, 1 / self.evaluations)
         loss = loss.detach()
-        value = self._value(
-            loss, index, logits
-        ).double()  # its sum must vanish to more digits than a constant in f takes
+        # float64: a constant in f must not show in the sum of the deviations
+        value = self._value(loss, index, logits).double()
         advantage = ((value - value.mean(0)) / (self.evaluations - 1)).to(loss.dtype)
         return Estimate(loss.mean(0), weighted_sum(advantage, one_hots(index, logits)))
 

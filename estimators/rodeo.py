@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from estimators.algebra import norm_sq, one_hots, slopes_at, softmaxes
-from estimators.base import Estimate, Estimator, Objective, Sites
-from estimators.noise import gumbel_argmax, uniform
+from estimators.base import Estimate, Objective, SeveralSamples, Sites
+from estimators.noise import gumbel_argmax
 from estimators.sitewise import Stacked, stacked
 
 
-class Rodeo(Estimator):
+class Rodeo(SeveralSamples):
     """RODEO.
 
     Args:
@@ -43,13 +43,10 @@ class Rodeo(Estimator):
     def __init__(
         self, sizes: Sequence[int], *, samples: int = 2, alpha: float = 0.5, beta: float = 0.0, hidden: int = 10
     ) -> None:
-        super().__init__(sizes)
-        if not isinstance(samples, int) or samples < 2:
-            raise ValueError(f"samples must be an integer of at least 2, one to leave out, got {samples!r}")
+        super().__init__(sizes, samples=samples)
         for name, value in (("alpha", alpha), ("beta", beta)):
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, got {value!r}")
-        self.evaluations = samples
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
         self.beta = nn.Parameter(torch.tensor(float(beta)))
         if not isinstance(hidden, int) or hidden < 1:
@@ -60,9 +57,6 @@ class Rodeo(Estimator):
         self.outer_weight = nn.Parameter(
             torch.randn(2, hidden, generator=generator, device=self.scale.device) / hidden**0.5
         )
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator, (self.evaluations,))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         n = self.evaluations

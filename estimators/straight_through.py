@@ -18,7 +18,7 @@ import torch
 
 from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel_argmax, uniform
+from estimators.noise import gumbel_argmax
 from estimators.sitewise import sitewise
 
 
@@ -50,9 +50,6 @@ class StraightThrough(Estimator):
         self.through = through
         self.temperature = Temperature(temperature)
         self.forward_temperature = Temperature(forward_temperature)
-
-    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         s, t = self.forward_temperature.value, self.temperature.value

@@ -12,6 +12,7 @@ Beside the estimators there are baselines, each by the same recipe, for the same
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from results import table
@@ -32,7 +33,9 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
         vmo.train.Diverged: see there.
     """
     task, name = shop.task(cell.task), cell.label.name
-    train = functools.partial(task.train, seed=cell.seed, keeper=shop.keeper(cell))
+    train: Callable[..., list[dict[str, Any]]] = functools.partial(
+        task.train, seed=cell.seed, keeper=shop.keeper(cell)
+    )  # of a network also with `learn` and `architecture`
     if name == PLAIN:
         return train(None)
     if name == RANDOM:

@@ -130,18 +130,13 @@ class Task(ABC):
         make: Make | None,
         seed: int,
         keeper: Keeper,
-        *,
-        learn: bool = True,
-        architecture: Architecture | None = None,
     ) -> list[dict[str, Any]]:
         """A whole run, or the rest of one that `keeper` knows: the rows of the accuracy suite.
 
         Args:
-            make: the estimator, or None for plain training.
+            make: the estimator, or None for plain training, where `plain` says that there is one.
             seed: of everything.
             keeper: of its checkpoints.
-            learn: False: q stays as it begins, and the run comes to a sample of it.
-            architecture: of plain training; by default the full network.
 
         Raises:
             Diverged: see `vmo.train`.

@@ -21,7 +21,6 @@ from estimators.sitewise import Stacked, layout_of, stacks
 from results.table import row
 from suites.tasks.base import Make, Point, Sites, Task, seed_of
 from vmo.checkpoint import Keeper
-from vmo.space import Architecture
 from vmo.train import Diverged
 
 POINTS = {"uniform": 0.0, "mid": 0.2, "peaked": 1.0}
@@ -200,11 +199,8 @@ class FunctionTask(Task):
         make: Make | None,
         seed: int,
         keeper: Keeper,
-        *,
-        learn: bool = True,
-        architecture: Architecture | None = None,
     ) -> list[dict[str, Any]]:
-        assert make is not None and learn and architecture is None
+        assert make is not None
         f = self.function()
         with self.context.device:
             estimator = make(f.sizes)

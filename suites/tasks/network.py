@@ -190,6 +190,15 @@ class NetworkTask(Task):
         learn: bool = True,
         architecture: Architecture | None = None,
     ) -> list[dict[str, Any]]:
+        """See `Task.train`.
+
+        Args:
+            make: the estimator, or None for plain training.
+            seed: of everything.
+            keeper: of its checkpoints.
+            learn: False: q stays as it begins, and the run comes to a sample of it.
+            architecture: of plain training; by default the full network.
+        """
         trainer = self.trainer(make, seed, learn=learn, architecture=architecture)
         q = trainer.distribution
         curves = [] if q is None else self._state(q, 0)

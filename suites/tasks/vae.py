@@ -29,7 +29,6 @@ from suites.tasks.base import Make, Point, Sites, Task, seed_of
 from suites.tasks.function import concatenated
 from vmo.checkpoint import Keeper
 from vmo.data import Dataset, batches, load
-from vmo.space import Architecture
 from vmo.train import Diverged
 
 POINTS = {"uniform": 0.0, "mid": 0.5, "peaked": 1.0}
@@ -327,11 +326,8 @@ class VaeTask(Task):
         make: Make | None,
         seed: int,
         keeper: Keeper,
-        *,
-        learn: bool = True,
-        architecture: Architecture | None = None,
     ) -> list[dict[str, Any]]:
-        assert make is not None and learn and architecture is None
+        assert make is not None
         train, test = self.images
         run = self.run(make, train, seed)
         assert run.estimator is not None
