@@ -35,10 +35,11 @@ def test_long_experiments_are_those_of_the_papers(experiment: str, monkeypatch: 
 
 
 def test_agreement_is_within_both_errors() -> None:
-    assert Line("", "", 1.0, 0.1, [1.09]).agrees
-    assert not Line("", "", 1.0, 0.1, [1.2]).agrees
-    assert Line("", "", 1.0, 0.1, [1.1, 1.3]).agrees  # t interval of two seeds: ± 1.27
-    assert not Line("", "", 1.0, 0.1, [1.29, 1.3]).agrees
+    assert Line("", "", 1.0, 0.1, [1.09]).agrees == "yes"
+    assert Line("", "", 1.0, 0.1, [1.2]).agrees == "no"
+    assert Line("", "", 1.0, 0.1, [1.1, 1.3]).agrees == "yes"  # t interval of two seeds: ± 1.27
+    assert Line("", "", 1.0, 0.1, [1.29, 1.3]).agrees == "no"
+    assert Line("", "", 1.0, 0.1, [1.0, 2.0]).agrees == "too few seeds"  # ± 6.4
 
 
 @pytest.mark.parametrize(("words", "said"), [(["relux"], "did you mean 'relax'"), (["--seeds", "0"], "at least 1")])
