@@ -14,7 +14,7 @@ _PANELS = {
     "variance × cost": ("variance\n× cost", "log"),
     "peak memory": ("memory\n/ plain", "linear"),
     "step time": ("time\n/ plain", "linear"),
-    "test accuracy": ("test accuracy\n%", "linear"),
+    "test accuracy": ("accuracy\n%, test", "linear"),
     "objective gap": ("gap to the\noptimum", "log"),
     "test ELBO": ("test ELBO\nnats", "linear"),
 }
@@ -96,5 +96,5 @@ def _scale(ax: Axes, scale: str, rows: pd.DataFrame) -> None:
         ax.set_xticks(10.0 ** np.arange(low, high + 1, max(1, np.ceil((high - low) / 2))))
         ax.xaxis.set_minor_locator(NullLocator())
     else:
-        ax.locator_params(axis="x", nbins=4)
+        ax.locator_params(axis="x", nbins=3)
         ax.margins(x=0.12)
