@@ -33,6 +33,11 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
 }
 
 
+TALL = ("memory", "overhead")
+"""Figures with a line for every estimator of every task: one for each task where there are more than `TASKS`."""
+TASKS = 4
+
+
 def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Path]:
     """Draw every figure that has rows as ``directory/<name>.png``, and return their paths by name.
 
@@ -45,15 +50,14 @@ def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Path]:
     figures = dict(FIGURES)
     for task in sorted(set(frame["task"]) - {"width"}):  # beside that of the width task, on which the paper is about
         figures[f"overview-{task}"] = functools.partial(overview, task=task)
+    many = frame["task"].nunique() > TASKS
     for name, draw in figures.items():
-        parts = (
-            [frame]
-            if name.startswith("overview")
-            else [part for _, part in frame.groupby(summary.CONTEXT, dropna=False)]
-        )
+        by = [*summary.CONTEXT, "task"] if many and name in TALL else summary.CONTEXT
+        parts = [frame] if name.startswith("overview") else [part for _, part in frame.groupby(by, dropna=False)]
         found = [(part, figure) for part in parts if (figure := draw(part)) is not None]
         for part, figure in found:
-            full = name if len(found) == 1 else f"{name}-{_slug(summary.context_label(part))}"
+            label = summary.context_label(part) + (f" {part['task'].iloc[0]}" if by is not summary.CONTEXT else "")
+            full = name if len(found) == 1 else f"{name}-{_slug(label)}"
             drawn[full] = save(figure, directory / f"{full}.png")
     return drawn
 
