@@ -140,7 +140,7 @@ class Estimator(nn.Module):
         return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Any) -> Estimate:
-        """`estimate`, given detached logits of at least fp32 and an objective with every method."""
+        """`estimate`, given an objective with every method, and detached logits of at least fp32 whose greatest is 0."""
         raise NotImplementedError
 
     def estimate(self, objective: Callable[[Sites], Tensor], logits: Sites, noise: Any) -> Estimate:
@@ -178,9 +178,7 @@ class Estimator(nn.Module):
 
     def _of_stacks(self, objective: Callable[[Sites], Tensor], logits: Stacked, noise: Any) -> tuple[Tensor, Stacked]:
         """`estimate`, the gradients as stacks of the logits' dtype."""
-        # of a large constant in the logits no digit of the noise is lost
-        wide = (_at_least_fp32(stack.detach()) for stack in logits.stacks)
-        inner = Stacked((stack - stack.amax(-1, keepdim=True) for stack in wide), logits.layout)
+        inner = Stacked((_shifted(_at_least_fp32(stack.detach())) for stack in logits.stacks), logits.layout)
         with torch.enable_grad():
             loss, grads = self._estimate(adapt(objective, self.sizes, inner[0].dtype), inner, noise)
         pairs = zip(stacks(grads, logits.layout), logits.stacks, strict=True)
@@ -207,11 +205,6 @@ class Estimator(nn.Module):
         if torch.is_autocast_enabled(logits[0].device.type):  # it would round scores, slopes and every backward pass
             raise ValueError("an estimator must run outside autocast; open the autocast region inside the objective")
         whole = stacked(logits)
-        # A read of the values waits for the device, so it is done only where that is free.
-        plain = type(logits[0]) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
-        free = plain and logits[0].device.type == "cpu"
-        if free and not all(bool(stack.detach().amax(-1).isfinite().all()) for stack in whole.stacks):
-            raise ValueError("logits must be finite, or -inf for a forbidden category but not for all: NaN or inf")
         return whole
 
     def _fit(self, loss: Tensor) -> None:
@@ -267,6 +260,16 @@ class Temperature(nn.Module):
 
     def anneal(self, progress: float) -> None:
         self.value.fill_(self.start * (self.end / self.start) ** progress)
+
+
+def _shifted(logits: Tensor) -> Tensor:
+    """Logits of which the greatest is 0: of a large constant no digit of the noise is lost. ValueError: NaN or inf."""
+    most = logits.amax(-1, keepdim=True)
+    # A read of the values waits for the device, so it is done only where that is free.
+    plain = type(most) is Tensor and not torch.compiler.is_compiling()
+    if plain and most.device.type == "cpu" and float((0 * most).sum()) != 0:
+        raise ValueError("logits must be finite, or -inf for a forbidden category but not for all: NaN or inf")
+    return logits - most
 
 
 def _at_least_fp32(site: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import norm_sq, scores
+from estimators.algebra import log_probability, norm_sq, scores, softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import conditional_gumbel, gumbel, gumbel_argmax, uniform
 from estimators.sitewise import Stacked, sitewise, stacked, stacks
@@ -63,7 +63,7 @@ class ControlVariate(Estimator):
         """σ_λ(z), in the simplex."""
         # A forbidden category has z = −inf: ∂(z/λ)/∂λ would be 0 · inf there, and f need not have a slope.
         scale = self.log_temperature.exp()
-        return sitewise(lambda site: torch.where(site.isinf(), 0, torch.softmax(site.clamp(min=-1e12) / scale, -1)), z)
+        return sitewise(lambda site: torch.where(site.isinf(), 0, softmax(site.clamp(min=-1e12) / scale)), z)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
         return Noise(uniform(logits, generator), () if self.coupled else uniform(logits, generator))
@@ -78,7 +78,7 @@ class ControlVariate(Estimator):
 
         layout = score.layout
         phi = Stacked((site.detach().requires_grad_() for site in stacks(logits, layout)), layout)
-        log_p = sitewise(lambda site: torch.log_softmax(site, -1), phi)
+        log_p = sitewise(log_probability, phi)
         z = sitewise(lambda lp, u: lp + gumbel(u), log_p, noise.u)
         # One term after the other: without tuning, only one graph of the objective is alive at a time.
         value, slope = self._slope(objective, z)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from estimators.algebra import dot, norm_sq, one_hots, slopes_at, softmaxes, through_softmax
+from estimators.algebra import dot, norm_sq, one_hots, probabilities, slopes_at, through_softmax
 from estimators.base import Estimate, Objective, SeveralSamples, Sites
 from estimators.noise import gumbel_argmax
 from estimators.sitewise import sitewise
@@ -44,7 +44,7 @@ class DoubleCV(SeveralSamples):
         n = self.evaluations
         sample = one_hots(gumbel_argmax(logits, noise), logits)
         loss, slopes = slopes_at(objective, sample, 1 / n)
-        p = softmaxes(logits)
+        p = probabilities(logits)
         slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, slopes)  # f may have none at a forbidden category
         score = sitewise(torch.sub, sample, p)
         others = sitewise(lambda v: (v.sum(0) - v) / (n - 1), slopes)  # the mean slope at the other samples

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
+from estimators.algebra import one_hots, probability, slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import gumbel_argmax, one_hot, uniform
 from estimators.sitewise import sitewise
@@ -61,7 +61,7 @@ class GumbelRao(Estimator):
             e = -torch.log(v)
             winner = one_hot(i, site.shape[-1], torch.bool)
             least = (e * winner).sum(-1, keepdim=True)
-            soft = softmax(torch.where(winner, least, e / softmax(site) + least).log() / -t)
+            soft = softmax(torch.where(winner, least, e / probability(site) + least).log() / -t)
             return (through_softmax(soft, slope) / t).mean(0)
 
         return Estimate(loss, sitewise(averaged, logits, index, noise.v, slopes))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel, gumbel_argmax
+from estimators.noise import gumbel
 from estimators.sitewise import sitewise
 
 
@@ -32,6 +32,7 @@ class GumbelStraightThrough(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature.value
-        loss, slopes = slopes_at(objective, one_hots(gumbel_argmax(logits, noise), logits))
-        soft = sitewise(lambda site, u: softmax((site + gumbel(u)) / t), logits, noise)
-        return Estimate(loss, sitewise(lambda x, v: through_softmax(x, v) / t, soft, slopes))
+        perturbed = sitewise(lambda site, u: site + gumbel(u), logits, noise)
+        index = sitewise(lambda z: z.max(-1).indices, perturbed)
+        loss, slopes = slopes_at(objective, one_hots(index, logits))
+        return Estimate(loss, sitewise(lambda z, v: through_softmax(softmax(z / t), v) / t, perturbed, slopes))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.algebra import dot, scores, softmaxes, through_softmax
+from estimators.algebra import dot, probabilities, scores, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import gumbel_argmax
 from estimators.reinforce import averaging
@@ -48,7 +48,7 @@ class MuProp(Estimator):
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
-        p = stacked(softmaxes(logits))
+        p = stacked(probabilities(logits))
         leaves = [q.requires_grad_() for q in p.stacks]
         mean = objective.control(Stacked(leaves, p.layout))
         found = [torch.zeros_like(q) for q in leaves]

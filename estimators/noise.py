@@ -16,28 +16,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.sitewise import sitewise
+from estimators.sitewise import Stacked, layout_of, sitewise
 
 Sites = Sequence[Tensor]
 
 
 def uniform(logits: Sites, generator: torch.Generator | None = None, lead: Sequence[int] = ()) -> Sites:
     """Uniforms strictly inside (0, 1), `(*lead, *rows, K_l)` per site, in the logits' dtype but at least fp32."""
-    shapes = [(*lead, *site.shape) for site in logits]
+    sizes = tuple(site.shape[-1] for site in logits)
+    rows, layout = logits[0].shape[:-1], layout_of(sizes)
     dtype = logits[0].dtype if logits[0].dtype in (torch.float32, torch.float64) else torch.float32
     info = torch.finfo(dtype)
+    shapes = [(*lead, *rows, len(at), sizes[at[0]]) for at in layout]
     counts = [math.prod(shape) for shape in shapes]
     u = torch.rand((sum(counts),), generator=generator, dtype=dtype, device=logits[0].device)
     u = u.clamp_(info.tiny, 1 - info.eps)
-    if len(set(shapes)) == 1:
-        return u.view(len(shapes), *shapes[0]).unbind(0)
-    drawn = u.split(counts)
-    return tuple(one.view(shape) for one, shape in zip(drawn, shapes, strict=True))
+    return Stacked((one.view(shape) for one, shape in zip(u.split(counts), shapes, strict=True)), layout)
 
 
 def gumbel(u: Tensor) -> Tensor:
     """Standard Gumbel noise from uniforms, elementwise."""
-    return -torch.log(-torch.log(u))
+    return torch.log(u).neg_().log_().neg_()
 
 
 def conditional_gumbel(log_p: Tensor, index: Tensor, v: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ def conditional_gumbel(log_p: Tensor, index: Tensor, v: Tensor) -> Tensor:
 
 def one_hot(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """`(*shape)` int64 to one-hot `(*shape, size)`, without the check of values that would wait for the device."""
-    return (index.unsqueeze(-1) == torch.arange(size, device=index.device)).to(dtype)
+    return index.new_zeros((*index.shape, size), dtype=dtype).scatter_(-1, index.unsqueeze(-1), 1)
 
 
 def gumbel_argmax(logits: Sites, u: Sites) -> Sites:
@@ -66,4 +65,5 @@ def gumbel_argmax(logits: Sites, u: Sites) -> Sites:
     fp32 uniforms lie on a grid of 2⁻²⁴, so a category of probability 1e-5 is drawn 0.3 % too rarely, one of 1e-6 3 %
     and one of 1e-8 never: an absolute error below 5e-8. float64 logits bring float64 noise.
     """
-    return sitewise(lambda site, noise: (site + gumbel(noise)).argmax(-1), logits, u)
+    # max is faster than argmax
+    return sitewise(lambda site, noise: (site + gumbel(noise)).max(-1).indices, logits, u)

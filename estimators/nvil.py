@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import scores, softmaxes, weighted
+from estimators.algebra import probabilities, scores, weighted
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import gumbel_argmax
 from estimators.surrogate import Surrogate
@@ -59,7 +59,7 @@ class Nvil(Estimator):
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
-        p = softmaxes(logits)
+        p = probabilities(logits)
         learned = self.baseline(p)
         rest = loss - learned - self.mean
         advantage = rest.detach()

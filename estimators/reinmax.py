@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
+from estimators.algebra import one_hots, probability, slopes_at, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import gumbel_argmax
 from estimators.sitewise import sitewise
@@ -38,7 +38,7 @@ class ReinMax(Estimator):
         loss, slopes = slopes_at(objective, sample)
 
         def second_order(site: Tensor, z: Tensor, slope: Tensor) -> Tensor:
-            middle = (softmax(site / self.temperature.value) + z) / 2
-            return 2 * through_softmax(middle, slope) - through_softmax(softmax(site), slope) / 2
+            middle = (probability(site / self.temperature.value) + z) / 2
+            return 2 * through_softmax(middle, slope) - through_softmax(probability(site), slope) / 2
 
         return Estimate(loss, sitewise(second_order, logits, sample, slopes))

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import norm_sq, one_hots, slopes_at, softmaxes
+from estimators.algebra import norm_sq, one_hots, probabilities, slopes_at
 from estimators.base import Estimate, Objective, SeveralSamples, Sites
 from estimators.noise import gumbel_argmax
 from estimators.sitewise import Stacked, stacked
@@ -62,7 +62,7 @@ class Rodeo(SeveralSamples):
         n = self.evaluations
         sample = stacked(one_hots(gumbel_argmax(logits, noise), logits))
         loss, slopes = slopes_at(objective, sample, 1 / n)
-        p = stacked(softmaxes(logits)).stacks
+        p = stacked(probabilities(logits)).stacks
         # f may have no slope at a forbidden category
         slope = [torch.where(q > 0, v, 0) for q, v in zip(p, stacked(slopes).stacks, strict=True)]
         # ∇f(z_r)ᵀ(z_s − z_r), and the same with one site of z_s changed; s first, then r

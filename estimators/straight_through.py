@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 
-from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
+from estimators.algebra import one_hots, probability, slopes_at, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import gumbel_argmax
 from estimators.sitewise import sitewise
@@ -57,4 +57,4 @@ class StraightThrough(Estimator):
         loss, slopes = slopes_at(objective, one_hots(index, logits))
         if self.through == "identity":
             return Estimate(loss, sitewise(lambda site, v: torch.where(site > -torch.inf, v, 0), logits, slopes))
-        return Estimate(loss, sitewise(lambda site, v: through_softmax(softmax(site / t), v) / t, logits, slopes))
+        return Estimate(loss, sitewise(lambda site, v: through_softmax(probability(site / t), v) / t, logits, slopes))

@@ -25,6 +25,7 @@ from torch import Tensor
 from estimators.algebra import scores, weighted_sum
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import gumbel, uniform
+from estimators.sitewise import Stacked, layout_of, sitewise, stacks
 
 _MOST = 8
 
@@ -53,7 +54,8 @@ class Unordered(Estimator):
         index, log_p = _top(logits, noise, self.evaluations)
         # fewer configurations than k may be possible, and the objective is not asked about others
         there = log_p.exp() > 0
-        index = tuple(torch.where(there, i, i[:1]) for i in index)
+        layout = layout_of(self.sizes)
+        index = Stacked((torch.where(there.unsqueeze(-1), i, i[:1]) for i in stacks(index, layout)), layout)
         loss = objective.hard(index)
         share, baseline = _ratios(log_p)
         train_weights(loss, share.to(loss.dtype))
@@ -70,14 +72,13 @@ def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
     Every beam is a prefix with the maximum of the Gumbel-perturbed log-probabilities of all that begin with it. Those
     of its continuations are drawn given that their maximum is this.
     """
-    rows = logits[0].shape[:-1]
-    log_p = logits[0].new_zeros((1, *rows), dtype=torch.float64)
-    best = log_p
-    chosen: list[Tensor] = []
-    for site, u in zip(logits, noise, strict=True):
-        beams = len(log_p)
-        each = log_p.unsqueeze(-1) + _log_softmax(site.double())  # (beams, *rows, K)
-        drawn = each + gumbel(u[:beams].double())
+    best = log_p = logits[0].new_zeros((1, *logits[0].shape[:-1]), dtype=torch.float64)
+    steps: list[tuple[Tensor, int]] = []
+    own = sitewise(lambda site: _log_softmax(site.double()), logits)
+    gumbels = sitewise(lambda site, u: gumbel(u.double()), logits, noise)
+    for log_q, g in zip(own, gumbels, strict=True):
+        each = log_p.unsqueeze(-1) + log_q  # (beams, *rows, K)
+        drawn = each + g[: len(log_p)]
         most = drawn.amax(-1, keepdim=True)
         # −log(e^{−best} − e^{−most} + e^{−drawn}), without overflow
         v = best.unsqueeze(-1) - drawn + torch.log1p(-torch.exp(drawn - most))
@@ -85,13 +86,18 @@ def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
         perturbed = torch.where(
             each == -torch.inf, -torch.inf, torch.where(drawn == most, best.unsqueeze(-1), perturbed)
         )
-        size = site.shape[-1]
         flat = perturbed.movedim(-1, 1).flatten(0, 1)  # (beams · K, *rows), beam slowest
-        best, place = flat.topk(min(k, len(flat)), 0)
+        best, place = flat.topk(min(k, len(flat)), 0)  # fewer than k where there are fewer
         log_p = each.movedim(-1, 1).flatten(0, 1).gather(0, place)
-        chosen = [before.gather(0, place // size) for before in chosen] + [place % size]
-    # a beam search keeps fewer than k where there are fewer
-    return tuple(chosen), log_p
+        steps.append((place, log_q.shape[-1]))
+    # back from the last site, along the prefix that every beam goes on from
+    beam = torch.arange(len(log_p), device=log_p.device).view(-1, *(1 for _ in log_p.shape[1:])).expand_as(log_p)
+    chosen = []
+    for place, size in reversed(steps):
+        here = place.gather(0, beam)
+        chosen.append(here % size)
+        beam = here // size
+    return tuple(chosen[::-1]), log_p
 
 
 def _log_softmax(site: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estimators.algebra import dot, one_hots
+from estimators.algebra import dot, log_probability, one_hots
 from estimators.base import Sites
 from estimators.rloo import Rloo
 from estimators.sitewise import sitewise
@@ -31,5 +31,5 @@ class VarGrad(Rloo):
 
     def _value(self, loss: Tensor, index: Sites, logits: Sites) -> Tensor:
         # a forbidden category is never drawn, and −inf · 0 would be NaN
-        log_q = sitewise(lambda site: torch.log_softmax(site, -1).clamp(min=torch.finfo(site.dtype).min), logits)
+        log_q = sitewise(lambda site: log_probability(site).clamp(min=torch.finfo(site.dtype).min), logits)
         return loss + dot(one_hots(index, logits), log_q)

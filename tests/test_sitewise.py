@@ -67,6 +67,7 @@ def test_interleaved_sizes_are_those_of_sorted_sites(name: str) -> None:
     noise = estimator.draw(logits, seeded())
 
     def moved(of: object) -> object:
+        of = tuple(of) if isinstance(of, Stacked) else of
         if isinstance(of, tuple) and len(of) == len(sizes) and isinstance(of[0], torch.Tensor):
             return tuple(of[i] for i in order)
         return type(of)(*map(moved, of)) if hasattr(of, "_fields") else of  # type: ignore[call-overload]

@@ -16,8 +16,8 @@ from torch import Tensor
 
 import estimators
 from estimators import Estimate, Estimator
-from estimators.algebra import softmaxes
-from estimators.sitewise import Stacked, layout_of, stacks
+from estimators.algebra import softmax
+from estimators.sitewise import Stacked, layout_of, sitewise, stacks
 from results.table import row
 from suites.tasks.base import Make, Point, Sites, Task, seed_of
 from vmo.checkpoint import Keeper
@@ -91,7 +91,7 @@ class Step:
             leaves = [leaf.expand(self.rows, *leaf.shape) for leaf in leaves]
         logits = Stacked(leaves, self.layout)
         if self.estimator is None:
-            self.f(softmaxes(logits)).sum().backward()
+            self.f(sitewise(softmax, logits)).sum().backward()
         else:
             self.estimator.backward(self.f, logits, generator=self.generator)
         if self.rows > 1:  # the mean, of gradients and not of f, in whose units the estimator learns
