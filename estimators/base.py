@@ -140,7 +140,7 @@ class Estimator(nn.Module):
         return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Any) -> Estimate:
-        """`estimate`, given an objective with every method, and detached logits of at least fp32 whose greatest is 0."""
+        """`estimate`, given an objective with every method, and detached logits of at least fp32, the greatest 0."""
         raise NotImplementedError
 
     def estimate(self, objective: Callable[[Sites], Tensor], logits: Sites, noise: Any) -> Estimate:
