@@ -16,6 +16,7 @@ from torch import Tensor
 
 import estimators
 from estimators import Estimator, Objective
+from estimators.base import Temperature
 from estimators.noise import one_hot
 from suites.tasks.base import Point, Sites, seed_of
 
@@ -80,13 +81,20 @@ class Counted(Objective):
         return self._counted(self.inner.control(sample))
 
 
+def learns(estimator: Estimator) -> bool:
+    """Whether it adapts to what it is given: a temperature, which only `anneal` moves, does not."""
+    own = [module for module in estimator.modules() if not isinstance(module, Temperature)]
+    return any([*module.parameters(recurse=False), *module.buffers(recurse=False)] for module in own)
+
+
 def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measurement:
-    """n estimates on fresh minibatches and n / 4 on a fixed one, after riding along to the point, in `eval()` mode.
+    """n estimates on fresh minibatches and n / 4 on a fixed one, in `eval()` mode, after riding along if it learns.
 
     Where all is fixed but the noise they are rows of a few calls, and gradients of weights, which no call can give row
     by row, are measured on at most `WEIGHED` of them.
     """
-    point.ride(estimator.train())
+    if learns(estimator):
+        point.ride(estimator.train())
     estimator.eval().anneal(point.progress)
     device = point.logits[0].device
     noise = torch.Generator(device).manual_seed(seed_of("measure", seed, point.name))

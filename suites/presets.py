@@ -79,7 +79,7 @@ class Preset:
     categories: int = 10
     vae_layers: int = 2
     vae_hidden: int = 200
-    vae_steps: int = 1000
+    vae_steps: int = 600
     vae_lr: float = 1e-3
     vae_estimates: int = 2000
     overhead_depth: int = 16

@@ -11,7 +11,7 @@ from estimators.base import adapt
 from results.stats import squared_norm
 from suites import labels, plan, presets
 from suites.cell import Workshop
-from suites.measure import Counted, Hardened, measure, reference
+from suites.measure import Counted, Hardened, learns, measure, reference
 from suites.memory import StorageCounter, count
 from suites.overhead import macs
 from suites.tasks import available, factory
@@ -178,3 +178,19 @@ def test_the_hash_follows_everything_a_cell_depends_on(tmp_path: object) -> None
 def test_every_setting_that_a_task_names_exists(task: str) -> None:
     for names in factory(task).settings.values():  # type: ignore[attr-defined]
         presets.select(presets.QUICK, names)
+
+
+@pytest.mark.parametrize("name", estimators.available())
+def test_what_does_not_learn_need_not_ride_along(name: str) -> None:
+    """Estimators that are not taken along the run before a point are those that it would not change."""
+    sizes = (2, 3, 4)
+    estimator = estimators.get(name, sizes=sizes).train()
+    before = {key: value.clone() for key, value in estimator.state_dict().items()}
+    logits = tuple(torch.randn(5, size) for size in sizes)
+    control = list(estimator.parameters())
+    estimator.backward(lambda sample: sum(site[..., 0] for site in sample) ** 2, logits)
+    assert learns(estimator) or not control
+    if control:
+        torch.optim.Adam(control).step()
+    moved = any(not torch.equal(before[key], value) for key, value in estimator.state_dict().items())
+    assert moved == learns(estimator)
