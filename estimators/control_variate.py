@@ -1,10 +1,9 @@
 """What REBAR and RELAX share: a control variate c on the Gumbel-perturbed log-probabilities.
 
     z = log p − log(−log u),  b = argmax z,  z̃ ~ p(z | b)
-    g = [f(b) − c(z̃)] (b − p) + ∂_φ c(z) − ∂_φ c(z̃)
+    g = [f(b) − c(z̃)] (b − p) + ∂_φ c(z) − ∂_φ c(z̃),    c(z) = η [f(σ_λ(z)) + r_ρ(z)],    σ_λ(z) = softmax(z / λ)
 
 Unbiased for every c: E[c(z̃)(b − p)] + E[∂_φ c(z̃)] = ∂_φ E[c(z̃)] = ∂_φ E[c(z)] = E[∂_φ c(z)]. z̃ stays attached to φ.
-The parameters of c descend the variance, E‖g‖² up to a constant, whose single-sample gradient ∂‖g‖²/∂θ is unbiased.
 
 The noise v of z̃ is drawn by itself, or it is the one with which z̃ = z, held fixed (`coupled`; Tucker et al., App. C):
 
@@ -14,20 +13,35 @@ which is distributed in the same way given b, so that nothing changes in expecta
 1 − e^{z_i − z_b} where ∂z_i/∂log p_i = 1, and c has one value and one slope: one evaluation does for both terms,
 
     g = [f(b) − c(z)] (b − p) + J (∂c/∂z ⊙ e^{z − z_b}),    J v = v − p Σ v
+
+What c depends on is tuned on the variance, E‖g‖² up to a constant, in one of two ways.
+
+    tuning = "descent"      η, λ and ρ follow ∂‖g‖²/∂θ, through ∂c/∂z: f is differentiated twice at every step
+    tuning = "regression"   of coupled noise. With a = f(b)(b − p) and g = a − η d, η is the regression Σ aᵀd / Σ dᵀd
+                            over earlier steps. log λ follows the difference quotient of ‖a − η d‖² at λ e^{±δ}, one
+                            more evaluation at every `every`-th step, the signs in turn; ρ follows ∂‖g‖²/∂ρ, which needs
+                            no second derivative of f. One graph of f is alive at a time, and none is differentiated
+                            twice.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import log_probability, norm_sq, scores, softmax
+from estimators.algebra import dot, log_probability, norm_sq, probability, scores, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import conditional_gumbel, gumbel, gumbel_argmax, uniform
 from estimators.sitewise import Stacked, sitewise, stacked, stacks
+
+DECAY = 0.99
+"""Of the sums of the regression, per step: their errors are those of about a hundred steps."""
+STEP = 0.2
+"""δ: a difference quotient of this step in log λ is within some per cent of the slope, and far above rounding."""
 
 
 class Noise(NamedTuple):
@@ -38,31 +52,79 @@ class Noise(NamedTuple):
 
 
 class ControlVariate(Estimator):
-    """An estimator whose subclass gives c as `surrogate`.
+    """An estimator whose subclass may give r_ρ as `correction`.
 
     Args:
         sizes: K_l of each site.
-        temperature: the initial λ of the relaxation σ_λ(z) = softmax(z / λ), learned as log λ.
+        temperature: the initial λ, learned as log λ.
+        eta: the initial η; None: 1, and not tuned by descent.
+        relaxed: whether f(σ_λ(z)) is part of c.
         coupled: z̃ = z in value; else z̃ has noise of its own.
+        tuning: "descent" or "regression".
+        every: steps of the regression between two of λ.
     """
 
     unbiased = True
+    cross: Tensor
+    square: Tensor
 
-    def __init__(self, sizes: Sequence[int], temperature: float, coupled: bool) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        temperature: float,
+        eta: float | None,
+        relaxed: bool,
+        coupled: bool,
+        tuning: str,
+        every: int,
+    ) -> None:
         super().__init__(sizes)
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature must be a positive number, got {temperature!r}")
+        if eta is not None and not (relaxed and isinstance(eta, int | float) and math.isfinite(eta)):
+            raise ValueError(f"eta must be a finite number, and needs the relaxed objective, got {eta!r}")
+        if tuning not in ("descent", "regression"):
+            raise ValueError(f"tuning must be 'descent' or 'regression', got {tuning!r}")
+        if tuning == "regression" and not (relaxed and coupled):
+            raise ValueError("tuning='regression' needs the relaxed objective and coupled=True")
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"every must be a positive number of steps, got {every!r}")
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
-        self.coupled = coupled
+        self.relaxed, self.coupled, self.tuning, self.every = relaxed, coupled, tuning, every
+        self.evaluations = 1 + (2 - coupled) * relaxed
+        self.eta = None if eta is None or tuning == "regression" else nn.Parameter(torch.tensor(float(eta)))
+        self.steps = 0  # of the regression; a number, which nothing waits for
+        if tuning == "regression":
+            self.initial_eta = 1.0 if eta is None else float(eta)
+            self.register_buffer("cross", torch.zeros(()))
+            self.register_buffer("square", torch.zeros(()))
+
+    def get_extra_state(self) -> Tensor:
+        """The steps of the regression."""
+        return torch.tensor(self.steps)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Return to them."""
+        self.steps = int(state)
+
+    def correction(self, x: Sites, z: Sites) -> Tensor | None:
+        """r_ρ, `(*rows)`, at x = σ_λ(z) and perturbed log-probabilities z, `(*rows, K_l)`; None: there is none."""
+        return None
 
     def surrogate(self, objective: Objective, z: Sites) -> Tensor:
         """c at perturbed log-probabilities `(*rows, K_l)`, giving `(*rows)`; differentiable twice."""
-        raise NotImplementedError
+        x = self.soft(z)
+        value = self.correction(x, z)
+        if self.relaxed:
+            value = objective.control(x) if value is None else value + objective.control(x)
+        assert value is not None
+        return value if self.eta is None else self.eta * value
 
-    def soft(self, z: Sites) -> Sites:
+    def soft(self, z: Sites, log_temperature: Tensor | None = None) -> Stacked:
         """σ_λ(z), in the simplex."""
         # A forbidden category has z = −inf: ∂(z/λ)/∂λ would be 0 · inf there, and f need not have a slope.
-        scale = self.log_temperature.exp()
+        scale = (self.log_temperature if log_temperature is None else log_temperature).exp()
         return sitewise(lambda site: torch.where(site.isinf(), 0, softmax(site.clamp(min=-1e12) / scale)), z)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
@@ -75,12 +137,14 @@ class ControlVariate(Estimator):
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
+        if self.tuning == "regression":
+            return Estimate(loss, self._regressed(objective, logits, noise, loss, score))
 
         layout = score.layout
         phi = Stacked((site.detach().requires_grad_() for site in stacks(logits, layout)), layout)
         log_p = sitewise(log_probability, phi)
         z = sitewise(lambda lp, u: lp + gumbel(u), log_p, noise.u)
-        # One term after the other: without tuning, only one graph of the objective is alive at a time.
+        # One term after the other: in eval mode only one graph of the objective is alive at a time.
         value, slope = self._slope(objective, z)
         if self.coupled:
             kept = (s * (x - x.amax(-1, keepdim=True)).detach().exp() for s, x in zip(slope, z.stacks, strict=True))
@@ -109,3 +173,65 @@ class ControlVariate(Estimator):
         return torch.autograd.grad(
             path.stacks, phi.stacks, slope, create_graph=self.training, retain_graph=True, materialize_grads=True
         )
+
+    def _regressed(self, objective: Objective, logits: Sites, noise: Noise, loss: Tensor, score: Stacked) -> Stacked:
+        """g = a − η d, η of earlier steps, with coupled noise."""
+        with torch.no_grad():
+            p = sitewise(probability, logits).stacks
+            z = sitewise(lambda site, u: log_probability(site) + gumbel(u), logits, noise.u)
+            kept = [(x - x.amax(-1, keepdim=True)).exp() for x in z.stacks]
+            plain = Stacked((loss[..., None, None] * s for s in score.stacks), z.layout)  # a
+
+        def difference(value: Tensor, slope: Sequence[Tensor]) -> Stacked:
+            """c(z) (b − p) − J (∂c/∂z ⊙ e^{z − z_b})."""
+            found = []
+            for s, q, v, k in zip(score.stacks, p, slope, kept, strict=True):
+                there = torch.where(q > 0, v * k, 0)
+                found.append(value[..., None, None] * s - (there - q * there.sum(-1, keepdim=True)))
+            return Stacked(found, z.layout)
+
+        def of_objective(log_temperature: Tensor) -> Stacked:
+            """The part of f(σ_λ(z))."""
+            x = [site.requires_grad_() for site in self.soft(z, log_temperature).stacks]
+            value = objective.control(Stacked(x, z.layout))
+            slopes = torch.autograd.grad(value.sum(), x, materialize_grads=True)
+            scale = log_temperature.exp()
+            slope = [through_softmax(site.detach(), v) / scale for site, v in zip(x, slopes, strict=True)]
+            return difference(value.detach(), slope)
+
+        log_temperature = self.log_temperature.detach()
+        relaxed = of_objective(log_temperature)
+        leaves = Stacked((site.detach().requires_grad_() for site in z.stacks), z.layout)
+        learned = self.correction(self.soft(leaves, log_temperature), leaves)
+        rest = None
+        if learned is not None:
+            slope = torch.autograd.grad(
+                learned.sum(), leaves.stacks, create_graph=self.training, materialize_grads=True
+            )
+            rest = difference(learned, slope)
+
+        def whole(relaxed: Stacked) -> Stacked:
+            return relaxed if rest is None else sitewise(torch.add, relaxed, rest)
+
+        scale = torch.where(self.square > 0, self.cross / self.square, self.initial_eta)
+
+        def estimate(d: Stacked) -> Stacked:
+            return sitewise(lambda a, v: a - scale * v, plain, d)
+
+        d = whole(relaxed)
+        grads = estimate(d)
+        if self.training:
+            with torch.no_grad():
+                self.cross.lerp_(dot(plain, d).mean().to(self.cross.dtype), 1 - DECAY)
+                self.square.lerp_(norm_sq(d).mean().to(self.square.dtype), 1 - DECAY)
+            self.steps += 1
+            if rest is not None:
+                self._fit(norm_sq(grads))
+            if self.steps % self.every == 0 and self.log_temperature.requires_grad:
+                step = STEP if self.steps // self.every % 2 else -STEP
+                other = estimate(whole(of_objective(log_temperature + step)))
+                with torch.no_grad():
+                    slope_of_log = ((norm_sq(other) - norm_sq(grads)).mean() / step).to(log_temperature.dtype)
+                    before = self.log_temperature.grad
+                    self.log_temperature.grad = slope_of_log if before is None else before + slope_of_log
+        return grads

@@ -2,20 +2,15 @@
 
     c(z) = η f(σ_λ(z)),    σ_λ(z) = softmax(z / λ)
 
-in the estimator of `control_variate`; η and log λ descend the variance. Cost: 3 evaluations (one hard, two relaxed), or
-2 with coupled noise, and a second differentiation of the relaxed ones while tuning. Unbiased.
+in the estimator of `control_variate`, with η and λ tuned on the variance. Cost: 3 evaluations (one hard, two relaxed),
+or 2 with coupled noise, and a second differentiation of the relaxed ones while tuning by descent. Unbiased.
 Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein 2017, arXiv:1703.07370.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
-
-from estimators.base import Objective, Sites
 from estimators.control_variate import ControlVariate
 
 
@@ -27,18 +22,23 @@ class Rebar(ControlVariate):
         temperature: the initial λ.
         eta: the initial η.
         coupled: one noise for z and z̃, so that one relaxed evaluation serves both terms; else z̃ has its own.
+        tuning: "descent", at every step and through second derivatives of f, or with coupled noise "regression",
+            without any; see `control_variate`.
+        every: steps of the regression between two of λ, each of which costs one more relaxed evaluation.
     """
 
-    relaxed = True
-
     def __init__(
-        self, sizes: Sequence[int], *, temperature: float = 0.5, eta: float = 1.0, coupled: bool = False
+        self,
+        sizes: Sequence[int],
+        *,
+        temperature: float = 0.5,
+        eta: float = 1.0,
+        coupled: bool = False,
+        tuning: str = "descent",
+        every: int = 10,
     ) -> None:
-        super().__init__(sizes, temperature, coupled)
-        self.evaluations = 2 if coupled else 3
-        if not isinstance(eta, int | float) or not math.isfinite(eta):
-            raise ValueError(f"eta must be a finite number, got {eta!r}")
-        self.eta = nn.Parameter(torch.tensor(float(eta)))
-
-    def surrogate(self, objective: Objective, z: Sites) -> Tensor:
-        return self.eta * objective.control(self.soft(z))
+        if eta is None:
+            raise ValueError("eta must be a finite number, got None")
+        super().__init__(
+            sizes, temperature=temperature, eta=eta, relaxed=True, coupled=coupled, tuning=tuning, every=every
+        )

@@ -5,20 +5,19 @@
     c(z) = f(σ_λ(z)) + r_ρ(…)               relaxed_objective=True
     c(z) = η [f(σ_λ(z)) + r_ρ(…)]           with eta as well: what the authors run at scale, on raw z and coupled noise
 
-in the estimator of `control_variate`; ρ, η and log λ descend the variance. r_ρ is a `Surrogate`, as in the paper's toy.
+in the estimator of `control_variate`, with ρ, η and λ tuned on the variance. r_ρ is a `Surrogate`, that of the toy.
 Cost: 1 evaluation, or 3 with the relaxed objective, 2 of coupled noise. Unbiased.
 Grathwohl, Choi, Wu, Roeder, Duvenaud 2018, arXiv:1711.00123.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from estimators.base import Objective, Sites
+from estimators.base import Sites
 from estimators.control_variate import ControlVariate
 from estimators.sitewise import sitewise
 from estimators.surrogate import Surrogate
@@ -31,10 +30,13 @@ class Relax(ControlVariate):
         sizes: K_l of each site.
         temperature: the initial λ.
         relaxed_objective: add f(σ_λ(z)) to the surrogate.
-        eta: the initial η, of the form with the relaxed objective; None: 1, and not tuned.
+        eta: the initial η, of the form with the relaxed objective; None: 1, and tuned by regression alone.
         sees: what r_ρ is given, "sample" for σ_λ(z) or "noise" for z.
         coupled: one noise for z and z̃, so that one relaxed evaluation serves both terms; else z̃ has its own.
         hidden: width of the surrogate's tanh layer.
+        tuning: "descent", at every step and through second derivatives of f, or with coupled noise and the relaxed
+            objective "regression", without any; see `control_variate`.
+        every: steps of the regression between two of λ, each of which costs one more relaxed evaluation.
     """
 
     def __init__(
@@ -47,24 +49,25 @@ class Relax(ControlVariate):
         sees: str = "sample",
         coupled: bool = False,
         hidden: int = 10,
+        tuning: str = "descent",
+        every: int = 10,
     ) -> None:
-        super().__init__(sizes, temperature, coupled)
+        super().__init__(
+            sizes,
+            temperature=temperature,
+            eta=eta,
+            relaxed=relaxed_objective,
+            coupled=coupled,
+            tuning=tuning,
+            every=every,
+        )
         if sees not in ("sample", "noise"):
             raise ValueError(f"sees must be 'sample' or 'noise', got {sees!r}")
-        self.relaxed = self.relaxed_objective = relaxed_objective
-        if eta is not None and not (relaxed_objective and isinstance(eta, int | float) and math.isfinite(eta)):
-            raise ValueError(f"eta must be a finite number, and needs relaxed_objective=True, got {eta!r}")
         self.sees = sees
-        self.eta = None if eta is None else nn.Parameter(torch.tensor(float(eta)))
-        self.evaluations = 1 + (2 - coupled) * relaxed_objective
         self.learned = Surrogate(self.sizes, hidden)
 
-    def surrogate(self, objective: Objective, z: Sites) -> Tensor:
-        x = self.soft(z)
+    def correction(self, x: Sites, z: Sites) -> Tensor:
         # the surrogate maps [0, 1] to [−1, 1]; a forbidden category has z = −inf, which nothing learned sees
         seen = x if self.sees == "sample" else sitewise(lambda site: torch.where(site.isinf(), 0.5, site), z)
         value: Tensor = self.learned(seen)
-        if not self.relaxed_objective:
-            return value
-        value = value + objective.control(x)
-        return value if self.eta is None else self.eta * value
+        return value

@@ -3,17 +3,23 @@
     g_l = 1/(S−1) Σ_s (f_s − f̄)(z_{s,l} − p_l) = 1/(S−1) Σ_s (f_s − f̄) z_{s,l}
 
 (the p_l term vanishes since Σ_s (f_s − f̄) = 0). Unchanged by f + constant.
-Cost: S evaluations, in one call. Unbiased. Kool, van Hoof, Welling 2019, "Buy 4 REINFORCE samples, get a baseline for
+Cost: S evaluations, in one call, or on S parts of the data one evaluation in all: each sample on a part of its own, so
+that f_s differ by their data too, or all on the first part, whose difficulty they share. Either is unbiased for the
+mean of f over the parts that are seen. Kool, van Hoof, Welling 2019, "Buy 4 REINFORCE samples, get a baseline for
 free!".
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from estimators.algebra import one_hots, weighted_sum
 from estimators.base import Estimate, Objective, SeveralSamples, Sites, train_weights
 from estimators.noise import gumbel_argmax
+from estimators.sitewise import Stacked, stacked
 
 
 class Rloo(SeveralSamples):
@@ -22,19 +28,45 @@ class Rloo(SeveralSamples):
     Args:
         sizes: K_l of each site.
         samples: S ≥ 2, the leading dimension of the one call to the objective; weights train on the mean over it.
+        parts: "whole", every sample on all data; "own", sample s on the s-th of S parts, a call each; or "first", all
+            on the first of S parts. An objective without parts is a ValueError, but for "whole".
     """
 
     unbiased = True
 
+    def __init__(self, sizes: Sequence[int], *, samples: int = 2, parts: str = "whole") -> None:
+        super().__init__(sizes, samples=samples)
+        if parts not in ("whole", "own", "first"):
+            raise ValueError(f"parts must be 'whole', 'own' or 'first', got {parts!r}")
+        self.parts = parts
+
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        index = gumbel_argmax(logits, noise)
-        loss = objective.hard(index)
-        train_weights(loss, 1 / self.evaluations)
-        loss = loss.detach()
+        index = stacked(gumbel_argmax(logits, noise))
+        loss = self._losses(objective, index)
         # float64: a constant in f must not show in the sum of the deviations
         value = self._value(loss, index, logits).double()
         advantage = ((value - value.mean(0)) / (self.evaluations - 1)).to(loss.dtype)
         return Estimate(loss.mean(0), weighted_sum(advantage, one_hots(index, logits)))
+
+    def _losses(self, objective: Objective, index: Stacked) -> Tensor:
+        """f of every sample, `(S, *rows)`, detached; weights have been trained on their mean."""
+        n = self.evaluations
+        if self.parts == "whole":
+            pieces, samples = [objective], [index]
+        else:
+            found = [objective.part(i, n) for i in range(n if self.parts == "own" else 1)]
+            pieces = [piece for piece in found if piece is not None]
+            if len(pieces) < len(found):
+                raise ValueError(f"parts={self.parts!r} needs an objective whose data can be cut into {n} equal parts")
+            samples = [index]
+            if self.parts == "own":
+                samples = [Stacked((stack[s : s + 1] for stack in index.stacks), index.layout) for s in range(n)]
+        losses = []
+        for piece, sample in zip(pieces, samples, strict=True):  # one graph at a time
+            loss = piece.hard(sample)
+            train_weights(loss, 1 / n)
+            losses.append(loss.detach())
+        return torch.cat(losses)
 
     def _value(self, loss: Tensor, index: Sites, logits: Sites) -> Tensor:
         """What the score is weighted with, `(S, *rows)`, before the mean of the others is subtracted."""

@@ -10,6 +10,8 @@ Cost: S evaluations, in one call. Richter, Boustati, Nüsken, Ruiz, Akyildiz 202
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,9 @@ class VarGrad(Rloo):
     """
 
     unbiased = False
+
+    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
+        super().__init__(sizes, samples=samples)
 
     def _value(self, loss: Tensor, index: Sites, logits: Sites) -> Tensor:
         # a forbidden category is never drawn, and −inf · 0 would be NaN

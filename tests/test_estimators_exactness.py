@@ -395,3 +395,50 @@ def test_normalised_nvil_divides_by_a_deviation_and_not_by_the_mean_of_f() -> No
             run(estimator, logits, lambda sample, c=constant: inner(sample) + c, seed)
         found.append(float(estimator.get_buffer("variance")))
     assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
+class Parts:
+    """A function of the sample and of data, which can be cut into parts; it counts what it has seen of them."""
+
+    def __init__(self, data: torch.Tensor, weight: torch.Tensor, seen: list[torch.Tensor]) -> None:
+        self.data, self.weight, self.seen = data, weight, seen
+
+    def __call__(self, sample: oracles.Sites) -> torch.Tensor:
+        self.seen.append(self.data)
+        joint = sample[0][..., 0] * sample[1][..., 1] - 0.5 * sample[1][..., 0]
+        return (self.weight * torch.tanh(joint.unsqueeze(-1) + self.data)).mean(-1)
+
+    def part(self, i: int, n: int) -> Parts | None:
+        return None if len(self.data) % n else Parts(self.data.tensor_split(n)[i], self.weight, self.seen)
+
+
+@pytest.mark.parametrize("parts", ["own", "first"])
+def test_leave_one_out_on_parts_is_unbiased_for_what_it_sees(parts: str) -> None:
+    """Both gradients, against enumeration of the mean over the parts seen; every part once, or the first alone."""
+    sizes, rows = (2, 3), 200_000
+    logits = logits_like(sizes)
+    data = torch.tensor([0.3, -1.0, 0.8, 0.1, -0.4, 1.5])
+    estimator = estimators.get("rloo", sizes=sizes, samples=3, parts=parts)
+    expanded = tuple(site.expand(rows, -1) for site in logits)
+    weight, seen = torch.ones((), requires_grad=True), []
+    loss, grads = estimator.estimate(Parts(data, weight, seen), expanded, estimator.draw(expanded, seeded()))
+    kept = data if parts == "own" else data[:2]
+    assert torch.equal(torch.cat(seen), kept)
+    again = torch.ones((), requires_grad=True)
+    exact = estimators.get("exact", sizes=sizes).estimate(Parts(kept, again, []), logits, ())
+    found = torch.cat([loss.unsqueeze(-1), *grads], -1).double()
+    truth = torch.cat([exact.loss.view(1), *exact.grads]).double()
+    oracles.check_means(found, truth, parts)
+    assert weight.grad is not None and again.grad is not None
+    # of the mean over rows the standard error is below 1 / √(3 rows)
+    assert float(weight.grad) / rows == pytest.approx(float(again.grad), abs=5.5 / math.sqrt(3 * rows))
+
+
+def test_parts_that_there_are_not_are_an_error() -> None:
+    estimator = estimators.get("rloo", sizes=(2, 3), parts="own")
+    logits = logits_like((2, 3))
+    for f in (lambda s: s[0][..., 0], Parts(torch.zeros(5), torch.ones(()), [])):
+        with pytest.raises(ValueError, match="cut into 2 equal parts"):
+            estimator.backward(f, logits)
+    with pytest.raises(ValueError, match="parts must be"):
+        estimators.get("rloo", sizes=(2, 3), parts="half")

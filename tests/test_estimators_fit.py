@@ -95,3 +95,53 @@ def test_autocast_around_an_estimator_is_refused_and_inside_the_objective_is_not
             return objective(sample)
 
     assert estimator.estimate(cast, logits, noise).loss.isfinite()
+
+
+@pytest.mark.parametrize(("name", "options"), [("rebar", {}), ("relax", {"relaxed_objective": True, "hidden": 3})])
+def test_the_regression_is_one_and_its_difference_quotient_is_a_slope(name: str, options: dict[str, object]) -> None:
+    """η is Σ aᵀd / Σ dᵀd of the steps before, and what reaches log λ is ∂ mean ‖a − η d‖²/∂ log λ."""
+    estimator = estimators.get(name, sizes=SIZES, coupled=True, tuning="regression", every=2, **options).double()
+    with torch.no_grad():
+        for parameter in estimator.parameters():
+            parameter += 0.3
+    generator = torch.Generator().manual_seed(3)
+    logits = tuple(torch.randn(500, k, generator=generator, dtype=torch.float64) for k in SIZES)
+    noise = estimator.draw(logits, generator)
+
+    def estimates(eta: float) -> Tensor:
+        """g = a − η d of the noise, `(rows, Σ K)`."""
+        estimator.cross.fill_(eta)  # type: ignore[operator]
+        estimator.square.fill_(1.0)  # type: ignore[operator]
+        return torch.cat(estimator.eval().estimate(objective, logits, noise).grads, -1)
+
+    a, d = estimates(0.0), estimates(0.0) - estimates(1.0)
+    estimator.cross.zero_()  # type: ignore[operator]
+    estimator.square.zero_()  # type: ignore[operator]
+    estimator.train()
+    torch.testing.assert_close(
+        torch.cat(estimator.estimate(objective, logits, noise).grads, -1), a - d
+    )  # η = 1 at first
+    assert estimator.log_temperature.grad is None  # type: ignore[union-attr]
+    eta = float(estimator.cross / estimator.square)  # type: ignore[operator]
+    assert eta == pytest.approx(float((a * d).sum() / (d * d).sum()), rel=1e-9)
+
+    def squared(log_temperature: float) -> float:
+        kept = estimator.log_temperature.data.clone()  # type: ignore[union-attr]
+        estimator.log_temperature.data.fill_(log_temperature)  # type: ignore[union-attr]
+        found = estimates(eta).square().sum(-1).mean()
+        estimator.log_temperature.data.copy_(kept)  # type: ignore[union-attr]
+        return float(found)
+
+    if name == "relax":  # r sees σ_λ(z), but λ is tuned on the part of f: its own part is ρ's
+        estimator.sees = "noise"  # type: ignore[assignment]
+    at = float(estimator.log_temperature.detach())  # type: ignore[arg-type]
+    slope = (squared(at + 1e-5) - squared(at - 1e-5)) / 2e-5
+    quotients = []
+    for step in (2, 4):  # the signs in turn, so that their mean is a central difference
+        estimator.zero_grad()
+        estimates(eta)
+        estimator.steps = step - 1
+        estimator.train().estimate(objective, logits, noise)
+        quotients.append(float(estimator.log_temperature.grad))  # type: ignore[arg-type]
+    assert quotients[0] != pytest.approx(quotients[1], rel=1e-3)
+    assert sum(quotients) / 2 == pytest.approx(slope, rel=0.05)

@@ -433,3 +433,17 @@ def test_depth_enumerated_beside_sampled_widths_costs_one_pass_per_sample(of: st
     p = torch.softmax(logits[0], -1)
     torch.testing.assert_close(loss, (p * each).sum(), rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(grads[0], p * (each - (p * each).sum()), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_relaxed_pass_reaches_the_logits_as_multiplication_does_where_masks_underflow(train: bool) -> None:
+    """In a relaxed pass a mask is folded into BN, where it has no slope at 0; the logits' gradient does not need it."""
+    objective = make_objective("width", train=train)
+    spread = [torch.linspace(0, 3000, size, dtype=torch.float64).flip(-1) for size in objective.space.sizes]
+    gradients = []
+    for evaluate in (objective.control, objective):
+        z = [site.clone().requires_grad_() for site in spread]
+        sample = tuple(torch.softmax(site, -1) for site in z)
+        assert all(bool((site == 0).any()) for site in sample)
+        gradients.append(torch.autograd.grad(evaluate(sample).sum(), z))
+    assert_equal(list(gradients[0]), list(gradients[1]))

@@ -234,14 +234,14 @@ def test_gates_multiply_the_hidden_activations(config: WideResNetConfig, kind: s
     check_gates(config, kind, train)
 
 
-def folded_into_bn(self: Block, x: Tensor, mask: Tensor, width: None, momentum: None) -> Tensor:
+def folded_into_bn(self: Block, x: Tensor, mask: Tensor, width: None, momentum: None, relaxed: bool) -> Tensor:
     """The mask scales γ and β of the second BN. As a value, the same: relu(m y) = m relu(y) for m ≥ 0."""
     a = F.relu(_bn(self.bn1, x))
     h = F.relu(_bn(self.bn2, self.conv1(a)) * mask.view(1, -1, 1, 1))
     return (x if self.shortcut is None else self.shortcut(a)) + self.conv2(h)
 
 
-def before_bn(self: Block, x: Tensor, mask: Tensor, width: None, momentum: None) -> Tensor:
+def before_bn(self: Block, x: Tensor, mask: Tensor, width: None, momentum: None, relaxed: bool) -> Tensor:
     """The mask scales what goes into the second BN, which divides it out again."""
     a = F.relu(_bn(self.bn1, x))
     h = F.relu(_bn(self.bn2, self.conv1(a) * mask.view(1, -1, 1, 1)))

@@ -125,7 +125,7 @@ class MinibatchObjective(Objective):
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             if momentum is None:
                 frozen = {name: parameter.detach() for name, parameter in self.network.named_parameters()}
-                logits = functional_call(self.network, frozen, (images,), gates)
+                logits = functional_call(self.network, frozen, (images,), {**gates, "relaxed": True})
             else:
                 logits = self.network(images, **gates)
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -8,6 +8,10 @@ The mask m of a block sits on the hidden activations, after BN and ReLU and befo
 the same as scaling that convolution's input weights, conv(m·a, W) = conv(a, W·m), in value and in every gradient. It is
 folded there: no extra activation. (Folded into BN's affine parameters it would have no gradient where m_i = 0, since
 relu'(0) = 0; before a train-mode BN a soft mask would be cancelled.)
+
+In a relaxed pass, where no weight has a gradient and m_i > 0, it is folded into BN all the same, which is cheaper:
+m relu(γ x + β) = relu(m γ x + m β). Where m_i has underflowed to 0 so has the probability of every width from i on,
+and no slope at m_i reaches a logit.
 """
 
 from __future__ import annotations
@@ -123,8 +127,13 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return conv
 
 
-def _bn_relu(bn: nn.BatchNorm2d, x: Tensor, momentum: float | None, width: int | None = None) -> Tensor:
-    """BN and ReLU on the first `width` channels. `momentum` None: batch statistics, and the running ones stay."""
+def _bn_relu(
+    bn: nn.BatchNorm2d, x: Tensor, momentum: float | None, width: int | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """BN and ReLU on the first `width` channels, times a positive mask.
+
+    `momentum` None: batch statistics, and the running ones stay.
+    """
     if bn.training and momentum is None:
         mean = var = None
     else:
@@ -132,6 +141,8 @@ def _bn_relu(bn: nn.BatchNorm2d, x: Tensor, momentum: float | None, width: int |
         assert mean is not None and var is not None
         mean, var = mean[:width], var[:width]
     weight, bias = bn.weight[:width], bn.bias[:width]
+    if mask is not None:
+        weight, bias = weight * mask, bias * mask
     return F.relu(F.batch_norm(x, mean, var, weight, bias, bn.training, momentum or 0.0, bn.eps))
 
 
@@ -146,13 +157,15 @@ class Block(nn.Module):
         self.conv2 = _conv(hidden, outputs, 3)
         self.shortcut = _conv(inputs, outputs, 1, stride) if _projects(inputs, outputs, stride) else None
 
-    def forward(self, x: Tensor, mask: Tensor | None, width: int | None, momentum: float | None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, width: int | None, momentum: float | None, relaxed: bool = False
+    ) -> Tensor:
         a = _bn_relu(self.bn1, x, momentum)
         residual = x if self.shortcut is None else self.shortcut(a)
         h = F.conv2d(a, self.conv1.weight[:width], None, self.conv1.stride, self.conv1.padding)
-        h = _bn_relu(self.bn2, h, momentum, width)
+        h = _bn_relu(self.bn2, h, momentum, width, mask if relaxed else None)
         weight = self.conv2.weight[:, :width]
-        if mask is not None:
+        if mask is not None and not relaxed:
             weight = weight * mask.view(1, -1, 1, 1)
         return residual + F.conv2d(h, weight, None, self.conv2.stride, self.conv2.padding)
 
@@ -194,6 +207,7 @@ class WideResNet(nn.Module):
         blocks: int | None = None,
         every_head: bool = False,
         momentum: float | None = 0.1,
+        relaxed: bool = False,
     ) -> Tensor:
         """Class logits `(B, classes)`, or `(heads, B, classes)` with `every_head`.
 
@@ -205,11 +219,12 @@ class WideResNet(nn.Module):
             blocks: stop after so many blocks, at the head there.
             every_head: all heads, from the first block to the last.
             momentum: of BN's running statistics in training mode; None leaves them alone.
+            relaxed: the masks are positive, and the weights' gradients are not wanted.
         """
         outputs = []
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for i, block in enumerate(list(self.blocks)[:blocks]):
-            x = block(x, masks[i] if masks else None, widths[i] if widths else None, momentum)
+            x = block(x, masks[i] if masks else None, widths[i] if widths else None, momentum, relaxed)
             if every_head:
                 outputs.append(self.heads[str(i)](x, momentum))
         return torch.stack(outputs) if every_head else self.heads[str(i)](x, momentum)
