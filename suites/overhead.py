@@ -3,7 +3,8 @@
 The two steps alternate in one process, so that the ratio survives a machine whose speed drifts. The step is a whole
 one: forward, backward, the estimator's own fits, all optimizers. q is as it begins, uniform. Where an objective can be
 had without the rest of the step, the estimator's `backward` alone is set against one evaluation of it, forward and
-backward, by hand at a hard sample.
+backward, by hand at a hard sample. Where a hard sample is run on slices, what a step takes depends on how wide it is, and
+is timed with q held at three widths as well.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from suites.labels import PLAIN
 from suites.tasks.base import Sites, Workload
 
 WARM_UP = 2
+PARTS = (0.5, 0.75, 1.0)
+"""Of the network's width, at which q is held."""
+PATIENCE = 60.0
+"""Seconds after which no further pair of steps is timed; two are at least."""
 
 
 def macs(workload: Workload, steps: int) -> float:
@@ -78,12 +83,15 @@ class Alone:
 
 
 def interleaved(base: Workload, own: Workload, device: torch.device, pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of a step of each, `(pairs,)`, measured in turn."""
+    """Seconds of a step of each, `(n,)`, measured in turn; n is `pairs`, or fewer where these take too long."""
     for _ in range(WARM_UP):
         seconds(base, device, 1), seconds(own, device, 1)
     # a step of a microsecond-sized objective is timed in bundles
     repeats = max(1, int(0.01 / seconds(base, device, 1)))
-    times = [(seconds(base, device, repeats), seconds(own, device, repeats)) for _ in range(pairs)]
+    times: list[tuple[float, float]] = []
+    began = time.perf_counter()
+    while len(times) < pairs and (len(times) < 2 or time.perf_counter() - began < PATIENCE):
+        times.append((seconds(base, device, repeats), seconds(own, device, repeats)))
     return tuple(np.array(times).T)
 
 
@@ -100,23 +108,32 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
     plain = task.workload(None, "overhead")
     is_plain = cell.label.name == PLAIN
     own = plain if is_plain else task.workload(cell.label.make, "overhead")
-    counted, of_plain = macs(own, pairs), macs(plain, 1)
     task.context.progress("timing", 0, 1)
     base, spent = interleaved(plain, own, device, pairs)
+    n = len(spent)
     estimate, se = ratio(spent, base)
     rows = [
-        row("time_ratio", estimate, se=se, n=pairs, unit="plain steps"),
-        row("seconds", float(np.median(spent)), n=pairs, unit="s"),
+        row("time_ratio", estimate, se=se, n=n, unit="plain steps"),
+        row("seconds", float(np.median(spent)), n=n, unit="s"),
     ]
-    if of_plain:  # some objectives have no multiply-accumulates that are counted
-        rows.append(row("macs_ratio", counted / of_plain, n=pairs, unit="plain steps"))
+    if of_plain := macs(plain, 1):  # some objectives have no multiply-accumulates that are counted
+        rows.append(row("macs_ratio", macs(own, n) / of_plain, n=n, unit="plain steps"))
+    if not is_plain:
+        for part in PARTS:
+            held = task.held(cell.label.make, part)
+            if held is not None:
+                base, spent = interleaved(plain, held, device, pairs)
+                estimate, se = ratio(spent, base)
+                rows.append(row("time_ratio_held", estimate, se=se, n=len(spent), x=part, unit="plain steps"))
+                counted = macs(held, 1) / of_plain
+                rows.append(row("macs_ratio_held", counted, n=1, x=part, unit="plain steps"))
     bare = None if is_plain else task.alone("overhead")
     if bare is not None:
         estimator = cell.label.make(task.sizes("overhead")).to(device)
         hand, alone = Alone(*bare, None), Alone(*bare, estimator)
         base, spent = interleaved(hand, alone, device, pairs)
         estimate, se = ratio(spent, base)
-        per = estimator.evaluations
-        rows.append(row("backward_ratio", estimate, se=se, n=pairs, unit="evaluations by hand"))
-        rows.append(row("backward_per_evaluation", estimate / per, se=se / per, n=pairs, unit="evaluations by hand"))
+        n, per = len(spent), estimator.evaluations
+        rows.append(row("backward_ratio", estimate, se=se, n=n, unit="evaluations by hand"))
+        rows.append(row("backward_per_evaluation", estimate / per, se=se / per, n=n, unit="evaluations by hand"))
     return rows

@@ -1,5 +1,7 @@
 """The suites against things whose answer is known."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -194,3 +196,44 @@ def test_what_does_not_learn_need_not_ride_along(name: str) -> None:
         torch.optim.Adam(control).step()
     moved = any(not torch.equal(before[key], value) for key, value in estimator.state_dict().items())
     assert moved == learns(estimator)
+
+
+@pytest.mark.parametrize("task", ["depth", "width", "joint"])
+def test_a_held_step_runs_networks_of_that_width(task: str) -> None:
+    """The MACs of a sliced hard sample are those of the network that it is; where it is whole, those of plain."""
+    of = factory(task)(context("overhead_depth=16", "overhead_widen=1", "overhead_batch=4"))
+    plain = macs(of.workload(None, "overhead"), 1)
+    make = labels.parse("reinforce").make
+    found = [of.held(make, part) for part in (0.5, 1.0)]
+    if task == "depth":
+        assert found == [None, None]
+        return
+    half, full = (macs(step, 1) / plain for step in found if step is not None)
+    assert full == pytest.approx(1, abs=0.01)
+    # a quarter of the stem, shortcuts and heads apart, all MACs are proportional to hidden widths
+    assert 0.5 < half < 0.6
+
+
+@functools.cache
+def peak(task: str, estimator: str | None) -> int:
+    of = factory(task)(Context(presets.resolve("quick")))
+    return sum(count(of, None if estimator is None else labels.parse(estimator).make).values())
+
+
+LEAN = ["concrete", "straight_through", "gumbel_straight_through", "reinforce", "relax", "rloo[parts=own]"]
+
+
+@pytest.mark.parametrize(
+    ("task", "estimator", "most"),
+    [
+        *(("width", name, 1.03) for name in LEAN),
+        *(("joint", name, 1.03) for name in LEAN[:3]),
+        *(("depth", name, 1.03) for name in (*LEAN[:4], "exact")),
+        ("width", "rebar[coupled=true,tuning=regression]", 1.10),
+        ("width", "relax[relaxed_objective=true,coupled=true,sees=noise,tuning=regression]", 1.10),
+        ("width", "rloo[parts=first]", 1.06),
+    ],
+)
+def test_peak_storage_of_a_step_against_plain(task: str, estimator: str, most: float) -> None:
+    """Counted, at WRN-28-10 and a minibatch of 128; textbook forms need two to four times as much."""
+    assert peak(task, estimator) < most * peak(task, None)

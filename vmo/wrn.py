@@ -16,12 +16,14 @@ and no slope at m_i reaches a logit.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,36 @@ class Head(nn.Module):
     def forward(self, x: Tensor, momentum: float | None) -> Tensor:
         return self.linear(_bn_relu(self.bn, x, momentum).mean((2, 3)))
 
+    def forgetful(self, x: Tensor, momentum: float | None) -> Tensor:
+        """The same, keeping nothing for the backward pass but x, which the next block keeps anyway.
+
+        What BN and ReLU put out is as large as x and made again at once: with a head on every block it would be a fifth
+        of all that a step keeps.
+        """
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler decides for itself what to keep
+            return self(x, momentum)
+
+        def contexts() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+            return contextlib.nullcontext(), _Aside(self.bn)
+
+        again = checkpoint(self, x, momentum, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+        assert isinstance(again, Tensor)
+        return again
+
+
+class _Aside(contextlib.AbstractContextManager[None]):
+    """While a pass is made again, it moves copies of the running statistics, which it moved the first time."""
+
+    def __init__(self, bn: nn.BatchNorm2d) -> None:
+        self.bn = bn
+
+    def __enter__(self) -> None:
+        self.kept = self.bn.running_mean, self.bn.running_var
+        self.bn.running_mean, self.bn.running_var = (None if t is None else t.clone() for t in self.kept)
+
+    def __exit__(self, *error: object) -> None:
+        self.bn.running_mean, self.bn.running_var = self.kept
+
 
 class WideResNet(nn.Module):
     """A Wide ResNet whose blocks take gates; without gates it is the plain network of its config."""
@@ -226,5 +258,8 @@ class WideResNet(nn.Module):
         for i, block in enumerate(list(self.blocks)[:blocks]):
             x = block(x, masks[i] if masks else None, widths[i] if widths else None, momentum, relaxed)
             if every_head:
-                outputs.append(self.heads[str(i)](x, momentum))
+                head = self.heads[str(i)]
+                assert isinstance(head, Head)
+                # the weights of a relaxed pass are lent for the call, and would be others when it is made again
+                outputs.append(head(x, momentum) if relaxed else head.forgetful(x, momentum))
         return torch.stack(outputs) if every_head else self.heads[str(i)](x, momentum)

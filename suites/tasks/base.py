@@ -115,6 +115,10 @@ class Task(ABC):
         """The objective of a training step and its logits, where they can be had without the rest of the step."""
         return None
 
+    def held(self, make: Make, part: float) -> Workload | None:
+        """The training step of "overhead" with q held at networks of a part of their width, where there are widths."""
+        return None
+
     @abstractmethod
     def points(self, seed: int) -> Iterator[Point]:
         """The points of the reference run of a seed. A point is valid until the next is asked for."""

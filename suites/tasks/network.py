@@ -181,6 +181,19 @@ class NetworkTask(Task):
         trainer = self._trainer(make, config, data, Recipe(epochs=1, batch_size=batch), 0)
         return Step(trainer, torch.randn(pixels.shape, device=device), split.labels)
 
+    def held(self, make: Make, part: float) -> Step | None:
+        step = self.workload(make, "overhead")
+        q = step.trainer.distribution
+        assert q is not None
+        depth, widths = q.space.split(q.logits)
+        if not widths:
+            return None
+        for site in widths if depth is None else (depth, *widths):
+            k = len(site) if site is depth else max(1, round(part * len(site)))
+            with torch.no_grad():
+                site.fill_(-100.0)[k - 1] = 100.0
+        return step
+
     def train(
         self,
         make: Make | None,
