@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from results import claims, paper, plots, summary, table
+from results import claims, paper, plots, summary, table, targets
 
 _SUITES = ("bias", "variance", "memory", "overhead", "accuracy")
 _TASKS = ("width", "depth", "joint", "vae", "polynomial", "toy")  # in this order, and others after them
@@ -51,6 +51,10 @@ def _sections(frame: pd.DataFrame, figures: dict[str, Path]) -> Iterator[str]:
         if judged or task == "width":
             yield f"### On the task {task}"
             yield claims_table(judged if task != "width" else claims.verdicts(frame, task))
+    if not (lines := targets.table(frame)).empty:
+        yield "## What a step may cost"
+        yield f"{targets.__doc__}".partition("\n\n")[2].replace("\n", " ").strip()
+        yield _markdown(lines)
     for place, lines, noise in paper.beside(frame):
         yield f"## Table 1 of the paper, and ours: {place}"
         yield _markdown(lines.reset_index())
@@ -84,6 +88,9 @@ def _interval(verdict: claims.Verdict) -> str:
 
 def _suite(rows: pd.DataFrame, suite: str) -> Iterator[str]:
     """Every pooled number of a suite: estimators as lines; curves are in the figures."""
+    held = rows["metric"].str.endswith("_held")
+    named = rows["metric"].str.removesuffix("_held") + rows["x"].map(" at {:g} of the width".format)
+    rows = rows.assign(metric=rows["metric"].mask(held, named), x=rows["x"].mask(held))
     rows = rows[(rows["status"] == "ok") & rows["value"].notna() & rows["x"].isna()]
     if rows.empty:
         return

@@ -105,8 +105,9 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
 def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:
     device = shop.context.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu × {torch.get_num_threads()}"
-    trained = item.cell.suite == "accuracy" and dict(item.cell.settings).get("bf16")
-    return {"device": name, "dtype": "bfloat16" if trained else "float32"}
+    whole_steps = item.cell.suite in ("accuracy", "memory", "overhead")  # gradients are measured in float32
+    bf16 = whole_steps and dict(item.cell.settings).get("bf16")
+    return {"device": name, "dtype": "bfloat16" if bf16 else "float32"}
 
 
 def _one_line(error: BaseException) -> str:

@@ -3,8 +3,8 @@
 The two steps alternate in one process, so that the ratio survives a machine whose speed drifts. The step is a whole
 one: forward, backward, the estimator's own fits, all optimizers. q is as it begins, uniform. Where an objective can be
 had without the rest of the step, the estimator's `backward` alone is set against one evaluation of it, forward and
-backward, by hand at a hard sample. Where a hard sample is run on slices, what a step takes depends on how wide it is, and
-is timed with q held at three widths as well.
+backward, by hand at a hard sample. Where a hard sample is run on slices, what a step takes depends on how wide it is,
+and is timed with q held at three widths as well.
 """
 
 from __future__ import annotations

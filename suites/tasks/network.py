@@ -65,8 +65,8 @@ class NetworkTask(Task):
     settings: ClassVar[dict[str, tuple[str, ...]]] = {
         "bias": _MEASURED,
         "variance": _MEASURED,
-        "memory": ("width_step", "memory_depth", "memory_widen", "memory_batch"),
-        "overhead": ("width_step", "overhead_depth", "overhead_widen", "overhead_batch", "overhead_pairs"),
+        "memory": ("width_step", "memory_depth", "memory_widen", "memory_batch", "bf16"),
+        "overhead": ("width_step", "overhead_depth", "overhead_widen", "overhead_batch", "overhead_pairs", "bf16"),
         "accuracy": (*_RECIPE, *_PENALTY, "epochs", "freeze", "weights"),
     }
 
@@ -178,7 +178,7 @@ class NetworkTask(Task):
         pixels = torch.zeros(batch, config.channels, 32, 32, dtype=torch.uint8, device=device)
         split = Split(pixels, torch.zeros(batch, dtype=torch.int64, device=device))
         data = Dataset("blank", split, split, config.classes, (0.0,) * 3, (1.0,) * 3, 4, True)
-        trainer = self._trainer(make, config, data, Recipe(epochs=1, batch_size=batch), 0)
+        trainer = self._trainer(make, config, data, Recipe(epochs=1, batch_size=batch, bf16=p.bf16), 0)
         return Step(trainer, torch.randn(pixels.shape, device=device), split.labels)
 
     def held(self, make: Make, part: float) -> Step | None:
