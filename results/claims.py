@@ -103,8 +103,10 @@ def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:
 def _cost(frame: pd.DataFrame) -> Iterator[Verdict]:
     for metric, what in (("peak_ratio", "memory"), ("time_ratio", "compute")):
         rows = summary.main_context(summary.pool(summary.measured(frame, metric)))
-        for name in ("rebar", "relax"):
-            statement = f"{name.upper()} costs too much {what}"
+        others = {name for name in rows["estimator"] if name.partition("[")[0] in ("rebar", "relax")}
+        for name in sorted({"rebar", "relax"} | others):  # every form of theirs
+            family, _, options = name.partition("[")
+            statement = f"{family.upper()}{f' with {options[:-1]}' if options else ''} costs too much {what}"
             measure = f"{'peak bytes' if what == 'memory' else 'time'} of a step / plain"
             found = rows[rows["estimator"] == name]
             if found.empty:
