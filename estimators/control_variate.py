@@ -62,6 +62,7 @@ class ControlVariate(Estimator):
         coupled: z̃ = z in value; else z̃ has noise of its own.
         tuning: "descent" or "regression".
         every: steps of the regression between two of λ.
+        part: n: f(σ_λ(z)) is that of the first of n parts of the data, at an n-th of the cost; 1: of all.
     """
 
     unbiased = True
@@ -78,6 +79,7 @@ class ControlVariate(Estimator):
         coupled: bool,
         tuning: str,
         every: int,
+        part: int,
     ) -> None:
         super().__init__(sizes)
         if not 0 < temperature < float("inf"):
@@ -90,8 +92,10 @@ class ControlVariate(Estimator):
             raise ValueError("tuning='regression' needs the relaxed objective and coupled=True")
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a positive number of steps, got {every!r}")
+        if not isinstance(part, int) or part < 1 or (part > 1 and not relaxed):
+            raise ValueError(f"part must be a positive number, and beyond 1 needs the relaxed objective, got {part!r}")
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
-        self.relaxed, self.coupled, self.tuning, self.every = relaxed, coupled, tuning, every
+        self.relaxed, self.coupled, self.tuning, self.every, self.part = relaxed, coupled, tuning, every, part
         self.evaluations = 1 + (2 - coupled) * relaxed
         self.eta = None if eta is None or tuning == "regression" else nn.Parameter(torch.tensor(float(eta)))
         self.steps = 0  # of the regression; a number, which nothing waits for
@@ -137,6 +141,11 @@ class ControlVariate(Estimator):
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
+        if self.part > 1:
+            piece = objective.part(0, self.part)
+            if piece is None:
+                raise ValueError(f"part={self.part} needs an objective whose data can be cut into so many equal parts")
+            objective = piece
         if self.tuning == "regression":
             return Estimate(loss, self._regressed(objective, logits, noise, loss, score))
 

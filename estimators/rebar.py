@@ -25,6 +25,7 @@ class Rebar(ControlVariate):
         tuning: "descent", at every step and through second derivatives of f, or with coupled noise "regression",
             without any; see `control_variate`.
         every: steps of the regression between two of λ, each of which costs one more relaxed evaluation.
+        part: n: the relaxed evaluations are on the first of n parts of the data.
     """
 
     def __init__(
@@ -36,9 +37,17 @@ class Rebar(ControlVariate):
         coupled: bool = False,
         tuning: str = "descent",
         every: int = 10,
+        part: int = 1,
     ) -> None:
         if eta is None:
             raise ValueError("eta must be a finite number, got None")
         super().__init__(
-            sizes, temperature=temperature, eta=eta, relaxed=True, coupled=coupled, tuning=tuning, every=every
+            sizes,
+            temperature=temperature,
+            eta=eta,
+            relaxed=True,
+            coupled=coupled,
+            tuning=tuning,
+            every=every,
+            part=part,
         )

@@ -37,6 +37,7 @@ class Relax(ControlVariate):
         tuning: "descent", at every step and through second derivatives of f, or with coupled noise and the relaxed
             objective "regression", without any; see `control_variate`.
         every: steps of the regression between two of λ, each of which costs one more relaxed evaluation.
+        part: n: the relaxed evaluations are on the first of n parts of the data.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Relax(ControlVariate):
         hidden: int = 10,
         tuning: str = "descent",
         every: int = 10,
+        part: int = 1,
     ) -> None:
         super().__init__(
             sizes,
@@ -60,6 +62,7 @@ class Relax(ControlVariate):
             coupled=coupled,
             tuning=tuning,
             every=every,
+            part=part,
         )
         if sees not in ("sample", "noise"):
             raise ValueError(f"sees must be 'sample' or 'noise', got {sees!r}")

@@ -434,11 +434,39 @@ def test_leave_one_out_on_parts_is_unbiased_for_what_it_sees(parts: str) -> None
     assert float(weight.grad) / rows == pytest.approx(float(again.grad), abs=5.5 / math.sqrt(3 * rows))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("rebar", {}),
+        ("rebar", {"coupled": True, "tuning": "regression"}),
+        ("relax", {"relaxed_objective": True, "coupled": True}),
+    ],
+)
+def test_a_control_variate_on_a_part_is_unbiased_and_sees_that_part(name: str, options: dict[str, object]) -> None:
+    """f itself is that of all data; the relaxed evaluations are of the first third."""
+    sizes, rows = (2, 3), 100_000
+    logits = logits_like(sizes)
+    data = torch.tensor([0.3, -1.0, 0.8, 0.1, -0.4, 1.5])
+    estimator = oracles.randomise(estimators.get(name, sizes=sizes, part=3, **options)).eval()
+    expanded = tuple(site.expand(rows, -1) for site in logits)
+    seen: list[torch.Tensor] = []
+    objective = Parts(data, torch.ones((), requires_grad=True), seen)
+    loss, grads = estimator.estimate(objective, expanded, estimator.draw(expanded, seeded()))
+    assert [len(of) for of in seen] == [6, *[2] * (estimator.evaluations - 1)]
+    assert all(torch.equal(of, data[:2]) for of in seen[1:])
+    exact = estimators.get("exact", sizes=sizes).estimate(Parts(data, torch.ones(()), []), logits, ())
+    found = torch.cat([loss.unsqueeze(-1), *grads], -1).double()
+    oracles.check_means(found, torch.cat([exact.loss.view(1), *exact.grads]).double(), name)
+
+
 def test_parts_that_there_are_not_are_an_error() -> None:
-    estimator = estimators.get("rloo", sizes=(2, 3), parts="own")
     logits = logits_like((2, 3))
-    for f in (lambda s: s[0][..., 0], Parts(torch.zeros(5), torch.ones(()), [])):
-        with pytest.raises(ValueError, match="cut into 2 equal parts"):
-            estimator.backward(f, logits)
+    for name, options in (("rloo", {"parts": "own"}), ("rebar", {"part": 2})):
+        estimator = estimators.get(name, sizes=(2, 3), **options)
+        for f in (lambda s: s[0][..., 0], Parts(torch.zeros(5), torch.ones(()), [])):
+            with pytest.raises(ValueError, match="cut into"):
+                estimator.backward(f, logits)
+    with pytest.raises(ValueError, match="part must be"):
+        estimators.get("relax", sizes=(2, 3), part=2)
     with pytest.raises(ValueError, match="parts must be"):
         estimators.get("rloo", sizes=(2, 3), parts="half")
