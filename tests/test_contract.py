@@ -36,7 +36,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("concrete", {"temperature": 0.5}),
     ("rebar", {"eta": 0.3, "temperature": 1.5}),
     ("rebar", {"coupled": True}),
-    ("rebar", {"coupled": True, "tuning": "regression", "every": 1, "eta": 0.4}),
+    ("rebar", {"coupled": True, "tuning": "regression", "every": 2, "eta": 0.4}),
     ("relax", {"relaxed_objective": True}),
     ("relax", {"relaxed_objective": True, "sees": "noise", "coupled": True, "eta": 0.7}),
     ("relax", {"relaxed_objective": True, "sees": "noise", "coupled": True, "tuning": "regression"}),
