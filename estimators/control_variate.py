@@ -203,7 +203,9 @@ class ControlVariate(Estimator):
             """The part of f(σ_λ(z))."""
             x = [site.requires_grad_() for site in self.soft(z, log_temperature).stacks]
             value = objective.control(Stacked(x, z.layout))
-            slopes = torch.autograd.grad(value.sum(), x, materialize_grads=True)
+            slopes: Sequence[Tensor] = [torch.zeros_like(site) for site in x]
+            if value.requires_grad:  # f may be a constant
+                slopes = torch.autograd.grad(value.sum(), x, materialize_grads=True)
             scale = log_temperature.exp()
             slope = [through_softmax(site.detach(), v) / scale for site, v in zip(x, slopes, strict=True)]
             return difference(value.detach(), slope)

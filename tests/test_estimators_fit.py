@@ -145,3 +145,32 @@ def test_the_regression_is_one_and_its_difference_quotient_is_a_slope(name: str,
         quotients.append(float(estimator.log_temperature.grad))  # type: ignore[arg-type]
     assert quotients[0] != pytest.approx(quotients[1], rel=1e-3)
     assert sum(quotients) / 2 == pytest.approx(slope, rel=0.05)
+
+
+@pytest.mark.parametrize(("name", "options"), [("rebar", {}), ("relax", {"relaxed_objective": True})])
+def test_a_step_that_tunes_the_temperature_costs_an_evaluation_and_estimates_the_same(
+    name: str, options: dict[str, object]
+) -> None:
+    weight = torch.ones((), requires_grad=True)
+    relaxed = []
+
+    class Counting:
+        def __call__(self, sample: tuple[Tensor, ...]) -> Tensor:
+            return weight * objective(sample)
+
+        def control(self, sample: tuple[Tensor, ...]) -> Tensor:
+            relaxed.append(sample)
+            return weight.detach() * objective(sample)
+
+    logits = tuple(torch.randn(3, k, generator=torch.Generator().manual_seed(0)) for k in SIZES)
+    found = []
+    for steps in (0, 4):
+        estimator = estimators.get(name, sizes=SIZES, coupled=True, tuning="regression", every=5, **options)
+        estimator.steps = steps  # type: ignore[assignment]
+        weight.grad = None
+        relaxed.clear()
+        estimate = estimator.estimate(Counting(), logits, estimator.draw(logits, torch.Generator().manual_seed(1)))
+        assert len(relaxed) == (2 if steps == 4 else 1)
+        assert (estimator.log_temperature.grad is not None) == (steps == 4)  # type: ignore[union-attr]
+        found.append((torch.cat(estimate.grads, -1), weight.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
