@@ -118,7 +118,7 @@ class Trainer:
         # the epoch under way: where its order began, how many minibatches of it are done, and the sum of their losses
         self._order_began = self.order.get_state()
         self._done = 0
-        self._settled: tuple[int, ...] | None = None
+        self._settled: tuple[Tensor, ...] | None = None
         self._loss = torch.zeros((), device=device)
         self.steps = recipe.epochs * (len(dataset.train) // recipe.batch_size)
         sgd: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
@@ -135,6 +135,8 @@ class Trainer:
             control = list(estimator.parameters())
             if control:
                 self.optimizers["control"] = torch.optim.Adam(control, lr=recipe.control_lr)
+            if penalty is not None:  # what it needs on the device is copied there now, and no step waits for it
+                penalty.expected(distribution.space, distribution.probabilities())
             for what, reach in ({} if penalty is None else penalty.reach(distribution.space)).items():
                 if 0 < reach < 1e-3:
                     warnings.warn(
@@ -189,9 +191,9 @@ class Trainer:
             loss.backward()
         elif self.frozen:
             rows = () if self.recipe.groups == 1 else (self.recipe.groups,)
-            self._settled = self._settled or self.choice()  # q moves no more, and to read it waits for the device
-            index = tuple(torch.tensor(i, device=images.device).expand(rows) for i in self._settled)
-            loss = self.objective(images, labels).hard(index).sum()
+            if self._settled is None:  # q moves no more, and to read it waits for the device
+                self._settled = tuple(torch.tensor(i, device=images.device) for i in self.choice())
+            loss = self.objective(images, labels).hard(tuple(i.expand(rows) for i in self._settled)).sum()
             loss.backward()
         else:
             self.estimator.anneal(self.progress)
