@@ -90,7 +90,7 @@ def ours(path: str) -> bool:
 def device() -> Iterator[None]:
     """Tensors are fake, and generators those of the CPU."""
     made = torch.Generator
-    with FakeTensorMode(), mock.patch("torch.Generator", lambda _=None: made()):
+    with FakeTensorMode(), mock.patch("torch.Generator", side_effect=lambda _=None: made()):
         yield
 
 

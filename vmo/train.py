@@ -19,6 +19,7 @@ from torch import Tensor
 
 from estimators.base import Estimator
 from estimators.noise import gumbel, uniform
+from vmo.compiled import CompiledObjective, compile_network
 from vmo.data import Dataset, Split, augment, batches, normalise
 from vmo.objective import MinibatchObjective
 from vmo.schedule import step_decay
@@ -45,6 +46,7 @@ class Recipe:
             alone, as the VMO paper proposes against lost accuracy.
         learn: whether q is learned. If not it stays as it begins, and the run comes to a sample of it.
         bf16: autocast to bfloat16.
+        compile: compile the network; samples then are masks and not slices, see `vmo.compiled`.
     """
 
     epochs: int = 200
@@ -59,6 +61,7 @@ class Recipe:
     freeze: int = 0
     learn: bool = True
     bf16: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.phi_optimizer not in ("adam", "sgd"):
@@ -110,6 +113,8 @@ class Trainer:
         self.network, self.dataset, self.recipe, self.seed = network, dataset, recipe, seed
         self.distribution, self.estimator, self.penalty = distribution, estimator, penalty
         self.weight_estimator = None if weight_estimator is None else weight_estimator.eval()
+        if recipe.compile:
+            compile_network(network)
         device = dataset.train.images.device
         self.order, self.augmentation, self.noise = (
             torch.Generator(device).manual_seed(3 * seed + stream) for stream in range(3)
@@ -153,13 +158,15 @@ class Trainer:
     def objective(self, images: Tensor, labels: Tensor) -> MinibatchObjective:
         """The objective of one minibatch of normalised images."""
         assert self.distribution is not None
-        return MinibatchObjective(
+        kind = CompiledObjective if self.recipe.compile else MinibatchObjective
+        return kind(
             self.network,
             self.distribution.space,
             images,
             labels,
             groups=self.recipe.groups,
             dtype=torch.bfloat16 if self.recipe.bf16 else None,
+            slicing=not self.recipe.compile,
         )
 
     def minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
