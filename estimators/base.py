@@ -242,7 +242,9 @@ def train_weights(loss: Tensor, weight: Tensor | float = 1.0) -> None:
     Only leaves of the objective's graph receive a gradient: its weights, and a sample made to require one.
     """
     if loss.requires_grad:
-        loss.backward(torch.as_tensor(weight, dtype=loss.dtype, device=loss.device).expand_as(loss))
+        # a number is filled in on the device: a copy from the host would wait for it
+        factor = weight.to(loss) if isinstance(weight, Tensor) else loss.new_full((), weight)
+        loss.backward(factor.expand_as(loss))
 
 
 class Temperature(nn.Module):

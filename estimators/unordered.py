@@ -118,7 +118,9 @@ def _ratios(log_p: Tensor) -> tuple[Tensor, Tensor]:
         left = sum((p[s] for s in outside), torch.zeros_like(p[0]))
         rest = torch.ones_like(p[0])
         if inside:  # 1 − Σ p, of probabilities that may be close to 1; at least what S itself has left
-            rest = torch.maximum(-torch.expm1(torch.logsumexp(log_p[inside], 0).clamp(max=0)), left)
+            rest = torch.maximum(
+                -torch.expm1(torch.logsumexp(torch.stack([log_p[s] for s in inside]), 0).clamp(max=0)), left
+            )
         total = sum((p[s] * after[taken | 1 << s] for s in outside), torch.zeros_like(rest))
         after[taken] = torch.where(left > 0, total / rest, 1)
     share = torch.stack([p[s] * after[1 << s] / after[0] for s in range(k)])

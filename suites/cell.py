@@ -16,7 +16,7 @@ from suites.tasks import factory
 from suites.tasks.base import Context, Task
 from vmo.checkpoint import Keeper
 
-_OF_PLAIN = ("depth", "widen", "batch_size", "lr", "epochs", "bf16", "device")
+_OF_PLAIN = ("depth", "widen", "batch_size", "lr", "epochs", "bf16", "compile", "device")
 
 
 @dataclass(frozen=True)

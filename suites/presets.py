@@ -19,8 +19,9 @@ class Preset:
         dataset: where the command line names none.
         depth, widen: of the trained network, WRN-depth-widen.
         width_step: channels per category of a width.
-        epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16: see `vmo.train.Recipe`; `cpu` has bf16
-            only where the processor computes in it, and is `cpu[bf16=False]` elsewhere.
+        epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16, compile: see `vmo.train.Recipe`; `cpu`
+            has bf16 only where the processor computes in it, and is `cpu[bf16=False]` elsewhere; `paper` compiles only
+            where there is a CUDA device.
         freeze: epochs at the end in which q is frozen at its most probable architecture.
         weights: what the weights train on: "own", the samples of the estimator, or a pass of their own on "hard" or
             "soft" (Concrete) samples.
@@ -58,6 +59,7 @@ class Preset:
     phi_optimizer: str = "adam"
     control_lr: float = 0.01
     bf16: bool = False
+    compile: bool = False
     freeze: int = 0
     weights: str = "own"
     penalty: str = "macs"
@@ -110,7 +112,7 @@ PRESETS = {
     "paper": replace(
         QUICK,
         dataset="cifar10", depth=28, widen=10, width_step=1, epochs=200, batch_size=128, seeds=5, phi_lr=0.01,
-        estimates=400, penalty="literal", bf16=True, steps=20_000, budget=20_000, references=2000,
+        estimates=400, penalty="literal", bf16=True, compile=True, steps=20_000, budget=20_000, references=2000,
         overhead_depth=28, overhead_widen=10, overhead_batch=128, overhead_pairs=12,
         toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000, vae_steps=500_000, vae_estimates=20_000,
     ),
@@ -128,6 +130,8 @@ def resolve(name: str, settings: Sequence[str] = ()) -> Preset:
     preset = PRESETS[name]
     if name == "cpu" and not _native_bf16():
         preset = replace(preset, bf16=False)
+    if preset.compile and not torch.cuda.is_available():
+        preset = replace(preset, compile=False)
     known = {field.name: type(getattr(preset, field.name)) for field in fields(Preset)}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -161,9 +165,9 @@ def _convert(key: str, text: str, kind: type) -> Any:
 
 
 def select(preset: Preset, names: Sequence[str]) -> dict[str, Any]:
-    """The fields that a cell depends on; a target that there is not is none, as for cells older than targets."""
+    """The fields that a cell depends on; a newer one that is off is none, as for cells older than it."""
     values = asdict(preset)
-    return {name: values[name] for name in names if name != "target_macs" or values[name]}
+    return {name: values[name] for name in names if name not in ("target_macs", "compile") or values[name]}
 
 
 def described(preset: Preset, name: str, names: Sequence[str]) -> str:

@@ -12,7 +12,8 @@ all independent under q. r(A) is linear in each site, so E_q[r] is computed exac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,15 +88,23 @@ class Penalty:
     fixed: tuple[float, ...]
     slope: tuple[float, ...]
     active: bool
+    _made: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def expected(self, space: Space, probabilities: Sites) -> Tensor:
         """E_q[γ r(A)] at probabilities `(K,)` per site; also γ r of a sample, which is a probability vector too."""
         depth, widths = space.split(probabilities)
         like = probabilities[0]
         reach = like.new_ones(len(space.hidden)) if depth is None else prefix_mask(depth)
-        mean = expected_widths(space, widths) if widths else like.new_tensor(space.hidden)
-        slope = like.new_tensor(self.slope) * mean
-        return (reach * like.new_tensor(self.fixed)).sum() + (slope * reach if self.active else slope).sum()
+        mean = expected_widths(space, widths) if widths else self._vector(space.hidden, like)
+        slope = self._vector(self.slope, like) * mean
+        return (reach * self._vector(self.fixed, like)).sum() + (slope * reach if self.active else slope).sum()
+
+    def _vector(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        """The values beside `like`. They are kept, because a copy from the host waits for the device."""
+        key = values, like.dtype, like.device, getattr(like, "fake_mode", None)
+        if key not in self._made:
+            self._made[key] = like.new_tensor(values)
+        return self._made[key]
 
     def reach(self, space: Space) -> dict[str, float]:
         """The most by which it can tell depths apart, and widths, in units of the loss."""

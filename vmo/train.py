@@ -19,6 +19,7 @@ from torch import Tensor
 
 from estimators.base import Estimator
 from estimators.noise import gumbel, uniform
+from vmo.compiled import CompiledObjective, compile_network
 from vmo.data import Dataset, Split, augment, batches, normalise
 from vmo.objective import MinibatchObjective
 from vmo.schedule import step_decay
@@ -45,6 +46,7 @@ class Recipe:
             alone, as the VMO paper proposes against lost accuracy.
         learn: whether q is learned. If not it stays as it begins, and the run comes to a sample of it.
         bf16: autocast to bfloat16.
+        compile: compile the network; samples then are masks and not slices, see `vmo.compiled`.
     """
 
     epochs: int = 200
@@ -59,6 +61,7 @@ class Recipe:
     freeze: int = 0
     learn: bool = True
     bf16: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.phi_optimizer not in ("adam", "sgd"):
@@ -110,6 +113,8 @@ class Trainer:
         self.network, self.dataset, self.recipe, self.seed = network, dataset, recipe, seed
         self.distribution, self.estimator, self.penalty = distribution, estimator, penalty
         self.weight_estimator = None if weight_estimator is None else weight_estimator.eval()
+        if recipe.compile:
+            compile_network(network)
         device = dataset.train.images.device
         self.order, self.augmentation, self.noise = (
             torch.Generator(device).manual_seed(3 * seed + stream) for stream in range(3)
@@ -118,7 +123,7 @@ class Trainer:
         # the epoch under way: where its order began, how many minibatches of it are done, and the sum of their losses
         self._order_began = self.order.get_state()
         self._done = 0
-        self._settled: tuple[int, ...] | None = None
+        self._settled: tuple[Tensor, ...] | None = None
         self._loss = torch.zeros((), device=device)
         self.steps = recipe.epochs * (len(dataset.train) // recipe.batch_size)
         sgd: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
@@ -135,6 +140,8 @@ class Trainer:
             control = list(estimator.parameters())
             if control:
                 self.optimizers["control"] = torch.optim.Adam(control, lr=recipe.control_lr)
+            if penalty is not None:  # what it needs on the device is copied there now, and no step waits for it
+                penalty.expected(distribution.space, distribution.probabilities())
             for what, reach in ({} if penalty is None else penalty.reach(distribution.space)).items():
                 if 0 < reach < 1e-3:
                     warnings.warn(
@@ -151,13 +158,15 @@ class Trainer:
     def objective(self, images: Tensor, labels: Tensor) -> MinibatchObjective:
         """The objective of one minibatch of normalised images."""
         assert self.distribution is not None
-        return MinibatchObjective(
+        kind = CompiledObjective if self.recipe.compile else MinibatchObjective
+        return kind(
             self.network,
             self.distribution.space,
             images,
             labels,
             groups=self.recipe.groups,
             dtype=torch.bfloat16 if self.recipe.bf16 else None,
+            slicing=not self.recipe.compile,
         )
 
     def minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -189,9 +198,9 @@ class Trainer:
             loss.backward()
         elif self.frozen:
             rows = () if self.recipe.groups == 1 else (self.recipe.groups,)
-            self._settled = self._settled or self.choice()  # q moves no more, and to read it waits for the device
-            index = tuple(torch.tensor(i, device=images.device).expand(rows) for i in self._settled)
-            loss = self.objective(images, labels).hard(index).sum()
+            if self._settled is None:  # q moves no more, and to read it waits for the device
+                self._settled = tuple(torch.tensor(i, device=images.device) for i in self.choice())
+            loss = self.objective(images, labels).hard(tuple(i.expand(rows) for i in self._settled)).sum()
             loss.backward()
         else:
             self.estimator.anneal(self.progress)

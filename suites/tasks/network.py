@@ -26,7 +26,18 @@ from vmo.target import Target
 from vmo.train import Recipe, Trainer, evaluate, recalibrate
 from vmo.wrn import WideResNet, WideResNetConfig
 
-_RECIPE = ("depth", "widen", "width_step", "batch_size", "lr", "phi_lr", "phi_optimizer", "control_lr", "bf16")
+_RECIPE = (
+    "depth",
+    "widen",
+    "width_step",
+    "batch_size",
+    "lr",
+    "phi_lr",
+    "phi_optimizer",
+    "control_lr",
+    "bf16",
+    "compile",
+)
 _PENALTY = ("penalty", "gamma", "target_macs")
 _RUN = (*_RECIPE, "steps", "ride")
 _MEASURED = (*_RUN, *_PENALTY, "estimates", "budget", "references", "enumerate")
