@@ -4,6 +4,7 @@ They need the extra `ray` and are slow: pip install -e '.[test,ray]' && pytest -
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from results import table
 from suites import labels, presets, ray_launcher
@@ -42,10 +44,10 @@ def cluster() -> Iterator[Any]:
         made.shutdown()
 
 
-def command(*words: str, out: Path, settings: list[str] = TINY) -> list[str]:
+def command(*words: str, out: Path, settings: list[str] = TINY, first: str = "") -> list[str]:
+    start = f"import sys, suites.run as run; run.REFERENCE = run.Path('none'); {first}sys.exit(run.main())"
     return [
-        sys.executable, "-c", "import sys, suites.run as run; run.REFERENCE = run.Path('none'); sys.exit(run.main())",
-        *words, "--preset", "smoke", "--out", str(out), "--set", *settings,
+        sys.executable, "-c", start, *words, "--preset", "smoke", "--out", str(out), "--set", *settings,
     ]  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def test_a_cell_needs_its_threads_and_a_timing_a_whole_node(monkeypatch: pytest.
     assert ray_launcher._cpus(cuda=True) == (1, 2)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert ray_launcher._cpus(cuda=False) == (4, 8)
-    with pytest.raises(ValueError, match="4 CPUs.* and a GPU"):
+    with pytest.raises(ValueError, match=r"4 CPUs.* and a GPU"):
         ray_launcher._cpus(cuda=True)
 
 
@@ -143,6 +145,42 @@ def test_what_a_lost_node_was_running_goes_on_elsewhere(cluster: Any, tmp_path: 
     )
     assert local.returncode == 0
     assert values(tmp_path / "ray") == values(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_a_task_that_dies_every_time_is_a_row(cluster: Any, tmp_path: Path) -> None:
+    deadly = "import os; run.ray_launcher.RETRIES = 1; run.ray_launcher._work = lambda *given: os._exit(7); "
+    words = ["--estimator", "rloo", "--task", "toy", "--suite", "bias", "variance", "--launcher", "ray"]
+    done = subprocess.run(
+        command(*words, out=tmp_path, first=deadly),
+        env=environment(cluster), capture_output=True, text=True, timeout=LIMIT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    frame = table.read(tmp_path / "rows")
+    assert frame["status"].to_list() == ["error"] * 2
+    assert frame["message"].str.startswith("the task failed on the Ray cluster: ").all()
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_ends_its_tasks(cluster: Any, tmp_path: Path) -> None:
+    words = ["--estimator", "rloo", "--task", "width", "--suite", "accuracy", "--launcher", "ray"]
+    sweep = subprocess.Popen(
+        command(*words, "--checkpoint-seconds", "0", out=tmp_path, settings=["epochs=500"]),
+        env=environment(cluster), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    began = time.monotonic()
+    try:
+        while len(list((tmp_path / "checkpoints").glob("*.safetensors"))) < 2 and time.monotonic() < began + LIMIT:
+            time.sleep(0.1)
+        sweep.send_signal(signal.SIGINT)
+        output = sweep.communicate(timeout=60)[0]
+    finally:
+        sweep.kill()
+    assert sweep.returncode == 130, output
+    for path in (tmp_path / "locks").iterdir():
+        with FileLock(path, timeout=30):
+            pass
+    assert not list(tmp_path.glob(".sweep-*"))
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
