@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,13 @@ class Workshop:
         context: of every task.
         out: the folder of everything that is written.
         seconds: between two checkpoints of a run.
+        code: the commit of the code and whether it was changed, where this process has a copy that is no checkout.
     """
 
     context: Context
     out: Path
     seconds: float = 60.0
+    code: Mapping[str, Any] = field(default_factory=dict)
     _tasks: dict[tuple[str, torch.device], Task] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -70,7 +70,7 @@ def record(item: Planned, shop: Workshop, rows: Path, found: Sequence[dict[str, 
     """Write the rows of a cell, with what they were measured on and with."""
     shared = {
         "cell": item.cell.described(),
-        "provenance": {**provenance(), **_machine(item, shop), "wall_s": round(seconds, 3)},
+        "provenance": {**provenance(), **shop.code, **_machine(item, shop), "wall_s": round(seconds, 3)},
     }
     table.write(rows, item.cell.hash(), [{**one, **shared} for one in found])
 
@@ -104,7 +104,9 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
 
 def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:
     device = shop.context.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu × {torch.get_num_threads()}"
+    name = f"cpu × {torch.get_num_threads()}"
+    if device.type == "cuda":  # of a failure on another machine this one may have none
+        name = torch.cuda.get_device_name(device) if torch.cuda.is_available() else "cuda"
     whole_steps = item.cell.suite in ("accuracy", "memory", "overhead")  # gradients are measured in float32
     bf16 = whole_steps and dict(item.cell.settings).get("bf16")
     return {"device": name, "dtype": "bfloat16" if bf16 else "float32"}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from results.table import status
 from suites import accuracy, bias, memory, overhead, sampling, variance
 from suites.cell import Cell, Workshop
@@ -78,7 +80,7 @@ def plan(
     """
     planned = []
     for name in tasks:
-        task = shop.task(name)
+        task = shop.task(name, torch.device("cpu"))  # nothing is computed, and the device may be another machine's
         baseline = [Label(PLAIN)] if any(SUITES[suite].baseline for suite in suites) else []
         learned = [label.of for label in labels if label.of is not None and task.plain]
         for label in sorted(dict.fromkeys([*baseline, *labels, *learned]), key=lambda label: label.of is not None):

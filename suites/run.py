@@ -20,7 +20,7 @@ import estimators
 import results
 from results import paper, report, stats, table
 from results.summary import summary
-from suites import labels, presets, tasks
+from suites import labels, presets, ray_launcher, tasks
 from suites.cell import Workshop
 from suites.plan import OVERWRITE, SUITES, Planned, plan, suite_names
 from suites.progress import Progress
@@ -80,6 +80,12 @@ def parser() -> argparse.ArgumentParser:
         help="between checkpoints of a run; by default 60",
     )
     parse.add_argument("--workers", type=int, default=1, metavar="N", help="processes at a time; by default 1")
+    parse.add_argument(
+        "--launcher",
+        default="local",
+        choices=("local", "ray"),
+        help="ray: on the Ray cluster of RAY_ADDRESS or of this machine, OMP_NUM_THREADS (or 1) CPUs a cell",
+    )
     parse.add_argument("--dry-run", action="store_true", help="print the cells and which are done")
     parse.add_argument("--overwrite", default="never", choices=OVERWRITE, help="which finished cells to run again")
     parse.add_argument("--list", action="store_true", help="print estimators, tasks, suites, presets and data sets")
@@ -118,7 +124,12 @@ def _run(args: argparse.Namespace) -> int:
     if args.workers < 1 or not args.checkpoint_seconds >= 0:
         raise ValueError("--workers must be at least 1 and --checkpoint-seconds at least 0")
     _check_dataset(args.dataset)
-    context = Context(preset, args.dataset or preset.dataset, args.data_root, _device(args.device))
+    on_ray = args.launcher == "ray"
+    if on_ray:
+        if args.workers != 1:
+            raise ValueError("--workers is of the local launcher: a Ray cluster runs as many cells as it has room for")
+        ray_launcher.connect()
+    context = Context(preset, args.dataset or preset.dataset, args.data_root, _device(args.device, on_ray))
     rows = args.out / "rows"
     if not args.dry_run:
         _check_writable(args.out)
@@ -133,10 +144,10 @@ def _run(args: argparse.Namespace) -> int:
         if asked and all(reasons) and len({item.cell.label for item in asked}) == 1:
             raise ValueError(reasons[0])
         for name in dict.fromkeys(item.cell.task for item in planned if item.to_do and item.cell.dataset != "none"):
-            shop.task(name).prepare()
+            shop.task(name, torch.device("cpu") if on_ray else None).prepare()
         failures = 0
         progress.begin(planned)
-        for done in sweep(planned, shop, rows, args.workers):
+        for done in ray_launcher.sweep(planned, shop, rows) if on_ray else sweep(planned, shop, rows, args.workers):
             failures += done.status == "error"
             progress.finished(done)
     _present(args, planned, rows, chosen)
@@ -152,12 +163,14 @@ def _check_dataset(name: str | None) -> None:
         raise ValueError(f"no data set {name!r}{presets.nearest(name, DATASETS)}; there are {', '.join(DATASETS)}")
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, on_ray: bool) -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"--device must be auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: this machine has no CUDA device that PyTorch can use")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    there = name != "cpu" and (ray_launcher.has_gpu() if on_ray else torch.cuda.is_available())
+    if name == "cuda" and not there:
+        where = "the Ray cluster has no GPU" if on_ray else "this machine has no CUDA device"
+        raise ValueError(f"--device cuda: {where} that PyTorch can use")
+    return torch.device("cuda" if there else "cpu")
 
 
 def _check_writable(out: Path) -> None:

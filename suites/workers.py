@@ -32,13 +32,12 @@ TOGETHER = ("bias", "variance")  # they read the same measurement
 
 def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, workers: int) -> Iterator[Finished]:
     """`execute` with several processes; on GPUs, process i uses the i-th of them in turn."""
-    for keeper in {item.cell.run(): shop.keeper(item.cell) for item in planned if item.again}.values():
-        keeper.discard()  # once, for what is run anew may be one run for several cells, and a worker may die in it
+    start_anew(planned, shop)
     if workers == 1:
         yield from execute(planned, shop, rows)
         return
     to_do = [item for item in planned if item.to_do]
-    before = {item: _stamp(item, rows) for item in to_do}
+    before = stamps(to_do, rows)
     parallel = [item for item in to_do if item.cell.suite != ALONE]
     for controls in (False, True):  # a control needs what was learned
         wave = [item for item in parallel if (item.cell.controlled() is not None) == controls]
@@ -46,13 +45,46 @@ def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, workers: int) 
     yield from execute([item for item in to_do if item.cell.suite == ALONE], shop, rows)
 
 
+def start_anew(planned: Sequence[Planned], shop: Workshop) -> None:
+    """Discard the checkpoints of what is run anew: once, for it may be one run for several cells, and a worker may die
+    in it."""
+    for keeper in {item.cell.run(): shop.keeper(item.cell) for item in planned if item.again}.values():
+        keeper.discard()
+
+
+def groups(to_do: Sequence[Planned]) -> list[list[Planned]]:
+    """Neighbours that share work."""
+    return [list(items) for _, items in itertools.groupby(to_do, _group)]
+
+
+def stamps(to_do: Sequence[Planned], rows: Path) -> dict[Planned, int | None]:
+    """When the rows of each cell were written."""
+    return {item: _stamp(item, rows) for item in to_do}
+
+
+def lost(items: Sequence[Planned], before: dict[Planned, int | None], rows: Path) -> list[Planned]:
+    """Cells without rows; those that another sweep wrote are no loss, unless they are what this one is to replace."""
+    return [item for item in items if (stamp := _stamp(item, rows)) is None or (item.again and stamp == before[item])]
+
+
+def finished(item: Planned, rows: Path) -> Finished:
+    """What the rows of a cell say of it."""
+    kept = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]
+    status = table.status(rows, item.cell.hash()) or "error"
+    return Finished(item, status, kept["message"], kept["provenance"]["wall_s"])
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody would see. A lambda cannot be sent to another process."""
+
+
 def _side_by_side(
     to_do: Sequence[Planned], before: dict[Planned, int | None], shop: Workshop, rows: Path, workers: int
 ) -> Iterator[Finished]:
-    queue = deque((list(items), 1) for _, items in itertools.groupby(to_do, _group))
+    queue = deque((items, 1) for items in groups(to_do))
     running: dict[int, tuple[multiprocessing.process.BaseProcess, list[Planned], int, int]] = {}
     free = deque(range(workers))
-    finished = 0
+    count = 0
     try:
         while queue or running:
             while queue and free:
@@ -62,29 +94,22 @@ def _side_by_side(
                 running[process.sentinel] = (process, items, tries, slot)
             under_way = [items[0].cell for _, items, _, _ in running.values()]
             what = ", ".join(f"{cell.task} {cell.suite} {cell.label} {cell.seed}" for cell in under_way)
-            shop.context.progress(f"now: {what}", finished, len(to_do))
+            shop.context.progress(f"now: {what}", count, len(to_do))
             for sentinel in wait(list(running)):
                 process, items, tries, slot = running.pop(int(sentinel))  # type: ignore[arg-type]
                 process.join()
                 free.append(slot)
-                # rows that another sweep wrote are no loss, unless they are what this one is to replace
-                lost = [
-                    item
-                    for item in items
-                    if (stamp := _stamp(item, rows)) is None or (item.again and stamp == before[item])
-                ]
-                if lost and tries < TRIES:
+                gone = lost(items, before, rows)
+                if gone and tries < TRIES:
                     queue.appendleft((items, tries + 1))
                     continue
-                for item in lost:
+                for item in gone:
                     message = f"the worker died {tries} times, the last time with exit code {process.exitcode}"
                     failure = table.row("cell", None, status="error", message=message)
                     record(item, shop, rows, [failure], 0.0)
-                finished += len(items)
+                count += len(items)
                 for item in items:
-                    kept = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]
-                    status = table.status(rows, item.cell.hash()) or "error"
-                    yield Finished(item, status, kept["message"], kept["provenance"]["wall_s"])
+                    yield finished(item, rows)
     finally:
         for process, *_ in running.values():  # what they were at goes on from its checkpoint another time
             process.terminate()
@@ -99,8 +124,7 @@ def _start(
     items: list[Planned], shop: Workshop, rows: Path, slot: int, workers: int
 ) -> multiprocessing.process.BaseProcess:
     threads = max(1, torch.get_num_threads() // workers)
-    # a lambda cannot be sent to another process, and nobody there would see the progress
-    context = Context(**{**vars(shop.context), "progress": _silent})
+    context = Context(**{**vars(shop.context), "progress": silent})
     process = multiprocessing.get_context("spawn").Process(
         target=_work, args=(items, context, shop.out, shop.seconds, rows, threads), daemon=True
     )
@@ -119,13 +143,8 @@ def _start(
 
 
 def _stamp(item: Planned, rows: Path) -> int | None:
-    """When the rows of a cell were written."""
     path = rows / f"{item.cell.hash()}.jsonl"
     return path.stat().st_mtime_ns if path.exists() else None
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass
 
 
 def _end_with_parent() -> None:

@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import estimators
+from suites import labels
 from vmo.data import Dataset, Split
 from vmo.space import TASKS, ArchitectureDistribution, Space, normalised_penalty
 from vmo.target import Target
@@ -94,6 +95,15 @@ def device() -> Iterator[None]:
         yield
 
 
+FORMS = (
+    "rebar[coupled=true,tuning=regression,every=2]",
+    "relax[relaxed_objective=true,coupled=true,tuning=regression]",
+    "rloo[parts=own]",
+    "rloo[parts=first]",
+)
+"""Forms with other passes than their defaults."""
+
+
 def trainer(name: str | None, task: str, recipe: Recipe, target: bool) -> Trainer:
     """A run of an estimator, or of none, on images that show nothing."""
     split = Split(torch.zeros(64, 1, 6, 6, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
@@ -107,7 +117,7 @@ def trainer(name: str | None, task: str, recipe: Recipe, target: bool) -> Traine
         data,
         recipe,
         distribution=ArchitectureDistribution(space),
-        estimator=estimators.get(name, sizes=space.sizes),
+        estimator=labels.parse(name).make(space.sizes),
         penalty=Target(penalty, 0.6) if target else penalty,
         weight_estimator=estimators.get("reinforce", sizes=space.sizes, baseline="none") if target else None,
         seed=1000,
@@ -144,6 +154,7 @@ def main(names: list[str]) -> None:
     getattr(torch, NAME).get_amp_supported_dtype = lambda: [torch.bfloat16]  # autocast, switched off, asks for it
     short = Recipe(epochs=2, batch_size=16)
     found = {f"{name}-{task}": report(name, task, short) for name in names or estimators.available() for task in TASKS}
+    found |= {f"{name}-width": report(name, "width", short) for name in () if names else FORMS}
     found["plain-"] = report(None, "width", short)
     found["target-joint"] = report("rloo", "joint", short, target=True)
     found["groups-width"] = report("rloo", "width", Recipe(epochs=2, batch_size=16, groups=2, phi_optimizer="sgd"))
