@@ -154,7 +154,7 @@ def main(names: list[str]) -> None:
     getattr(torch, NAME).get_amp_supported_dtype = lambda: [torch.bfloat16]  # autocast, switched off, asks for it
     short = Recipe(epochs=2, batch_size=16)
     found = {f"{name}-{task}": report(name, task, short) for name in names or estimators.available() for task in TASKS}
-    found |= {f"{name}-width": report(name, "width", short) for name in () if names else FORMS}
+    found |= {f"{name}-width": report(name, "width", short) for name in (() if names else FORMS)}
     found["plain-"] = report(None, "width", short)
     found["target-joint"] = report("rloo", "joint", short, target=True)
     found["groups-width"] = report("rloo", "width", Recipe(epochs=2, batch_size=16, groups=2, phi_optimizer="sgd"))
