@@ -101,8 +101,8 @@ def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:
 
 
 def _cost(frame: pd.DataFrame) -> Iterator[Verdict]:
-    for metric, what in (("peak_ratio", "memory"), ("time_ratio", "compute")):
-        rows = summary.main_context(summary.pool(summary.measured(frame, metric)))
+    for metric, suite, what in (("peak_ratio", "memory", "memory"), ("time_ratio", "overhead", "compute")):
+        rows = summary.main_context(summary.pool(summary.measured(frame, metric, suite=suite)))
         for name in ("rebar", "relax"):
             statement = f"{name.upper()} costs too much {what}"
             measure = f"{'peak bytes' if what == 'memory' else 'time'} of a step / plain"
