@@ -83,7 +83,7 @@ def exponent(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     if np.unique(logs[0]).size < 2:
         return Interval(np.nan, np.nan, np.nan, n)
     fit = distributions.linregress(*logs)
-    half = distributions.t.ppf((1 + level) / 2, n - 2) * fit.stderr if n > 2 else np.nan
+    half = distributions.t.ppf((1 + level) / 2, n - 2) * fit.stderr  # NaN without a degree of freedom
     return Interval(float(fit.slope), float(fit.slope - half), float(fit.slope + half), n)
 
 
