@@ -101,8 +101,8 @@ def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:
 
 
 def _cost(frame: pd.DataFrame) -> Iterator[Verdict]:
-    for metric, what in (("peak_ratio", "memory"), ("time_ratio", "compute")):
-        rows = summary.main_context(summary.pool(summary.measured(frame, metric)))
+    for metric, suite, what in (("peak_ratio", "memory", "memory"), ("time_ratio", "overhead", "compute")):
+        rows = summary.main_context(summary.pool(summary.measured(frame, metric, suite=suite)))
         others = {name for name in rows["estimator"] if name.partition("[")[0] in ("rebar", "relax")}
         for name in sorted({"rebar", "relax"} | others):  # every form of theirs
             family, _, options = name.partition("[")

@@ -18,7 +18,7 @@ _UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 
 def memory(frame: pd.DataFrame) -> Figure | None:
     """Bytes at the peak of one step, stacked by what holds them; plain training on top, failures as words."""
-    rows = summary.pool(summary.measured(frame, "bytes"))
+    rows = summary.pool(summary.measured(frame, "bytes", suite="memory"))
     rows = rows[rows["part"].isin([*_PARTS, "peak"])]
     if rows.empty:
         return None

@@ -16,6 +16,7 @@ from results import summary
 from results.figures_cost import memory, overhead
 from results.figures_gradient import bias_variance, concrete_widths, temperature
 from results.figures_overview import overview
+from results.figures_scaling import scaling_memory, scaling_time
 from results.figures_training import accuracy_macs, accuracy_parameters, block_widths, curves, objective
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
@@ -24,6 +25,8 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
     "temperature": temperature,
     "memory": memory,
     "overhead": overhead,
+    "scaling_time": scaling_time,
+    "scaling_memory": scaling_memory,
     "accuracy_parameters": accuracy_parameters,
     "accuracy_macs": accuracy_macs,
     "block_widths": block_widths,
@@ -33,7 +36,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
 }
 
 
-TALL = ("memory", "overhead")
+TALL = ("memory", "overhead", "scaling_time", "scaling_memory")
 """Figures with a line for every estimator of every task: one for each task where there are more than `TASKS`."""
 TASKS = 4
 

@@ -122,7 +122,8 @@ def _provenance(cells: pd.DataFrame) -> str:
 
 
 def _figure(name: str, path: Path) -> str:
-    caption = (plots.FIGURES[name.partition("-")[0]].__doc__ or "").partition("\n")[0]
+    paragraph = (plots.FIGURES[name.partition("-")[0]].__doc__ or "").partition("\n\n")[0]
+    caption = " ".join(paragraph.split())
     return f"![{caption}](figures/{path.name})\n\n*{caption}*"
 
 

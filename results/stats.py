@@ -72,6 +72,21 @@ def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(estimate, low, high, logs.n)
 
 
+def exponent(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
+    """The b of y ∝ x^b, positive (n,), by least squares on logarithms, with its Student t interval.
+
+    Two values have NaN bounds, and fewer, or all at one x, are NaN altogether. Of what is no power the estimate is the
+    mean local exponent over the range, and the interval says how far from a power it is.
+    """
+    logs = np.log(np.asarray(x, np.float64)), np.log(np.asarray(y, np.float64))
+    n = logs[0].size
+    if np.unique(logs[0]).size < 2:
+        return Interval(np.nan, np.nan, np.nan, n)
+    fit = distributions.linregress(*logs)
+    half = distributions.t.ppf((1 + level) / 2, n - 2) * fit.stderr  # NaN without a degree of freedom
+    return Interval(float(fit.slope), float(fit.slope - half), float(fit.slope + half), n)
+
+
 def adjust(p: ArrayLike) -> Array:
     """Benjamini-Hochberg adjusted p values, (m,) to (m,); NaN stays NaN and counts as no comparison."""
     values = np.array(p, np.float64)

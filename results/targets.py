@@ -58,6 +58,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     for target in TARGETS:
         for estimator in target.estimators:
             here = frame[(frame["task"] == target.task) & (frame["estimator"] == estimator)]
+            here = here[here["suite"].isin(("overhead", "memory"))]
             asked: list[tuple[str, str, float | None, float]] = []
             if target.time is not None:
                 asked += [("time", "time_ratio", None, target.time)]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from results.table import status
-from suites import accuracy, bias, memory, overhead, sampling, variance
+from suites import accuracy, bias, memory, overhead, sampling, scaling, variance
 from suites.cell import Cell, Workshop
 from suites.labels import BASELINES, PLAIN, Label
 from suites.presets import described, nearest, select
@@ -19,11 +19,13 @@ from vmo.data import identity
 
 
 class Suite(NamedTuple):
-    """A suite: what measures a cell, whether plain training is a cell of it, and whether it repeats over seeds."""
+    """A suite: what measures a cell, whether plain training is a cell of it, whether it repeats over seeds, and whether
+    it runs only where it is asked for by name."""
 
     run: Callable[[Cell, Workshop], list[dict[str, Any]]]
     baseline: bool = False
     seeds: bool = False
+    by_name: bool = False
 
 
 SUITES = {
@@ -33,6 +35,7 @@ SUITES = {
     "overhead": Suite(overhead.run, baseline=True),
     "accuracy": Suite(accuracy.run, baseline=True, seeds=True),
     "sampling": Suite(sampling.run),
+    "scaling": Suite(scaling.run, baseline=True, by_name=True),
 }
 OVERWRITE = ("never", "failed", "always")
 
@@ -58,11 +61,14 @@ class Planned:
 
 
 def suite_names(names: Sequence[str]) -> list[str]:
-    """The suites asked for, or all. Raises ValueError, with the nearest, for one that is unknown."""
+    """The suites asked for, or all but those that run by name only.
+
+    Raises ValueError, with the nearest, for one that is unknown.
+    """
     for name in names:
         if name not in SUITES:
             raise ValueError(f"no suite {name!r}{nearest(name, SUITES)}; there are {', '.join(SUITES)}")
-    return list(dict.fromkeys(names)) or list(SUITES)
+    return list(dict.fromkeys(names)) or [name for name, suite in SUITES.items() if not suite.by_name]
 
 
 def plan(
@@ -113,7 +119,7 @@ def _applies(suite: str, task: Task, label: Label) -> bool:
     if suite == "sampling":
         return label.name == "concrete" and task.name in ("width", "joint")
     if label.name == PLAIN:
-        return SUITES[suite].baseline and (suite != "accuracy" or task.plain)
+        return SUITES[suite].baseline and suite in task.settings and (suite != "accuracy" or task.plain)
     if label.name in BASELINES:
         return suite == "accuracy" and task.plain
     return suite in task.settings

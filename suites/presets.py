@@ -46,6 +46,9 @@ class Preset:
         overhead_depth, overhead_widen, overhead_batch, overhead_pairs: the network and minibatch whose training step is
             timed (32×32 images), and how many interleaved pairs of steps.
         memory_depth, memory_widen, memory_batch: the network whose step's storage is counted, under fake tensors.
+        scaling_batch, scaling_values, scaling_pairs: the minibatch around which the scaling suite varies one size at a
+            time (the network is that of `depth`, `widen` and `width_step`), the values that it takes of each range, and
+            the interleaved pairs of steps that it times at each.
     """
 
     dataset: str = "digits"
@@ -91,6 +94,9 @@ class Preset:
     memory_depth: int = 28
     memory_widen: int = 10
     memory_batch: int = 128
+    scaling_batch: int = 16
+    scaling_values: int = 4
+    scaling_pairs: int = 4
 
 
 QUICK = Preset()
@@ -99,7 +105,7 @@ PRESETS = {
         QUICK,
         epochs=2, seeds=1, steps=24, ride=4, estimates=20, budget=60, references=4, toy_steps=100, toy_estimates=2000,
         polynomial_steps=40, vae_steps=40, vae_estimates=100,
-        overhead_depth=10, overhead_widen=1, overhead_pairs=3,
+        overhead_depth=10, overhead_widen=1, overhead_pairs=3, scaling_values=2, scaling_pairs=2,
     ),
     "quick": QUICK,
     "cpu": replace(
@@ -107,7 +113,7 @@ PRESETS = {
         dataset="cifar10", depth=16, epochs=4, batch_size=128, seeds=2, phi_lr=0.02, gamma=0.05, bf16=True,
         estimates=400, width_step=4, steps=600, budget=3000, references=400, overhead_widen=4, overhead_batch=128,
         overhead_pairs=12, toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000, vae_steps=50_000,
-        vae_estimates=20_000,
+        vae_estimates=20_000, scaling_batch=64, scaling_values=5, scaling_pairs=8,
     ),
     "paper": replace(
         QUICK,
@@ -115,8 +121,10 @@ PRESETS = {
         estimates=400, penalty="literal", bf16=True, compile=True, steps=20_000, budget=20_000, references=2000,
         overhead_depth=28, overhead_widen=10, overhead_batch=128, overhead_pairs=12,
         toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000, vae_steps=500_000, vae_estimates=20_000,
+        scaling_batch=128, scaling_values=5, scaling_pairs=8,
     ),
 }  # fmt: skip
+_LEAST = {"scaling_batch": 1, "scaling_values": 2, "scaling_pairs": 2}  # of the others, 0
 
 
 def resolve(name: str, settings: Sequence[str] = ()) -> Preset:
@@ -161,6 +169,8 @@ def _convert(key: str, text: str, kind: type) -> Any:
         raise ValueError(f"setting {key} must be {kind.__name__}, got {text!r}")
     if isinstance(value, int | float) and not value >= 0:
         raise ValueError(f"setting {key} must not be negative, got {text!r}")
+    if isinstance(value, int) and value < _LEAST.get(key, 0):
+        raise ValueError(f"setting {key} must be at least {_LEAST[key]}, got {text!r}")
     return value
 
 

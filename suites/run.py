@@ -34,6 +34,7 @@ ESTIMATOR = (
     'one or more, or "all"; options in brackets: "relax[hidden=32]"; or a baseline of the accuracy suite: plain, '
     'random, "uniform[of=NAME]", "scratch[of=NAME]"'
 )
+BY_NAME = tuple(name for name, suite in SUITES.items() if suite.by_name)
 EPILOG = """\
 examples:
   python -m suites.run --estimator relax --task width
@@ -41,6 +42,7 @@ examples:
   python -m suites.run --compare rloo concrete --task width --suite accuracy --seeds 5
   python -m suites.run --estimator rloo --task width --dataset cifar10 --data-root data --preset cpu --suite accuracy
   python -m suites.run --estimator rloo random "uniform[of=rloo]" "scratch[of=rloo]" --task width --suite accuracy
+  python -m suites.run --estimator rloo concrete "rebar[coupled=true]" --task width --suite scaling
   python -m suites.run --estimator all --task toy --dry-run
 
 A finished cell is never run twice: the same command answers from its rows, and an interrupted one goes on.
@@ -59,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
     several: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "NAME"}
     parse.add_argument("--estimator", **several, help=ESTIMATOR)
     parse.add_argument("--task", **several, help=f"one or more of {', '.join(tasks.available())}")
-    parse.add_argument("--suite", **several, help=f"some of {', '.join(SUITES)}; by default all that apply")
+    parse.add_argument(
+        "--suite", **several, help=f"some of {', '.join(SUITES)}; by default all that apply but {', '.join(BY_NAME)}"
+    )
     parse.add_argument("--preset", default="quick", help=f"{', '.join(presets.PRESETS)}; by default quick")
     parse.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings of the preset, such as epochs=2"
@@ -136,6 +140,10 @@ def _run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         shop = Workshop(Context(**{**vars(context), "progress": progress.detail}), args.out, args.checkpoint_seconds)
         planned = plan(shop, args.task, chosen, suites, args.preset, rows, args.overwrite)
+        if not planned:
+            raise ValueError(
+                f"no cell: {', '.join(suites)} does not apply to {', '.join(names)} on {', '.join(args.task)}"
+            )
         if args.dry_run:
             _print_plan(planned)
             return 0
@@ -263,7 +271,8 @@ def _list() -> int:
     console.print(shown)
     for what, names in {
         "baselines": (labels.PLAIN, labels.RANDOM, *(f"{name}[of=NAME]" for name in labels.FIXED)),
-        "tasks": tasks.available(), "suites": SUITES, "presets": presets.PRESETS, "data sets": DATASETS
+        "tasks": tasks.available(), "suites": [name + " (by name only)" * (name in BY_NAME) for name in SUITES],
+        "presets": presets.PRESETS, "data sets": DATASETS
     }.items():  # fmt: skip
         console.print(f"{what:10s} {', '.join(names)}", markup=False)
     return 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from results import drawing, palette, plots, table
+from results import claims, drawing, figures_scaling, palette, plots, summary, table
 
 NAMES = ["exact", "reinforce", "rloo", "concrete", "straight_through", "rebar", "relax", "zero"]
 NAMES += [f"concrete[temperature={t}]" for t in ("0.03", "0.1", "0.3", "1")]
@@ -23,6 +23,33 @@ LIKE = {
     "relax": (0, -7.2, 3, 1.95, 2.8, 0.949, 0.86),
     "zero": (1.0, 0, 1, 1.0, 1.0, 0.93, 0.5),
 }
+
+#         values, base, exponent of seconds, and the part of the bytes at the base that is fixed
+SIZES = {
+    "batch": ((16, 32, 64, 128), 16, 0.9, 0.3),
+    "widen": ((1, 2, 3, 4), 1, 1.7, 0.0),
+    "blocks": ((3, 6, 9, 12), 3, 1.0, 0.1),
+    "K": ((8, 16, 32, 64), 8, 0.02, 1.0),
+    "samples": ((2, 4, 8), 2, 1.0, 0.2),
+}
+
+
+def growing(name, what, values, base, exponent, fixed):
+    """Rows of a size that is varied; plain training has no K, and some have no samples."""
+    time, memory = LIKE[name][4], LIKE[name][3]
+    if (what == "K" and name == "plain") or (what == "samples" and name not in ("rloo", "relax")):
+        return []
+    rows = [table.row("base", base, point=what)]
+    for x in values:
+        seconds = 0.02 * time * (x / base) ** exponent
+        peak = memory * 2**24 * (fixed + (1 - fixed) * x / base)
+        rows += [
+            table.row("seconds", seconds, se=seconds / 20, n=4, point=what, x=x, unit="s"),
+            table.row("time_ratio", 77.0, se=1.0, n=4, point=what, x=x),
+            table.row("bytes", peak, part="peak", point=what, x=x, unit="bytes"),
+            table.row("peak_ratio", 77.0, point=what, x=x),
+        ]
+    return rows
 
 
 def synthetic(directory, tasks=("width", "depth"), seeds=5, names=("plain", *NAMES)):
@@ -78,6 +105,8 @@ def synthetic(directory, tasks=("width", "depth"), seeds=5, names=("plain", *NAM
             cell("memory", task, name, 0, [*rows, table.row("peak_ratio", sizes["peak"] / 2.07)])
         timing = [table.row("time_ratio", time, se=0.02 * time, n=30), table.row("macs_ratio", time * 0.97)]
         cell("overhead", task, name, 0, timing)
+        if name != "zero" and "=" not in name:
+            cell("scaling", task, name, 0, [one for what, size in SIZES.items() for one in growing(name, what, *size)])
         for seed in range(seeds if "=" not in name else 0):
             shift = 0.004 * rng.standard_normal()
             k = np.clip(width + 0.04 * rng.standard_normal(), 0.05, 1)
@@ -148,7 +177,17 @@ def test_every_figure_names_axes_and_counts(frame, name):
     said = words(figure)
     if name not in ("concrete_widths", "memory"):
         assert "n = " in said
-    if name in ("overview", "bias_variance", "overhead", "accuracy_parameters", "accuracy_macs", "curves", "objective"):
+    if name in (
+        "overview",
+        "bias_variance",
+        "overhead",
+        "scaling_time",
+        "scaling_memory",
+        "accuracy_parameters",
+        "accuracy_macs",
+        "curves",
+        "objective",
+    ):
         assert all(label in said for label in ("rloo", "relax", "rebar"))
     assert not pyplot.get_fignums()
 
@@ -195,6 +234,40 @@ def test_the_conditions_show_where_the_first_axes_do_not(frame):
     assert not figure.axes[0].get_visible()
     notes = [text for ax in figure.axes if ax.get_visible() for text in ax.texts]
     assert any("95 % t intervals" in text.get_text() for text in notes)
+
+
+def test_growth_says_the_exponents_that_were_put_in(frame):
+    """Of powers exactly; of a sum of a fixed part and one that grows, less than of that one, with a width."""
+    width = frame[(frame["task"] == "width") & (frame["suite"] == "scaling")]
+    figure = plots.scaling_time(width)
+    columns = dict(zip(SIZES, figure.axes[5:], strict=True))
+    names = [tick.get_text() for tick in figure.axes[5].get_yticklabels()]
+    assert names == summary.ordered(width["estimator"])
+    for what, ax in columns.items():
+        fitted = [text.get_text() for text in ax.texts]
+        there = width.loc[(width["point"] == what) & (width["metric"] == "seconds"), "estimator"].nunique()
+        assert fitted == [f"{SIZES[what][2]:.2f} ± 0.00"] * there
+    bytes_ = summary.pool(summary.measured(width, "bytes"))
+    found = figures_scaling.exponents(bytes_)
+    assert found["rloo", "K"].estimate == pytest.approx(0, abs=1e-9)
+    assert found["rloo", "widen"].estimate == pytest.approx(1)
+    affine = found["rloo", "batch"]
+    assert 0.7 < affine.estimate < 0.95
+    assert affine.high - affine.low > 0.02
+    assert ("plain", "K") not in found
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 4]
+    assert len(drawn) == len(names)
+    assert all(np.allclose(np.diff(np.log(line.get_ydata())) / np.log(2), 0.9) for line in drawn)
+
+
+def test_growth_is_not_taken_for_the_cost_of_a_step(frame):
+    """Both have time_ratio, bytes and peak_ratio; here those of growth are 77."""
+    cost = summary.quantities(frame, "width")
+    assert max(cost["step time"]["value"].max(), cost["peak memory"]["value"].max()) < 10
+    assert "77" not in words(plots.memory(frame[frame["task"] == "width"]))
+    assert plots.memory(frame[frame["suite"] == "scaling"]) is None
+    estimates = [v.estimate for v in claims.verdicts(frame) if "costs too much" in v.statement]
+    assert max(estimates) < 10
 
 
 def test_memory_marks_what_is_infeasible(frame):

@@ -45,6 +45,31 @@ def test_ratio_is_geometric_and_inverts():
     assert (forth.low, forth.high) == pytest.approx((1 / back.high, 1 / back.low))
 
 
+def test_exponents_are_recovered_and_their_intervals_cover():
+    generator = np.random.default_rng(2)
+    x = np.array([16.0, 32.0, 64.0, 128.0])
+    exact = stats.exponent(x, 3 * x**1.7)
+    assert exact[:3] == pytest.approx((1.7, 1.7, 1.7))
+    assert exact.n == 4
+    found = [stats.exponent(x, 3 * x**0.6 * np.exp(0.1 * generator.standard_normal(4))) for _ in range(RUNS)]
+    covered = np.mean([fit.low <= 0.6 <= fit.high for fit in found])
+    assert abs(covered - 0.95) < tolerance(0.95)
+    # slope and standard error in closed form, with t of two degrees of freedom
+    y, u = np.log([1.0, 2.0, 5.0, 7.0]), np.log(x)
+    slope = np.cov(u, y)[0, 1] / np.var(u, ddof=1)
+    residual = y - y.mean() - slope * (u - u.mean())
+    half = 4.302653 * np.sqrt((residual**2).sum() / 2 / ((u - u.mean()) ** 2).sum())
+    assert stats.exponent(x, np.exp(y))[:3] == pytest.approx((slope, slope - half, slope + half))
+
+
+def test_an_exponent_of_two_values_has_no_bounds_and_of_one_is_none():
+    two = stats.exponent([1, 2], [3, 12])
+    assert two.estimate == pytest.approx(2)
+    assert np.isnan(two[1:3]).all()
+    assert np.isnan(stats.exponent([2, 2], [3, 12])[:3]).all()
+    assert np.isnan(stats.exponent([2], [3])[:3]).all()
+
+
 def test_adjusted_p_keeps_what_was_not_tested():
     np.testing.assert_allclose(stats.adjust([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
 
