@@ -84,8 +84,10 @@ class Alone:
 
 def interleaved(base: Workload, own: Workload, device: torch.device, pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of a step of each, `(n,)`, measured in turn; n is `pairs`, or fewer where these take too long."""
+    began = time.perf_counter()
     for _ in range(WARM_UP):
-        seconds(base, device, 1), seconds(own, device, 1)
+        if time.perf_counter() - began < PATIENCE / 10:
+            seconds(base, device, 1), seconds(own, device, 1)
     # a step of a microsecond-sized objective is timed in bundles
     repeats = max(1, int(0.01 / seconds(base, device, 1)))
     times: list[tuple[float, float]] = []
@@ -117,8 +119,9 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
         row("seconds", float(np.median(spent)), n=n, unit="s"),
     ]
     if of_plain := macs(plain, 1):  # some objectives have no multiply-accumulates that are counted
-        rows.append(row("macs_ratio", macs(own, n) / of_plain, n=n, unit="plain steps"))
-    if not is_plain:
+        steps = n if n == pairs else 1
+        rows.append(row("macs_ratio", macs(own, steps) / of_plain, n=steps, unit="plain steps"))
+    if not is_plain and n == pairs:  # of what needs a minute for a few steps, this is enough
         for part in PARTS:
             held = task.held(cell.label.make, part)
             if held is not None:
