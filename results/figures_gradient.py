@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from results import drawing, palette, summary
 
@@ -69,6 +70,47 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
         )
         area = Line2D([], [], lw=0, label="larger: more evaluations, up to 4")
         drawing.legend(figure, summary.ordered(both["estimator"]), extra=[open_marker, area])
+    return figure
+
+
+def frontier(frame: pd.DataFrame) -> Figure | None:
+    """Variance of one estimate against what it costs; along a dotted line their product, the error at equal cost, is one.
+
+    Nothing is said here of bias, which no number of estimates averages out.
+    """
+    variance = summary.one_point(summary.pool(summary.measured(frame, "variance", part="logits")))
+    cost = summary.pool(summary.measured(frame, "cost", suite="variance"))
+    keys = ["task", *summary.CONTEXT, "estimator"]
+    both = variance.merge(cost[[*keys, "value"]].rename(columns={"value": "cost"}), on=keys)
+    both = both[~drawing.rounding(both["value"])]
+    if both.empty:
+        return None
+    unit = summary.measured(frame, "cost", suite="variance")["unit"].iloc[0]
+    tasks = sorted(both["task"].unique())
+    with drawing.style():
+        figure, axes = drawing.grid(len(tasks), 1, 1.3 + 3.9 * len(tasks))
+        for ax, task in zip(axes[:, 0], tasks, strict=True):
+            here = both[both["task"] == task]
+            ax.set(xscale="log", yscale="log", ylabel="variance, tr Σ of one estimate", title=task)
+            for line in here.itertuples():
+                drawing.errors(ax, line.estimator, line.cost, (line.value, line.low, line.high))
+            ax.margins(0.06)
+            ends = np.array(ax.get_xlim())
+            low, high = ax.get_ylim()
+            for product in 10.0 ** np.arange(np.floor(np.log10(low * ends[0])), np.ceil(np.log10(high * ends[1])) + 1):
+                ax.plot(ends, product / ends, color=drawing.MUTED, lw=0.7, ls=":", zorder=1)
+            ax.set(xlim=ends, ylim=(low, high))
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
+        axes[-1, 0].set_xlabel(f"cost of one estimate, {unit}")
+        points = ", ".join(both["point"].dropna().unique())
+        drawing.title(
+            figure,
+            "Variance against cost of one gradient estimate",
+            f"{summary.context_label(both)}; logits, {points}; 95 % intervals, {drawing.counts(both['n'])} draws",
+        )
+        drawing.legend(figure, summary.ordered(both["estimator"]))
     return figure
 
 

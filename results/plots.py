@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from results import summary
 from results.figures_cost import memory, overhead
-from results.figures_gradient import bias_variance, concrete_widths, temperature
+from results.figures_gradient import bias_variance, concrete_widths, frontier, temperature
 from results.figures_overview import overview
 from results.figures_scaling import scaling_memory, scaling_time
 from results.figures_training import accuracy_macs, accuracy_parameters, block_widths, curves, objective
@@ -22,6 +22,7 @@ from results.figures_training import accuracy_macs, accuracy_parameters, block_w
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
     "overview": overview,
     "bias_variance": bias_variance,
+    "frontier": frontier,
     "temperature": temperature,
     "memory": memory,
     "overhead": overhead,
@@ -36,8 +37,8 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
 }
 
 
-TALL = ("memory", "overhead", "scaling_time", "scaling_memory")
-"""Figures with a line for every estimator of every task: one for each task where there are more than `TASKS`."""
+TALL = ("bias_variance", "frontier", "memory", "overhead", "scaling_time", "scaling_memory")
+"""Figures with something for every estimator of every task: one for each task where there are more than `TASKS`."""
 TASKS = 4
 
 
