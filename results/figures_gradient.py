@@ -74,7 +74,7 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
 
 
 def frontier(frame: pd.DataFrame) -> Figure | None:
-    """Variance of one estimate against what it costs; along a dotted line their product, the error at equal cost, is one.
+    """Variance of one estimate against its cost; along a dotted line their product, the error at equal cost, is one.
 
     Nothing is said here of bias, which no number of estimates averages out.
     """

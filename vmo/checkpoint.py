@@ -61,7 +61,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any | None:
                     continue
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
             return _filled(json.loads(metadata["state"]), tensors, device)
-        except (SafetensorError, OSError, ValueError, KeyError):
+        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError):
             continue  # truncated or damaged: the one before it is whole, for it was moved into place whole
     return None
 
