@@ -23,8 +23,8 @@ from estimators.noise import gumbel_argmax, one_hot, uniform
 from results.stats import ratio_interval
 from results.table import row
 from suites.cell import Cell, Workshop
-from suites.labels import PLAIN
-from suites.tasks.base import Sites, Workload
+from suites.labels import PLAIN, Label
+from suites.tasks.base import Sites, Task, Workload
 
 WARM_UP = 2
 PARTS = (0.5, 0.75, 1.0)
@@ -103,6 +103,21 @@ def ratio(spent: np.ndarray, base: np.ndarray) -> tuple[float, float]:
     return estimate, estimate * float(np.std(np.log(spent / base), ddof=1)) / len(base) ** 0.5
 
 
+def _held(task: Task, label: Label, plain: Workload, of_plain: float) -> list[dict[str, Any]]:
+    """Rows of a step with q held at parts of the width, where what it takes depends on them."""
+    steps = {part: step for part in PARTS if (step := task.held(label.make, part)) is not None}
+    counted = {part: macs(step, 1) for part, step in steps.items()}
+    if not steps or max(counted.values()) < 1.01 * min(counted.values()):
+        return []  # nothing is sliced
+    device, pairs, rows = task.context.device, max(2, task.preset.overhead_pairs // 2), []
+    for part, step in steps.items():
+        base, spent = interleaved(plain, step, device, pairs)
+        estimate, se = ratio(spent, base)
+        rows.append(row("time_ratio_held", estimate, se=se, n=len(spent), x=part, unit="plain steps"))
+        rows.append(row("macs_ratio_held", counted[part] / of_plain, n=1, x=part, unit="plain steps"))
+    return rows
+
+
 def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
     """The rows of an overhead cell."""
     task = shop.task(cell.task)
@@ -122,14 +137,7 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
         steps = n if n == pairs else 1
         rows.append(row("macs_ratio", macs(own, steps) / of_plain, n=steps, unit="plain steps"))
     if not is_plain and n == pairs:  # of what needs a minute for a few steps, this is enough
-        for part in PARTS:
-            held = task.held(cell.label.make, part)
-            if held is not None:
-                base, spent = interleaved(plain, held, device, pairs)
-                estimate, se = ratio(spent, base)
-                rows.append(row("time_ratio_held", estimate, se=se, n=len(spent), x=part, unit="plain steps"))
-                counted = macs(held, 1) / of_plain
-                rows.append(row("macs_ratio_held", counted, n=1, x=part, unit="plain steps"))
+        rows += _held(task, cell.label, plain, of_plain)
     bare = None if is_plain else task.alone("overhead")
     if bare is not None:
         estimator = cell.label.make(task.sizes("overhead")).to(device)

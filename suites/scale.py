@@ -33,7 +33,7 @@ LAUNCH = 5e-6
 """Assumed seconds from one operation to the next, however small they are."""
 IMAGES = 50_000
 """Of CIFAR's training sets."""
-ESTIMATORS = (PLAIN, "rloo", "concrete", "rebar")
+ESTIMATORS = (PLAIN, "rloo", "concrete", "rebar[coupled=true,tuning=regression]", "rebar")
 
 
 class Device(NamedTuple):
