@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,9 @@ from estimators.noise import conditional_gumbel, gumbel, gumbel_argmax, uniform
 from estimators.sitewise import Stacked, sitewise, stacked, stacks
 
 DECAY = 0.99
-"""Of the sums of the regression, per step: their errors are those of about a hundred steps."""
+"""Of the sums of the regression, per step: in the long run their errors are those of about a hundred steps."""
+PRIOR = 10
+"""Steps for which the initial η counts in them: that of one step alone may be anything."""
 STEP = 0.2
 """δ: a difference quotient of this step in log λ is within some per cent of the slope, and far above rounding."""
 
@@ -112,6 +114,10 @@ class ControlVariate(Estimator):
         """Return to them."""
         self.steps = int(state)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(0))  # of a run that began before there were any
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def correction(self, x: Sites, z: Sites) -> Tensor | None:
         """r_ρ, `(*rows)`, at x = σ_λ(z) and perturbed log-probabilities z, `(*rows, K_l)`; None: there is none."""
         return None
@@ -183,6 +189,14 @@ class ControlVariate(Estimator):
             path.stacks, phi.stacks, slope, create_graph=self.training, retain_graph=True, materialize_grads=True
         )
 
+    @torch.no_grad()
+    def _regress(self, plain: Stacked, d: Stacked) -> None:
+        """Put a step into the sums, which begin as `PRIOR` steps whose best η was the initial one."""
+        cross, square = (each.mean().to(self.square.dtype) for each in (dot(plain, d), norm_sq(d)))
+        begun, weight = self.square > 0, PRIOR * (1 - DECAY)
+        self.cross.copy_(torch.where(begun, self.cross, weight * self.initial_eta * square)).lerp_(cross, 1 - DECAY)
+        self.square.copy_(torch.where(begun, self.square, weight * square)).lerp_(square, 1 - DECAY)
+
     def _regressed(self, objective: Objective, logits: Sites, noise: Noise, loss: Tensor, score: Stacked) -> Stacked:
         """g = a − η d, η of earlier steps, with coupled noise."""
         with torch.no_grad():
@@ -210,37 +224,33 @@ class ControlVariate(Estimator):
             slope = [through_softmax(site.detach(), v) / scale for site, v in zip(x, slopes, strict=True)]
             return difference(value.detach(), slope)
 
-        log_temperature = self.log_temperature.detach()
-        relaxed = of_objective(log_temperature)
-        leaves = Stacked((site.detach().requires_grad_() for site in z.stacks), z.layout)
-        learned = self.correction(self.soft(leaves, log_temperature), leaves)
-        rest = None
-        if learned is not None:
-            slope = torch.autograd.grad(
-                learned.sum(), leaves.stacks, create_graph=self.training, materialize_grads=True
-            )
-            rest = difference(learned, slope)
+        def whole(log_temperature: Tensor, fit: bool) -> Stacked:
+            """d, differentiable in ρ where it is fitted."""
+            relaxed = of_objective(log_temperature)
+            leaves = Stacked((site.detach().requires_grad_() for site in z.stacks), z.layout)
+            learned = self.correction(self.soft(leaves, log_temperature), leaves)
+            if learned is None:
+                return relaxed
+            slope = torch.autograd.grad(learned.sum(), leaves.stacks, create_graph=fit, materialize_grads=True)
+            return sitewise(torch.add, relaxed, difference(learned if fit else learned.detach(), slope))
 
-        def whole(relaxed: Stacked) -> Stacked:
-            return relaxed if rest is None else sitewise(torch.add, relaxed, rest)
-
-        scale = torch.where(self.square > 0, self.cross / self.square, self.initial_eta)
+        eta = torch.where(self.square > 0, self.cross / self.square, self.initial_eta)
 
         def estimate(d: Stacked) -> Stacked:
-            return sitewise(lambda a, v: a - scale * v, plain, d)
+            return sitewise(lambda a, v: a - eta * v, plain, d)
 
-        d = whole(relaxed)
+        log_temperature = self.log_temperature.detach()
+        d = whole(log_temperature, self.training)
         grads = estimate(d)
         if self.training:
-            with torch.no_grad():
-                self.cross.lerp_(dot(plain, d).mean().to(self.cross.dtype), 1 - DECAY)
-                self.square.lerp_(norm_sq(d).mean().to(self.square.dtype), 1 - DECAY)
+            self._regress(plain, d)
             self.steps += 1
-            if rest is not None:
-                self._fit(norm_sq(grads))
+            squared = norm_sq(grads)
+            if squared.requires_grad:
+                self._fit(squared)
             if self.steps % self.every == 0 and self.log_temperature.requires_grad:
                 step = STEP if self.steps // self.every % 2 else -STEP
-                other = estimate(whole(of_objective(log_temperature + step)))
+                other = estimate(whole(log_temperature + step, False))
                 with torch.no_grad():
                     slope_of_log = ((norm_sq(other) - norm_sq(grads)).mean() / step).to(log_temperature.dtype)
                     before = self.log_temperature.grad

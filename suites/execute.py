@@ -107,7 +107,7 @@ def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:
     name = f"cpu × {torch.get_num_threads()}"
     if device.type == "cuda":  # of a failure on another machine this one may have none
         name = torch.cuda.get_device_name(device) if torch.cuda.is_available() else "cuda"
-    whole_steps = item.cell.suite in ("accuracy", "memory", "overhead")  # gradients are measured in float32
+    whole_steps = item.cell.suite in ("accuracy", "memory", "overhead", "scaling")  # gradients are measured in float32
     bf16 = whole_steps and dict(item.cell.settings).get("bf16")
     return {"device": name, "dtype": "bfloat16" if bf16 else "float32"}
 

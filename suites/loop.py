@@ -161,7 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.pairs < 2 or not 1 <= args.batch <= args.images:
             raise ValueError("--pairs must be at least 2, and --batch must lie in 1 … --images")
         config = WideResNetConfig(args.depth, args.widen)
-    except ValueError as error:
+        if args.out is not None:
+            (args.out / "rows").mkdir(parents=True, exist_ok=True)  # before anything is measured
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     device = torch.device(args.device)

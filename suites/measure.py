@@ -60,16 +60,30 @@ class Hardened(Objective):
     def control(self, sample: Sites, /) -> Tensor:
         return self.inner.control(sample)
 
+    def part(self, i: int, n: int, /) -> Objective | None:
+        piece = self.inner.part(i, n)
+        return None if piece is None else Hardened(piece)
+
 
 class Counted(Objective):
-    """An objective that counts its evaluations."""
+    """An objective that counts its evaluations; one of a part of its data counts as one."""
 
-    def __init__(self, inner: Objective) -> None:
-        self.inner, self.count = inner, 0
+    def __init__(self, inner: Objective, counts: list[int] | None = None) -> None:
+        self.inner = inner
+        self._counts: list[int] = [] if counts is None else counts
+
+    @property
+    def count(self) -> int:
+        """Evaluations so far, of all parts."""
+        return sum(self._counts)
 
     def _counted(self, value: Tensor) -> Tensor:
-        self.count += value.numel()
+        self._counts.append(value.numel())
         return value
+
+    def part(self, i: int, n: int, /) -> Objective | None:
+        piece = self.inner.part(i, n)
+        return None if piece is None else Counted(piece, self._counts)
 
     def __call__(self, sample: Sites, /) -> Tensor:
         return self._counted(self.inner(sample))

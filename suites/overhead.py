@@ -134,7 +134,7 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
         row("seconds", float(np.median(spent)), n=n, unit="s"),
     ]
     if of_plain := macs(plain, 1):  # some objectives have no multiply-accumulates that are counted
-        steps = n if n == pairs else 1
+        steps = max(n, 10) if n == pairs else 1  # some tune at every tenth
         rows.append(row("macs_ratio", macs(own, steps) / of_plain, n=steps, unit="plain steps"))
     if not is_plain and n == pairs:  # of what needs a minute for a few steps, this is enough
         rows += _held(task, cell.label, plain, of_plain)

@@ -125,11 +125,12 @@ def _measure(cell: Cell, shop: Workshop, size: Size) -> list[dict[str, Any]]:
     except (torch.OutOfMemoryError, MemoryError) as error:  # of the largest sizes, which the others are worth without
         return [row("seconds", None, n=0, status="oom", message=" ".join(str(error).split())[:300])]
     estimate, se = ratio(spent, base)
+    n = len(spent)  # fewer than pairs where they take long
     # the error of the median of normal times
-    median, error_of = float(np.median(spent)), float(np.std(spent, ddof=1)) * (np.pi / 2 / pairs) ** 0.5
+    median, error_of = float(np.median(spent)), float(np.std(spent, ddof=1)) * (np.pi / 2 / n) ** 0.5
     return [
-        row("seconds", median, se=error_of, n=pairs, unit="s"),
-        row("time_ratio", estimate, se=se, n=pairs, unit="plain steps"),
+        row("seconds", median, se=error_of, n=n, unit="s"),
+        row("time_ratio", estimate, se=se, n=n, unit="plain steps"),
         row("bytes", peak, part="peak", unit="bytes"),
         row("peak_ratio", peak / plain, unit="plain peaks"),
     ]

@@ -16,7 +16,7 @@ from suites.bias import measured
 from suites.cell import Cell, Workshop
 from suites.overhead import macs
 
-STEPS = 5  # over which MACs are averaged: those of a sliced sample depend on the sample
+STEPS = 10  # over which MACs are averaged: those of a sliced sample depend on the sample, and not every step tunes
 
 
 def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:

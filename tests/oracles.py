@@ -24,10 +24,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from estimators import Estimator
-from estimators.sitewise import Stacked, stacked
-
-# noise is taken apart and put together site by site
-pytree.register_pytree_node(Stacked, lambda whole: (list(whole), None), lambda sites, _: stacked(tuple(sites)))
 
 Sites = tuple[Tensor, ...]
 INF = float("inf")

@@ -35,5 +35,7 @@ def test_a_step_of_every_estimator_does() -> None:
     found = reports()
     skipped = {what for what, wrong in found.items() if wrong == ["skip"]}
     assert skipped == {"partly_exact-depth"}
-    assert len(found) == 3 * len(estimators.available()) + len(WITH)
+    forms = [what for what in found if "[" in what]
+    assert len(forms) == 4
+    assert len(found) == 3 * len(estimators.available()) + len(forms) + len(WITH)
     assert not {what: wrong for what, wrong in found.items() if wrong and what not in skipped}

@@ -123,7 +123,10 @@ def test_the_regression_is_one_and_its_difference_quotient_is_a_slope(name: str,
     )  # η = 1 at first
     assert estimator.log_temperature.grad is None  # type: ignore[union-attr]
     eta = float(estimator.cross / estimator.square)  # type: ignore[operator]
-    assert eta == pytest.approx(float((a * d).sum() / (d * d).sum()), rel=1e-9)
+    best, prior = float((a * d).sum() / (d * d).sum()), 10 * 0.99  # ten steps of η = 1, one step ago
+    assert eta == pytest.approx((prior * 1 + best) / (prior + 1), rel=1e-9)
+    second = torch.cat(estimator.estimate(objective, logits, noise).grads, -1)
+    torch.testing.assert_close(second, a - eta * d)  # of the steps before it alone
 
     def squared(log_temperature: float) -> float:
         kept = estimator.log_temperature.data.clone()  # type: ignore[union-attr]
@@ -132,8 +135,6 @@ def test_the_regression_is_one_and_its_difference_quotient_is_a_slope(name: str,
         estimator.log_temperature.data.copy_(kept)  # type: ignore[union-attr]
         return float(found)
 
-    if name == "relax":  # r sees σ_λ(z), but λ is tuned on the part of f: its own part is ρ's
-        estimator.sees = "noise"  # type: ignore[assignment]
     at = float(estimator.log_temperature.detach())  # type: ignore[arg-type]
     slope = (squared(at + 1e-5) - squared(at - 1e-5)) / 2e-5
     quotients = []

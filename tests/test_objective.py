@@ -286,9 +286,10 @@ def test_groups_that_cannot_be(groups: int) -> None:
 # --- control variates -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("task", TASKS)
-def test_control_has_the_values_and_slopes_of_the_objective_and_touches_nothing(task: str) -> None:
-    objective = make_objective(task)
+def test_control_has_the_values_and_slopes_of_the_objective_and_touches_nothing(task: str, train: bool) -> None:
+    objective = make_objective(task, train=train)
     sample = random_sample(objective.space, (2,))
     before = {name: value.clone() for name, value in objective.network.state_dict().items()}
     control = objective.control(sample)
@@ -439,11 +440,41 @@ def test_depth_enumerated_beside_sampled_widths_costs_one_pass_per_sample(of: st
 def test_a_relaxed_pass_reaches_the_logits_as_multiplication_does_where_masks_underflow(train: bool) -> None:
     """In a relaxed pass a mask is folded into BN, where it has no slope at 0; the logits' gradient does not need it."""
     objective = make_objective("width", train=train)
-    spread = [torch.linspace(0, 3000, size, dtype=torch.float64).flip(-1) for size in objective.space.sizes]
+    spread = []
+    for size in objective.space.sizes:  # likely widths, and the last out of reach
+        site = -torch.arange(size, dtype=torch.float64)
+        site[-1] = -900.0
+        spread.append(site)
     gradients = []
     for evaluate in (objective.control, objective):
         z = [site.clone().requires_grad_() for site in spread]
         sample = tuple(torch.softmax(site, -1) for site in z)
         assert all(bool((site == 0).any()) for site in sample)
         gradients.append(torch.autograd.grad(evaluate(sample).sum(), z))
+        assert max(float(g.abs().max()) for g in gradients[-1]) > 1e-4
     assert_equal(list(gradients[0]), list(gradients[1]))
+
+
+def test_parts_together_move_the_running_statistics_as_one_pass() -> None:
+    """Towards statistics that are the same: (1 − m)^n of what was there is left of n parts as of one pass."""
+    left = []
+    for n in (1, 3):
+        objective = make_objective("width", train=True)
+        bn = objective.network.blocks[0].bn1
+        bn.running_mean.fill_(1e6)  # beside which those of the images are nothing
+        index = tuple(torch.tensor(size - 1) for size in objective.space.sizes)
+        for i in range(n):
+            piece = objective.part(i, n)
+            assert piece is not None
+            piece.hard(index)
+        left.append(bn.running_mean.clone())
+    torch.testing.assert_close(left[1], left[0], rtol=1e-5, atol=0)
+
+
+def test_heads_that_are_made_again_move_the_running_statistics_once() -> None:
+    objective = make_objective("depth", train=True)
+    sample = random_sample(objective.space, (2,))
+    value = objective(sample)
+    before = {name: kept.clone() for name, kept in objective.network.state_dict().items()}
+    value.sum().backward()
+    assert all(torch.equal(kept, before[name]) for name, kept in objective.network.state_dict().items())

@@ -36,11 +36,3 @@ class CompiledObjective(MinibatchObjective):
     def control(self, sample: Sites, /) -> Tensor:
         with torch.compiler.set_stance("force_eager"):
             return super().control(sample)
-
-    def part(self, i: int, n: int, /) -> CompiledObjective | None:
-        piece = super().part(i, n)
-        if piece is None:
-            return None
-        return CompiledObjective(
-            self.network, self.space, piece.images, piece.labels, dtype=self.dtype, slicing=self.slicing
-        )

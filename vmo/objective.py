@@ -36,7 +36,7 @@ class MinibatchObjective(Objective):
             be read, in eager mode; otherwise on masks.
     """
 
-    momentum = 0.1
+    momentum: float = 0.1
 
     def __init__(
         self,
@@ -71,7 +71,9 @@ class MinibatchObjective(Objective):
         if len(self.images) % n or self.groups > 1:
             return None
         images, labels = self.images.tensor_split(n)[i], self.labels.tensor_split(n)[i]
-        return MinibatchObjective(self.network, self.space, images, labels, dtype=self.dtype, slicing=self.slicing)
+        piece = type(self)(self.network, self.space, images, labels, dtype=self.dtype, slicing=self.slicing)
+        piece.momentum = 1 - (1 - self.momentum) ** (1 / n)  # n parts move running statistics as one pass does
+        return piece
 
     def _evaluate(self, sites: Sites, *, hard: bool, frozen: bool) -> Tensor:
         """The losses, from one pass of the network for each leading position of the width sites."""

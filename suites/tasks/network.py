@@ -79,7 +79,16 @@ class NetworkTask(Task):
         "memory": ("width_step", "memory_depth", "memory_widen", "memory_batch", "bf16"),
         "overhead": ("width_step", "overhead_depth", "overhead_widen", "overhead_batch", "overhead_pairs", "bf16"),
         "accuracy": (*_RECIPE, *_PENALTY, "epochs", "freeze", "weights"),
-        "scaling": ("depth", "widen", "width_step", "scaling_batch", "scaling_values", "scaling_pairs", "budget"),
+        "scaling": (
+            "depth",
+            "widen",
+            "width_step",
+            "scaling_batch",
+            "scaling_values",
+            "scaling_pairs",
+            "budget",
+            "bf16",
+        ),
     }
 
     @functools.cached_property
