@@ -33,7 +33,8 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
         return None
     tasks, points = sorted(both["task"].unique()), _in_order(both["point"].fillna(""))
     with drawing.style():
-        figure, axes = drawing.grid(len(tasks), len(points), 1.3 + 2.9 * len(tasks), sharey=True, sharex="row")
+        legend = 0.07 * both["estimator"].nunique()  # inches, in three columns
+        figure, axes = drawing.grid(len(tasks), len(points), 1.1 + 2.9 * len(tasks) + legend, sharey=True, sharex="row")
         for i, task in enumerate(tasks):
             for ax, point in zip(axes[i], points, strict=True):
                 here = both[(both["task"] == task) & (both["point"].fillna("") == point)]
@@ -88,7 +89,8 @@ def frontier(frame: pd.DataFrame) -> Figure | None:
     unit = summary.measured(frame, "cost", suite="variance")["unit"].iloc[0]
     tasks = sorted(both["task"].unique())
     with drawing.style():
-        figure, axes = drawing.grid(len(tasks), 1, 1.3 + 3.9 * len(tasks))
+        legend = 0.11 * both["estimator"].nunique()  # inches, in two columns
+        figure, axes = drawing.grid(len(tasks), 1, 1.3 + 3.9 * len(tasks) + legend)
         for ax, task in zip(axes[:, 0], tasks, strict=True):
             here = both[both["task"] == task]
             ax.set(xscale="log", yscale="log", ylabel="variance, tr Σ of one estimate", title=task)

@@ -12,8 +12,8 @@ _PANELS = {
     "relative bias": ("squared bias\n/ ‖∇‖²", "symlog"),
     "variance": ("variance\ntr Σ", "log"),
     "variance × cost": ("variance\n× cost", "log"),
-    "peak memory": ("memory\n/ plain", "linear"),
-    "step time": ("time\n/ plain", "linear"),
+    "peak memory": ("memory\n/ plain", "ratio"),
+    "step time": ("time\n/ plain", "ratio"),
     "test accuracy": ("accuracy\n%, test", "linear"),
     "objective gap": ("gap to the\noptimum", "log"),
     "test ELBO": ("test ELBO\nnats", "linear"),
@@ -88,6 +88,14 @@ def _scale(ax: Axes, scale: str, rows: pd.DataFrame) -> None:
         threshold = drawing.symlog(ax.xaxis, rows)
         ticks = [tick for tick in ax.get_xticks() if tick == 0 or tick > threshold]
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        return
+    if scale == "ratio":  # of what costs about as much as plain training and, by some, a hundred times as much
+        ax.set_xscale("log")
+        high = max(float(rows["value"].max()), 2.0)
+        ticks = [tick for tick in (1, 2, 10, 100, 1000) if tick <= high * 1.2][-3:]
+        ax.set_xticks(sorted({1, *ticks}), [f"{tick:g}" for tick in sorted({1, *ticks})])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.margins(x=0.12)
         return
     positive = rows.loc[~drawing.rounding(rows["value"]), "value"]
     if scale == "log" and not positive.empty:

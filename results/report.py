@@ -19,12 +19,16 @@ _TASKS = ("width", "depth", "joint", "vae", "polynomial", "toy")  # in this orde
 def build(rows_directories: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
     """Read the rows, draw every figure into ``out/figures`` and write ``out/REPORT.md``, whose path is returned.
 
+    Of the tasks only those that the first directory has: the others are there to compare its rows with.
+
     Raises TableError when there are no rows or a file of them is damaged.
     """
     frame = table.read(*rows_directories)
     if frame.empty:
         places = ", ".join(str(place) for place in rows_directories)
         raise table.TableError(f"no rows in {places}; python -m suites.run makes them")
+    own = table.read(rows_directories[0])
+    frame = frame if own.empty else frame[frame["task"].isin(own["task"])]
     out = Path(out)
     figures = plots.draw_all(frame, out / "figures")
     path = out / "REPORT.md"
