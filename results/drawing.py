@@ -1,5 +1,6 @@
 """What all figures share: their style, axes that explain themselves, and intervals in an estimator's own colour."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -143,6 +144,11 @@ def spread(positions: Sequence[float], gap: float) -> np.ndarray:
     result = np.empty_like(placed)
     result[order] = placed
     return result
+
+
+def wrapped(labels: Sequence[str]) -> list[str]:
+    """Labels of estimators in lines short enough to leave room for what is drawn beside them."""
+    return ["\n".join(textwrap.wrap(label, 46, break_long_words=False)) for label in labels]
 
 
 def counts(n: pd.Series) -> str:

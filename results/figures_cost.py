@@ -54,7 +54,7 @@ def memory(frame: pd.DataFrame) -> Figure | None:
             for y, status in enumerate(failed, len(sizes)):
                 ax.text(0, y, f" {status}", va="center", color=drawing.MUTED, style="italic", fontsize=8.5)
             names = [*sizes.index, *failed.index]
-            ax.set_yticks(range(len(names)), names)
+            ax.set_yticks(range(len(names)), drawing.wrapped(names))
             ax.set_ylim(len(names) - 0.4, -0.6)
             ax.margins(x=0.2)
             ax.grid(False, axis="y")
@@ -100,11 +100,11 @@ def overhead(frame: pd.DataFrame) -> Figure | None:
                         end = (np.nanmax([found["high"], found["value"]]), y)
                         ax.annotate(f"{found['value']:.2f}", end, (7, 0), textcoords="offset points", va="center",
                                     fontsize=8, color=drawing.MUTED)  # fmt: skip
-                ax.set_yticks(range(len(names[task])), names[task])
+                ax.set_yticks(range(len(names[task])), drawing.wrapped(names[task]))
                 ax.set_ylim(len(names[task]) - 0.4, -0.6)
                 ax.margins(x=0.18)
                 if task == tasks[-1]:
-                    ax.set_xlabel(f"{label}, ratio to a plain step")
+                    ax.set_xlabel(f"{label},\nratio to a plain step")
                 if metric == next(iter(panels)) and len(tasks) > 1:
                     ax.set_title(task)
         timed = rows[rows["metric"] == "time_ratio"]
