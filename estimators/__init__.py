@@ -34,6 +34,7 @@ _REGISTRY: dict[str, str | Callable[..., Estimator]] = {
     "disarm": "estimators.disarm:DisARM",
     "carms": "estimators.carms:Carms",
     "arsm": "estimators.arsm:Arsm",
+    "sweep": "estimators.sweep:Sweep",
     "unordered": "estimators.unordered:Unordered",
     "averaged": "estimators.averaged:Averaged",
     "partly_exact": "estimators.partly_exact:PartlyExact",

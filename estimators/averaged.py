@@ -78,6 +78,10 @@ class _Shared(Objective):
         piece = self.inner.part(i, n)
         return None if piece is None else _Shared(piece, self.n)
 
+    def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
+        loss, values = self.inner.around(index, others)
+        return _scale(loss, 1 / self.n), values
+
 
 def _scale(x: Tensor, by: float) -> Tensor:
     """x, whose gradient is multiplied by `by` on its way back."""

@@ -52,6 +52,16 @@ class Objective(Protocol):
         """The objective on the i-th of n fixed parts of its data, chosen without looking at noise; None: no parts."""
         return None
 
+    def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
+        """f at `index`, as `hard` gives it, and the mere values of f at `others`, `(n, *rows)`, detached.
+
+        The others give no gradient and move no state. They may differ from `index` in few sites, and what they have in
+        common with it need not be computed twice. By default `hard` of each, the others without gradients.
+        """
+        loss = self.hard(index)
+        with torch.no_grad():
+            return loss, self.hard(others).detach()
+
 
 def adapt(objective: Callable[[Sites], Tensor], sizes: Sequence[int], dtype: torch.dtype) -> Objective:
     """Any callable, with the defaults of `Objective` for each method that it does not bring itself.
@@ -90,6 +100,12 @@ class _Adapted(Objective):
 
     def control(self, sample: Sites, /) -> Tensor:
         return _value((self._own("control") or self.objective)(tuple(sample)), sample, 1)
+
+    def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
+        if (own := self._own("around")) is None:
+            return super().around(index, others)
+        loss, values = own(tuple(index), tuple(others))
+        return _value(loss, index), _value(values, others)
 
     def part(self, i: int, n: int, /) -> Objective | None:
         own = self._own("part")

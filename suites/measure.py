@@ -64,6 +64,9 @@ class Hardened(Objective):
         piece = self.inner.part(i, n)
         return None if piece is None else Hardened(piece)
 
+    def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
+        return self.inner.around(index, others)
+
 
 class Counted(Objective):
     """An objective that counts its evaluations; one of a part of its data counts as one."""
@@ -84,6 +87,10 @@ class Counted(Objective):
     def part(self, i: int, n: int, /) -> Objective | None:
         piece = self.inner.part(i, n)
         return None if piece is None else Counted(piece, self._counts)
+
+    def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
+        loss, values = self.inner.around(index, others)
+        return self._counted(loss), self._counted(values)
 
     def __call__(self, sample: Sites, /) -> Tensor:
         return self._counted(self.inner(sample))

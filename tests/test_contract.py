@@ -53,6 +53,9 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("partly_exact", {"of": "relax", "options": {"relaxed_objective": True}}),
     ("partly_exact", {"of": "double_cv", "sites": (1,)}),
     ("gumbel_straight_through", {"temperature": (0.5, 0.1)}),
+    ("sweep", {"samples": 3}),
+    ("sweep", {"slopes": False}),
+    ("sweep", {"slopes": False, "samples": 2, "decay": 0.5}),
     ("gumbel_rao", {"samples": 1, "temperature": 0.3}),
     ("reinmax", {"temperature": 1.3}),
 ]

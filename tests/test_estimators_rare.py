@@ -476,7 +476,8 @@ def name_of(case: Case) -> str:
 def move(estimator: Estimator) -> Estimator:
     """Parameters by at least 0.5 (`oracles.randomise`), and running means too."""
     for buffer in estimator.buffers():
-        buffer.add_(0.6)
+        if buffer.is_floating_point():  # an index is no mean
+            buffer.add_(0.6)
     return oracles.randomise(estimator)
 
 

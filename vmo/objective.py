@@ -75,8 +75,36 @@ class MinibatchObjective(Objective):
         piece.momentum = 1 - (1 - self.momentum) ** (1 / n)  # n parts move running statistics as one pass does
         return piece
 
-    def _evaluate(self, sites: Sites, *, hard: bool, frozen: bool) -> Tensor:
-        """The losses, from one pass of the network for each leading position of the width sites."""
+    def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
+        """See `Objective.around`: of the others, only what comes after the first block that differs is computed."""
+        rows = (self.groups,) if self.groups > 1 else ()
+        if not self.slicing or any(site.shape != rows for site in index):
+            loss = self.hard(index)
+            with torch.no_grad():
+                pairs = zip(others, self.space.sizes, strict=True)
+                return loss, self.control(tuple(one_hot(i, size, torch.float32) for i, size in pairs))
+        trails: list[list[Tensor]] = []
+        loss = self._evaluate(index, hard=True, frozen=False, trails=trails)
+        shape = torch.broadcast_shapes(*(site.shape for site in others))
+        n = shape[0]
+        bases = torch.stack(tuple(index), -1).view(self.groups, -1).tolist()
+        drawn = torch.stack([site.expand(shape) for site in others], -1).view(n, self.groups, -1)
+        values = []
+        for group, trail in enumerate(trails):
+            base, *networks = (self.space.architecture(i).hidden for i in (bases[group], *drawn[:, group].tolist()))
+            labels = self.labels.tensor_split(self.groups)[group]
+            with torch.autocast(trail[0].device.type, self.dtype, enabled=self.dtype is not None):
+                logits = self.network.others(networks, base, trail)
+            # of equal networks the logits are one and the same tensor
+            of = {id(one): F.cross_entropy(one.float(), labels) / self.groups for one in logits}
+            values.append(torch.stack([of[id(one)] for one in logits]))
+        return loss, torch.stack(values, -1).view(shape)
+
+    def _evaluate(self, sites: Sites, *, hard: bool, frozen: bool, trails: list[list[Tensor]] | None = None) -> Tensor:
+        """The losses, from one pass of the network for each leading position of the width sites.
+
+        `trails` receives what the blocks took in, for each pass.
+        """
         depth, widths = self.space.split(sites)
         trailing = None if hard else -1  # an index has no category dimension
         rows = (self.groups,) if self.groups > 1 else ()
@@ -94,6 +122,9 @@ class MinibatchObjective(Objective):
             share = self.momentum / len(positions)
             momentum = None if frozen else share / (1 - (len(positions) - 1 - n) * share)
             group = position[-1] if self.groups > 1 else 0
+            if trails is not None:
+                trails.append([])
+                gates[n]["inputs"] = trails[-1]
             here = tuple(slice(None) if size == 1 else p for size, p in zip(lead, position, strict=True))
             blocks.append(self._pass(gates[n], None if depth is None else depth[here], group, momentum, hard))
         # each dimension of `full` is either one of passes or one within a pass

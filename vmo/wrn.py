@@ -240,6 +240,7 @@ class WideResNet(nn.Module):
         every_head: bool = False,
         momentum: float | None = 0.1,
         relaxed: bool = False,
+        inputs: list[Tensor] | None = None,
     ) -> Tensor:
         """Class logits `(B, classes)`, or `(heads, B, classes)` with `every_head`.
 
@@ -252,14 +253,52 @@ class WideResNet(nn.Module):
             every_head: all heads, from the first block to the last.
             momentum: of BN's running statistics in training mode; None leaves them alone.
             relaxed: the masks are positive, and the weights' gradients are not wanted.
+            inputs: receives what each block takes in, and at last what the head does, detached: see `others`.
         """
         outputs = []
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
+        if inputs is not None:
+            inputs.append(x.detach())
         for i, block in enumerate(list(self.blocks)[:blocks]):
             x = block(x, masks[i] if masks else None, widths[i] if widths else None, momentum, relaxed)
+            if inputs is not None:
+                inputs.append(x.detach())
             if every_head:
                 head = self.heads[str(i)]
                 assert isinstance(head, Head)
                 # the weights of a relaxed pass are lent for the call, and would be others when it is made again
                 outputs.append(head(x, momentum) if relaxed else head.forgetful(x, momentum))
         return torch.stack(outputs) if every_head else self.heads[str(i)](x, momentum)
+
+    @torch.no_grad()
+    def others(
+        self, networks: Sequence[tuple[int, ...]], base: tuple[int, ...], inputs: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """Class logits `(B, classes)` of networks of other widths and depths, without gradients.
+
+        Networks that begin alike are the same network as far as they do, and pass through it once: `inputs[i]` is what
+        the i-th block of the base took in, and every beginning that another network shares with it is taken from there.
+        Running statistics stay as they are.
+
+        Args:
+            networks: the hidden channels of each block that a network has.
+            base: those of the network whose call filled `inputs`.
+            inputs: see `forward`.
+        """
+        found: dict[int, Tensor] = {}
+
+        def descend(x: Tensor, depth: int, members: Sequence[int], along: bool) -> None:
+            """From the input of a block on, of the networks that have come to it by the same way."""
+            branches: dict[int | None, list[int]] = {}
+            for n in members:
+                branches.setdefault(networks[n][depth] if depth < len(networks[n]) else None, []).append(n)
+            for width, branch in branches.items():
+                if width is None:
+                    found.update(dict.fromkeys(branch, self.heads[str(depth - 1)](x, None)))
+                elif along and depth < len(base) and width == base[depth]:
+                    descend(inputs[depth + 1], depth + 1, branch, True)
+                else:
+                    descend(self.blocks[depth](x, None, width, None), depth + 1, branch, False)
+
+        descend(inputs[0], 0, range(len(networks)), True)
+        return [found[n] for n in range(len(networks))]

@@ -1,0 +1,180 @@
+"""A sweep over the sites: each is drawn again with all others held, and a learned table beside a first-order expansion.
+
+A sample z, at which the weights train; for each site l, S_l further draws of that site alone, c_1 … c_S ~ q_l. With
+c_0 = z_l, f_s = f(z with c_s at site l) and a control variate h_l(k) for that site,
+
+    g_l = 1/S Σ_{s=0…S} (d_s − d̄) onehot(c_s) + J(p_l) h_l,    d_s = f_s − h_l(c_s),    J(p) v = p ⊙ (v − pᵀv)
+
+Given the other sites, c_0 … c_S are S + 1 independent draws from q_l: the first term is leave-one-out REINFORCE for
+f − h_l, and the second the gradient of E_{q_l} h_l, so that g_l is unbiased whatever h_l is, if it is a function of
+nothing that was drawn. In f_s − f_r only what site l changes is left: neither the other sites nor the difficulty of the
+minibatch, which all of them share.
+
+    h_l(k) = α_l ∂f/∂x_{l,k}(p) + T_l(k)
+
+The slopes, at the mean p of q and on the same data, are those of MuProp; T_l and α_l are what a regression of the
+differences of *earlier* steps comes to (recursive least squares with a forgetting factor, one pseudo-observation of 0
+for each entry of T_l and `PRIOR` of 1 for α_l). With slopes=False, h_l is the table alone, and f is not asked for
+derivatives.
+
+Cost: 1 + Σ_l S_l evaluations on the vertices, of which only one trains weights and the others may share with it all
+that comes before their site; with slopes one more at p, for its derivative. Unbiased. Sampled local expectation
+gradients (Titsias, Lázaro-Gredilla 2015, arXiv:1503.01494) with the control variate of MuProp (arXiv:1511.05176) and a
+table, see docs/contest.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from estimators.algebra import probabilities, through_softmax
+from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.noise import gumbel_argmax, one_hot, uniform
+from estimators.sitewise import Stacked, layout_of, sitewise, stacked
+
+PRIOR = 10.0
+"""Steps that α = 1 counts for."""
+
+
+class Sweep(Estimator):
+    """A sweep over the sites.
+
+    Args:
+        sizes: K_l of each site.
+        samples: S ≥ 1, how often each site is drawn again, or one such number for each site.
+        slopes: take the first-order expansion at p into the control variate.
+        decay: what a step counts for in the regression of the next, in [0, 1).
+    """
+
+    unbiased = True
+    weight: Tensor
+    site: Tensor
+    turn: Tensor
+
+    def __init__(
+        self, sizes: Sequence[int], *, samples: int | Sequence[int] = 1, slopes: bool = True, decay: float = 0.99
+    ) -> None:
+        super().__init__(sizes)
+        counts = (samples,) * len(self.sizes) if isinstance(samples, int) else tuple(samples)
+        if len(counts) != len(self.sizes) or not all(isinstance(s, int) and s >= 1 for s in counts):
+            raise ValueError(
+                f"samples must be a positive integer, or one for each of {len(self.sizes)} sites, got {samples!r}"
+            )
+        if not isinstance(decay, int | float) or not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay!r}")
+        self.counts, self.decay, self.relaxed = counts, float(decay), bool(slopes)
+        self.evaluations = 1 + sum(counts) + self.relaxed
+        self.layout = layout_of(self.sizes)
+        pairs = [(site, turn) for site, count in enumerate(counts) for turn in range(count)]
+        self._index("site", [site for site, _ in pairs])
+        self._index("turn", [turn for _, turn in pairs])
+        self.register_buffer("weight", torch.zeros(()))
+        for i, at in enumerate(self.layout):
+            n, size = len(at), self.sizes[at[0]]
+            # which of all further samples is the r-th draw of a site of this stack; where there is none, the first
+            places = [[pairs.index((site, r)) if r < counts[site] else 0 for site in at] for r in range(max(counts))]
+            self._index(f"place_{i}", places)
+            self._index(f"count_{i}", [counts[site] for site in at])
+            self._index(f"stack_{i}", at)
+            # the features are the categories and, last, the slope
+            self.register_buffer(f"gram_{i}", torch.zeros(n, size + 1, size + 1))
+            self.register_buffer(f"moment_{i}", torch.zeros(n, size + 1))
+            self.register_buffer(f"table_{i}", torch.zeros(n, size))
+            self.register_buffer(f"alpha_{i}", torch.ones(n))
+
+    def _index(self, name: str, values: Any) -> None:
+        """A buffer of int64 that follows the estimator to a device and is no part of its state."""
+        self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
+
+    def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
+        return uniform(logits, generator, (1 + max(self.counts),))
+
+    def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
+        drawn = stacked(gumbel_argmax(logits, noise))  # at first the sample, then what each site is drawn again to be
+        loss, values = objective.around(*self._samples(drawn))
+        train_weights(loss)
+        loss = loss.detach()
+        p = stacked(probabilities(logits))
+        slopes = stacked(self._slopes(objective, p) if self.relaxed else sitewise(torch.zeros_like, p))
+        grads = [
+            self._of_stack(i, loss, values, *parts)
+            for i, parts in enumerate(zip(drawn.stacks, p.stacks, slopes.stacks, strict=True))
+        ]
+        if self.training:
+            self.weight.mul_(self.decay).add_(1)
+            for i in range(len(self.layout)):
+                self._regress(i)
+        return Estimate(loss, Stacked(grads, self.layout))
+
+    def _samples(self, drawn: Stacked) -> tuple[Stacked, Stacked]:
+        """The sample, `(*rows)` per site, and those with one site of it drawn again, `(Σ S, *rows)`."""
+        first, others = [], []
+        for i, index in enumerate(drawn.stacks):
+            mine = self.site.view(-1, *(1,) * (index.dim() - 1)) == getattr(self, f"stack_{i}")
+            first.append(index[0])
+            others.append(torch.where(mine, index[1:][self.turn], index[0]))
+        return Stacked(first, drawn.layout), Stacked(others, drawn.layout)
+
+    def _slopes(self, objective: Objective, p: Stacked) -> Stacked:
+        """∂f/∂x at p, of the objective that no weight trains on."""
+        leaves = [q.detach().requires_grad_() for q in p.stacks]
+        value = objective.control(Stacked(leaves, p.layout))
+        if not value.requires_grad:  # f is constant
+            return Stacked(map(torch.zeros_like, leaves), p.layout)
+        return Stacked(torch.autograd.grad(value.sum(), leaves, materialize_grads=True), p.layout)
+
+    def _of_stack(self, i: int, loss: Tensor, values: Tensor, index: Tensor, p: Tensor, slope: Tensor) -> Tensor:
+        """g of the n sites of a stack, `(*rows, n, K)`; what is to be learned of it goes into the sums.
+
+        Args:
+            i: of the stack.
+            loss, values: f at the sample `(*rows)` and at the others `(Σ S, *rows)`.
+            index: categories of the sample and of the further draws, `(1 + max S, *rows, n)`.
+            p, slope: `(*rows, n, K)`.
+        """
+        rows = (1,) * loss.dim()
+        count = getattr(self, f"count_{i}")
+        turns = torch.arange(len(index), device=count.device).unsqueeze(-1)
+        there = (turns <= count).view(-1, *rows, len(count))
+        f = values[getattr(self, f"place_{i}")].movedim(1, -1)
+        # float64: a constant in f must not show in the deviations
+        f = torch.cat([loss.unsqueeze(-1).expand_as(f[:1]), f]).double()
+        h = getattr(self, f"alpha_{i}").unsqueeze(-1) * slope + getattr(self, f"table_{i}")
+
+        def drawn(of: Tensor) -> Tensor:
+            return of.expand(len(index), *of.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+
+        def deviation(of: Tensor) -> Tensor:
+            return torch.where(there, of - torch.where(there, of, 0).sum(0) / (count + 1), 0)
+
+        z = one_hot(index, p.shape[-1], p.dtype)
+        weight = (deviation(f - drawn(h)) / count).to(p.dtype)
+        if self.training:
+            spread = there.unsqueeze(-1) * (z - (there.unsqueeze(-1) * z).sum(0) / (count + 1).unsqueeze(-1))
+            features = torch.cat([spread, deviation(drawn(slope)).unsqueeze(-1)], -1).flatten(0, -3)
+            gram, moment = getattr(self, f"gram_{i}"), getattr(self, f"moment_{i}")
+            flat = deviation(f).to(gram.dtype).flatten(0, -2)
+            features = features.to(gram.dtype)
+            gram.mul_(self.decay).add_(torch.einsum("bni,bnj->nij", features, features))
+            moment.mul_(self.decay).add_(torch.einsum("bni,bn->ni", features, flat))
+        return (weight.unsqueeze(-1) * z).sum(0) + through_softmax(p, h)
+
+    def _regress(self, i: int) -> None:
+        """The table and α from the sums of all steps so far, this one included: for the next."""
+        gram, moment = getattr(self, f"gram_{i}").double(), getattr(self, f"moment_{i}").double()
+        # a slope in units in which a step brings a square of 1, as one difference of categories does to its table
+        square = gram[:, -1, -1] / self.weight
+        unit = torch.where(square > 0, square, 1).sqrt()
+        scale = torch.cat([torch.ones_like(moment[:, :-1]), 1 / unit.unsqueeze(-1)], -1)
+        ridge = torch.ones_like(scale[0])
+        ridge[-1] = PRIOR
+        moment = moment * scale
+        moment[:, -1] += PRIOR * unit
+        gram = gram * scale.unsqueeze(-1) * scale.unsqueeze(-2) + torch.diag(ridge)
+        found = torch.cholesky_solve(moment.unsqueeze(-1), torch.linalg.cholesky_ex(gram).L).squeeze(-1) * scale
+        getattr(self, f"table_{i}").copy_(found[:, :-1])
+        getattr(self, f"alpha_{i}").copy_(found[:, -1])
