@@ -14,15 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import estimators
+import estimators.base
 from estimators import Estimator, Objective
 from estimators.base import Temperature
 from estimators.noise import one_hot
+from suites.labels import Label
 from suites.tasks.base import Point, Sites, seed_of
 
 TOGETHER = 2**20
 WEIGHED = 100
 PER_MINIBATCH = 50
+_FEW = 8
+REFERENCE = Label("rloo", (("samples", 8),))
 
 
 @dataclass
@@ -114,11 +117,8 @@ def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measuremen
     Where all is fixed but the noise they are rows of a few calls, and gradients of weights, which no call can give row
     by row, are measured on at most `WEIGHED` of them.
     """
-    if learns(estimator):
-        point.ride(estimator.train())
-    estimator.eval().anneal(point.progress)
-    device = point.logits[0].device
-    noise = torch.Generator(device).manual_seed(seed_of("measure", seed, point.name))
+    _settle(point, estimator)
+    noise = _noise(point, "measure", seed)
     sizes = [site.shape[-1] for site in point.logits]
 
     counted = Counted(estimators.base.adapt(point.objective("fixed", 0), sizes, torch.float32))
@@ -126,7 +126,7 @@ def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measuremen
     evaluations = counted.count / max(1, math.prod(point.logits[0].shape[:-1]))
 
     if not point.stochastic:
-        with _frozen(point):
+        with frozen(point):
             together = _vectorised(point, estimator, n, noise)
         if not point.weights:
             return Measurement(together, None, None, None, evaluations)
@@ -134,12 +134,29 @@ def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measuremen
         _, weights, hard = _one_by_one(point, estimator, n, noise)
         return Measurement(together, None, weights, hard, evaluations)
 
-    with _frozen(point):
+    with frozen(point):
         fixed = point.objective("fixed", 0)
         draws = (estimator.draw(point.logits, noise) for _ in range(max(20, n // 4)))
         conditional = [_flat(estimator.estimate(fixed, point.logits, draw).grads) for draw in draws]
     logits, weights, hard = _one_by_one(point, estimator, n, noise)
     return Measurement(logits, np.stack(conditional), weights, hard, evaluations)
+
+
+def fresh(point: Point, estimator: Estimator, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `measure` gives of fresh minibatches alone: logits `(n, D)`, weights `(n, W)` and hard weights `(m, W)`."""
+    _settle(point, estimator)
+    return _one_by_one(point, estimator, n, _noise(point, "measure", seed))
+
+
+def _settle(point: Point, estimator: Estimator) -> None:
+    """Let an estimator adapt, if it does, and put it in the state in which it is measured."""
+    if learns(estimator):
+        point.ride(estimator.train())
+    estimator.eval().anneal(point.progress)
+
+
+def _noise(point: Point, stream: str, seed: int) -> torch.Generator:
+    return torch.Generator(point.logits[0].device).manual_seed(seed_of(stream, seed, point.name))
 
 
 def _vectorised(point: Point, estimator: Estimator, n: int, noise: torch.Generator) -> np.ndarray:
@@ -160,7 +177,7 @@ def _one_by_one(
     """n estimates on fresh minibatches with the gradients of weights, and some of them at their own argmax as well."""
     sizes = [site.shape[-1] for site in point.logits]
     logits, weights, hard = [], [], []
-    pairs = max(8, n // 2) if estimator.relaxed else 8
+    pairs = max(_FEW, n // 2) if estimator.relaxed else _FEW
     pairs = min(n, pairs)
     for i in range(n):
         draw = estimator.draw(point.logits, noise)
@@ -171,6 +188,8 @@ def _one_by_one(
         if i < pairs:
             inner = estimators.base.adapt(objective, sizes, torch.float32)
             hard.append(_both(point, estimator, Hardened(inner), draw)[1])
+            if i + 1 == _FEW and all(map(np.array_equal, weights, hard)):
+                pairs = _FEW  # its weights see vertices alone
     _clear(point)
     return np.stack(logits), np.stack(weights), np.stack(hard)
 
@@ -186,7 +205,7 @@ def _both(
 
 
 @contextmanager
-def _frozen(point: Point) -> Iterator[None]:
+def frozen(point: Point) -> Iterator[None]:
     """Without gradients of the weights, where only those of the logits are wanted."""
     wanted = [weight.requires_grad for weight in point.weights]
     for weight in point.weights:
@@ -208,19 +227,22 @@ def _flat(grads: Sites) -> np.ndarray:
     return torch.cat([g.double() - g.double().mean(-1, keepdim=True) for g in grads], -1).cpu().numpy()
 
 
-def reference(point: Point, minibatches: int, enumerate_up_to: int, cache: Path | None, seed: int) -> np.ndarray:
+def reference(
+    point: Point, minibatches: int, enumerate_up_to: int, cache: Path | None, seed: int, by: Label = REFERENCE
+) -> np.ndarray:
     """`(m, D)` independent estimates of the gradient on fresh minibatches, or the exact one as `(1, D)`.
 
-    Each is enumerated where the space has at most `enumerate_up_to` configurations, and otherwise leave-one-out with 8
-    samples, `PER_MINIBATCH` as many where no minibatch has to be drawn. Kept in `cache` under the hash of the point's
-    own bits, so that it can never be taken for another's.
+    Each is enumerated where the space has at most `enumerate_up_to` configurations, and otherwise an estimate by an
+    unbiased estimator, `PER_MINIBATCH` as many where no minibatch has to be drawn. Kept in `cache` under the hash of
+    the point's own bits, so that it can never be taken for another's.
     """
     if point.gradient is not None:
         return _flat(point.gradient)[None]
     sizes = [site.shape[-1] for site in point.logits]
     exact = math.prod(sizes) <= enumerate_up_to
     m = minibatches if point.stochastic else 1 if exact else PER_MINIBATCH * minibatches
-    name = repr((point.digest(), m, exact, seed, [str(point.logits[0].device)]))
+    label = Label("exact") if exact else by
+    name = repr((point.digest(), m, str(label), label.version, seed, [str(point.logits[0].device)]))
     path = None if cache is None else cache / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
     if path is not None and path.exists():
         try:
@@ -228,9 +250,10 @@ def reference(point: Point, minibatches: int, enumerate_up_to: int, cache: Path 
                 return archive["gradients"]
         except (OSError, ValueError, KeyError, EOFError):
             path.unlink()  # a cache that cannot be read is computed again
-    estimator = estimators.get("exact", sizes=sizes) if exact else estimators.get("rloo", sizes=sizes, samples=8)
-    noise = torch.Generator(point.logits[0].device).manual_seed(seed_of("reference", seed, point.name))
-    with _frozen(point):
+    estimator = label.make(sizes).to(point.logits[0].device)
+    _settle(point, estimator)
+    noise = _noise(point, "reference", seed)
+    with frozen(point):
         if point.stochastic:
             draws = ((i, estimator.draw(point.logits, noise)) for i in range(m))
             gradients = np.stack(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from results.table import status
-from suites import accuracy, bias, memory, overhead, sampling, scaling, variance
+from suites import accuracy, bias, contest, memory, overhead, sampling, scaling, variance
 from suites.cell import Cell, Workshop
 from suites.labels import BASELINES, PLAIN, Label
 from suites.presets import described, nearest, select
@@ -36,6 +36,7 @@ SUITES = {
     "accuracy": Suite(accuracy.run, baseline=True, seeds=True),
     "sampling": Suite(sampling.run),
     "scaling": Suite(scaling.run, baseline=True, by_name=True),
+    "contest": Suite(contest.run, by_name=True),
 }
 COUNTED = 512
 OVERWRITE = ("never", "failed", "always")

@@ -46,6 +46,8 @@ class Preset:
         overhead_depth, overhead_widen, overhead_batch, overhead_pairs: the network and minibatch whose training step is
             timed (32×32 images), and how many interleaved pairs of steps.
         memory_depth, memory_widen, memory_batch: the network whose step's storage is counted, under fake tensors.
+        contest_estimates, contest_steps, contest_runs: of the contest suite, fresh estimates per point, and for as long
+            as how many plain steps, and how often, φ alone is optimised.
         scaling_batch, scaling_values, scaling_pairs: the minibatch around which the scaling suite varies one size at a
             time (the network is that of `depth`, `widen` and `width_step`), the values that it takes of each range, and
             the interleaved pairs of steps that it times at each.
@@ -94,6 +96,9 @@ class Preset:
     memory_depth: int = 28
     memory_widen: int = 10
     memory_batch: int = 128
+    contest_estimates: int = 100
+    contest_steps: int = 60
+    contest_runs: int = 2
     scaling_batch: int = 16
     scaling_values: int = 4
     scaling_pairs: int = 4
@@ -106,6 +111,7 @@ PRESETS = {
         epochs=2, seeds=1, steps=24, ride=4, estimates=20, budget=60, references=4, toy_steps=100, toy_estimates=2000,
         polynomial_steps=40, vae_steps=40, vae_estimates=100,
         overhead_depth=10, overhead_widen=1, overhead_pairs=3, scaling_values=2, scaling_pairs=2,
+        contest_estimates=12, contest_steps=4,
     ),
     "quick": QUICK,
     "cpu": replace(
@@ -113,7 +119,8 @@ PRESETS = {
         dataset="cifar10", depth=16, epochs=4, batch_size=128, seeds=2, phi_lr=0.02, gamma=0.05, bf16=True,
         estimates=400, width_step=4, steps=600, budget=3000, references=400, overhead_widen=4, overhead_batch=128,
         overhead_pairs=12, toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000, vae_steps=50_000,
-        vae_estimates=20_000, scaling_batch=64, scaling_values=5, scaling_pairs=8,
+        vae_estimates=20_000, scaling_batch=64, scaling_values=5, scaling_pairs=8, contest_estimates=160,
+        contest_steps=100,
     ),
     "paper": replace(
         QUICK,
@@ -121,10 +128,10 @@ PRESETS = {
         estimates=400, penalty="literal", bf16=True, compile=True, steps=20_000, budget=20_000, references=2000,
         overhead_depth=28, overhead_widen=10, overhead_batch=128, overhead_pairs=12,
         toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000, vae_steps=500_000, vae_estimates=20_000,
-        scaling_batch=128, scaling_values=5, scaling_pairs=8,
+        scaling_batch=128, scaling_values=5, scaling_pairs=8, contest_estimates=400, contest_steps=1000,
     ),
 }  # fmt: skip
-_LEAST = {"scaling_batch": 1, "scaling_values": 2, "scaling_pairs": 2}  # of the others, 0
+_LEAST = {"contest_runs": 1, "scaling_batch": 1, "scaling_values": 2, "scaling_pairs": 2}  # of the others, 0
 
 
 def resolve(name: str, settings: Sequence[str] = ()) -> Preset:

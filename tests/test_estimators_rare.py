@@ -250,7 +250,7 @@ STEPS = Plan(units(functools.partial(by_order, fine=False)))
 SMOOTH = Plan(units(functools.partial(by_order, fine=True)), repetitions=32, rows=2**18)
 """For estimates that vary with the perturbed log-probabilities."""
 PLANS: dict[str, Plan] = {
-    **dict.fromkeys(["exact", "reinforce", "rloo", "nvil", "muprop", "double_cv", "rodeo"], STEPS),
+    **dict.fromkeys(["exact", "reinforce", "rloo", "nvil", "muprop", "double_cv", "rodeo", "sweep"], STEPS),
     **dict.fromkeys(["rebar", "relax"], SMOOTH._replace(coupled=True)),
     # of the prefixes in the beam, what the likeliest goes on with decides
     "unordered": SMOOTH._replace(

@@ -53,6 +53,7 @@ class Point:
         ride: let a stateful estimator in training mode take the last steps up to here.
         stochastic: whether the objective differs between minibatches.
         gradient: ∂E f/∂φ, where it is known exactly.
+        penalty: what is added to E f and known exactly, at probabilities `(K_l,)` per site.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Point:
     ride: Callable[[Estimator], None]
     stochastic: bool
     gradient: Sites | None = None
+    penalty: Callable[[Sites], Tensor] = lambda p: p[0].new_zeros(())
 
     def digest(self) -> str:
         """Identifies the logits and weights, to the bit."""
@@ -118,6 +120,10 @@ class Task(ABC):
     def held(self, make: Make, part: float) -> Workload | None:
         """The training step of "overhead" with q held at networks of a part of their width, where there are widths."""
         return None
+
+    def at(self, make: Make | None, logits: Sites) -> Workload:
+        """The training step of "contest" with q held at these logits."""
+        raise NotImplementedError(f"{self.name} has no contest")
 
     @abstractmethod
     def points(self, seed: int) -> Iterator[Point]:

@@ -16,7 +16,7 @@ import estimators
 from estimators import Estimator
 from results.table import row
 from suites.presets import select
-from suites.tasks.base import Make, Point, Task
+from suites.tasks.base import Make, Point, Sites, Task
 from suites.tasks.reference_run import ReferenceRun
 from vmo.checkpoint import Keeper
 from vmo.data import Dataset, Split, identity, load
@@ -72,13 +72,23 @@ def _first(split: Split, count: int) -> Split:
 class NetworkTask(Task):
     """A task of the VMO paper on a Wide ResNet."""
 
-    uses_data = frozenset({"bias", "variance", "accuracy"})
+    uses_data = frozenset({"bias", "variance", "accuracy", "contest"})
     settings: ClassVar[dict[str, tuple[str, ...]]] = {
         "bias": _MEASURED,
         "variance": _MEASURED,
         "memory": ("width_step", "memory_depth", "memory_widen", "memory_batch", "bf16"),
         "overhead": ("width_step", "overhead_depth", "overhead_widen", "overhead_batch", "overhead_pairs", "bf16"),
         "accuracy": (*_RECIPE, *_PENALTY, "epochs", "freeze", "weights"),
+        "contest": (
+            *_RUN,
+            *_PENALTY,
+            "references",
+            "enumerate",
+            "overhead_pairs",
+            "contest_estimates",
+            "contest_steps",
+            "contest_runs",
+        ),
         "scaling": (
             "depth",
             "widen",
@@ -214,6 +224,16 @@ class NetworkTask(Task):
             with torch.no_grad():
                 site.fill_(-100.0)[k - 1] = 100.0
         return step
+
+    def at(self, make: Make | None, logits: Sites) -> Step:
+        trainer = self.trainer(make, 0)
+        if trainer.distribution is not None:
+            trainer.recipe = replace(trainer.recipe, phi_lr=0.0)
+            trainer.optimizers["phi"].param_groups[0]["lr"] = 0.0
+            with torch.no_grad():
+                for site, value in zip(trainer.distribution.logits, logits, strict=True):
+                    site.copy_(value)
+        return Step(trainer, *next(trainer.minibatches()))
 
     def train(
         self,

@@ -18,7 +18,7 @@ from torch import Tensor
 import estimators
 from estimators import Estimator
 from suites.presets import Preset
-from suites.tasks.base import Make, Point, seed_of
+from suites.tasks.base import Make, Point, Sites, seed_of
 from vmo import checkpoint
 from vmo.data import augment
 from vmo.objective import MinibatchObjective
@@ -92,7 +92,14 @@ class ReferenceRun:
                 objective=lambda stream, i, name=name: self._fresh(name, stream, i),  # type: ignore[misc]
                 ride=lambda estimator, name=name: self._ride(name, estimator),  # type: ignore[misc]
                 stochastic=True,
+                penalty=self._penalty,
             )
+
+    def _penalty(self, probabilities: Sites) -> Tensor:
+        trainer = self.trainer
+        if trainer.penalty is None or trainer.distribution is None:
+            return probabilities[0].new_zeros(())
+        return trainer.penalty.expected(trainer.distribution.space, probabilities)
 
     def _phi_progress(self) -> float:
         """Of the part of the run in which q moves."""
