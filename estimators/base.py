@@ -53,7 +53,7 @@ class Objective(Protocol):
         return None
 
     def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
-        """f at `index`, as `hard` gives it, and the mere values of f at `others`, `(n, *rows)`, detached.
+        """f at `index`, as `hard` gives it, and the mere values of f at `others`, `(*lead, *rows)`, detached.
 
         The others give no gradient and move no state. They may differ from `index` in few sites, and what they have in
         common with it need not be computed twice. By default `hard` of each, the others without gradients.

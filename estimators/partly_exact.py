@@ -97,11 +97,11 @@ class _Mixture(Objective):
         return self._mean(self.objective(self._join(sample)))
 
     def hard(self, index: Sites, /) -> Tensor:
-        dims = index[0].dim()
-        whole = {i: site.unsqueeze(0) for i, site in zip(self.of.rest, index, strict=True)}
-        for n, i in enumerate(self.of.sites):
-            whole[i] = self.grid[:, n].view(-1, *(1 for _ in range(dims)))
-        return self._mean(self.objective.hard(tuple(whole[i] for i in range(len(whole)))))
+        return self._mean(self.objective.hard(self._whole(index)))
+
+    def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
+        loss, values = self.objective.around(self._whole(index), self._whole(others))
+        return self._mean(loss), self._mean(values, fixed=True)
 
     def control(self, sample: Sites, /) -> Tensor:
         return self._mean(self.objective.control(self._join(sample)), fixed=True)
@@ -109,6 +109,14 @@ class _Mixture(Objective):
     def part(self, i: int, n: int, /) -> Objective | None:
         piece = self.objective.part(i, n)
         return None if piece is None else _Mixture(self.of, piece, self.weight, self.grid)
+
+    def _whole(self, index: Sites) -> Sites:
+        """`(C, *lead, *rows)`: as `_join`, of categories."""
+        dims = index[0].dim()
+        whole = {i: site.unsqueeze(0) for i, site in zip(self.of.rest, index, strict=True)}
+        for n, i in enumerate(self.of.sites):
+            whole[i] = self.grid[:, n].view(-1, *(1 for _ in range(dims)))
+        return tuple(whole[i] for i in range(len(whole)))
 
     def _join(self, sample: Sites) -> Sites:
         """`(C, *lead, *rows, K)`: the enumerated sites vary along the first dimension alone, the others not at all."""

@@ -14,8 +14,8 @@ minibatch, which all of them share.
 
 The slopes, at the mean p of q and on the same data, are those of MuProp; T_l and α_l are what a regression of the
 differences of *earlier* steps comes to (recursive least squares with a forgetting factor, one pseudo-observation of 0
-for each entry of T_l and `PRIOR` of 1 for α_l). With slopes=False, h_l is the table alone, and f is not asked for
-derivatives.
+for each entry of T_l and `PRIOR` of 1 for α_l, which stays within `RANGE`). With slopes=False, h_l is the table alone,
+and f is not asked for derivatives.
 
 Cost: 1 + Σ_l S_l evaluations on the vertices, of which only one trains weights and the others may share with it all
 that comes before their site; with slopes one more at p, for its derivative. Unbiased. Sampled local expectation
@@ -38,6 +38,9 @@ from estimators.sitewise import Stacked, layout_of, sitewise, stacked
 
 PRIOR = 10.0
 """Steps that α = 1 counts for."""
+RANGE = (0.0, 2.0)
+"""Of α: where slopes are next to nothing for long, as of a saturated relaxation, any multiple of them would fit, and
+the next that are not would be multiplied too."""
 
 
 class Sweep(Estimator):
@@ -59,7 +62,9 @@ class Sweep(Estimator):
         self, sizes: Sequence[int], *, samples: int | Sequence[int] = 1, slopes: bool = True, decay: float = 0.99
     ) -> None:
         super().__init__(sizes)
-        counts = (samples,) * len(self.sizes) if isinstance(samples, int) else tuple(samples)
+        counts: tuple[Any, ...] = (samples,) * len(self.sizes)
+        if isinstance(samples, Sequence) and not isinstance(samples, str):
+            counts = tuple(samples)
         if len(counts) != len(self.sizes) or not all(isinstance(s, int) and s >= 1 for s in counts):
             raise ValueError(
                 f"samples must be a positive integer, or one for each of {len(self.sizes)} sites, got {samples!r}"
@@ -166,15 +171,14 @@ class Sweep(Estimator):
     def _regress(self, i: int) -> None:
         """The table and α from the sums of all steps so far, this one included: for the next."""
         gram, moment = getattr(self, f"gram_{i}").double(), getattr(self, f"moment_{i}").double()
-        # a slope in units in which a step brings a square of 1, as one difference of categories does to its table
-        square = gram[:, -1, -1] / self.weight
-        unit = torch.where(square > 0, square, 1).sqrt()
-        scale = torch.cat([torch.ones_like(moment[:, :-1]), 1 / unit.unsqueeze(-1)], -1)
-        ridge = torch.ones_like(scale[0])
-        ridge[-1] = PRIOR
-        moment = moment * scale
-        moment[:, -1] += PRIOR * unit
-        gram = gram * scale.unsqueeze(-1) * scale.unsqueeze(-2) + torch.diag(ridge)
-        found = torch.cholesky_solve(moment.unsqueeze(-1), torch.linalg.cholesky_ex(gram).L).squeeze(-1) * scale
-        getattr(self, f"table_{i}").copy_(found[:, :-1])
-        getattr(self, f"alpha_{i}").copy_(found[:, -1])
+        table, slope = gram[:, :-1, :-1], gram[:, :-1, -1]
+        # both as A⁻¹ b, with one pseudo-observation of 0 for each category: the table is the first less α of the second
+        factor = torch.linalg.cholesky_ex(table + torch.eye(table.shape[-1], dtype=table.dtype, device=table.device)).L
+        alone, aside = torch.cholesky_solve(torch.stack([moment[:, :-1], slope], -1), factor).unbind(-1)
+        square = gram[:, -1, -1]
+        prior = PRIOR * square / self.weight  # that many times what a step brings
+        above = moment[:, -1] - (slope * alone).sum(-1) + prior
+        below = square - (slope * aside).sum(-1) + prior
+        alpha = torch.where(below > 0, above / torch.where(below > 0, below, 1), 1).clamp(*RANGE)
+        getattr(self, f"table_{i}").copy_(alone - alpha.unsqueeze(-1) * aside)
+        getattr(self, f"alpha_{i}").copy_(alpha)

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from results import summary
+from results.figures_contest import frontier_of_error
 from results.figures_cost import memory, overhead
 from results.figures_gradient import bias_variance, concrete_widths, frontier, temperature
 from results.figures_overview import overview
@@ -21,6 +22,7 @@ from results.figures_training import accuracy_macs, accuracy_parameters, block_w
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
     "overview": overview,
+    "contest": frontier_of_error,
     "bias_variance": bias_variance,
     "frontier": frontier,
     "temperature": temperature,
@@ -37,7 +39,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
 }
 
 
-TALL = ("bias_variance", "frontier", "memory", "overhead", "scaling_time", "scaling_memory")
+TALL = ("bias_variance", "contest", "frontier", "memory", "overhead", "scaling_time", "scaling_memory")
 """Figures with something for every estimator of every task: one for each task where there are more than `TASKS`."""
 TASKS = 4
 

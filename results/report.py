@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from results import claims, paper, plots, summary, table, targets
+from results import claims, contest, paper, plots, summary, table, targets
 
 _SUITES = ("bias", "variance", "memory", "overhead", "accuracy")
 _TASKS = ("width", "depth", "joint", "vae", "polynomial", "toy")  # in this order, and others after them
@@ -59,6 +59,7 @@ def _sections(frame: pd.DataFrame, figures: dict[str, Path]) -> Iterator[str]:
         yield "## What a step may cost"
         yield f"{targets.__doc__}".partition("\n\n")[2].replace("\n", " ").strip()
         yield _markdown(lines)
+    yield from _contest(frame)
     for place, lines, noise in paper.beside(frame):
         yield f"## Table 1 of the paper, and ours: {place}"
         yield _markdown(lines.reset_index())
@@ -73,6 +74,25 @@ def _sections(frame: pd.DataFrame, figures: dict[str, Path]) -> Iterator[str]:
         yield _markdown(frame.loc[frame["status"] != "ok", keys].drop_duplicates().sort_values(keys[:6]))
     yield "## Provenance"
     yield _provenance(cells)
+
+
+def _contest(frame: pd.DataFrame) -> Iterator[str]:
+    """What is left of a gradient's error at equal compute, where crossings lie, and what φ gains by it."""
+    found = list(contest.groups(frame))
+    if not found:
+        return
+    yield "## The contest: error at equal compute"
+    yield f"{contest.__doc__}".partition("\n\n")[2].strip()
+    for where, group in found:
+        context = ", ".join(where[key] for key in ("task", *summary.CONTEXT))
+        yield f"### {where['part'].capitalize()}, {where['point']} q ({context})"
+        yield f"‖∇‖² = {group[0].norm:.3g}. The error at C, in its units:"
+        yield _markdown(contest.errors_table(group))
+        yield "C*, from which on the unbiased estimator (line) is ahead of the biased one (column):"
+        yield _markdown(contest.crossings_table(group))
+    if not (gains := contest.descents_table(frame)).empty:
+        yield "### φ alone, weights frozen, equal time"
+        yield _markdown(gains)
 
 
 def claims_table(verdicts: Sequence[claims.Verdict]) -> str:

@@ -52,6 +52,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("averaged", {"of": "rloo", "options": {"samples": 3}}),
     ("partly_exact", {"of": "relax", "options": {"relaxed_objective": True}}),
     ("partly_exact", {"of": "double_cv", "sites": (1,)}),
+    ("partly_exact", {"of": "sweep", "sites": (1,)}),
+    ("averaged", {"of": "sweep", "samples": 2}),
     ("gumbel_straight_through", {"temperature": (0.5, 0.1)}),
     ("sweep", {"samples": 3}),
     ("sweep", {"slopes": False}),

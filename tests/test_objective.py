@@ -5,7 +5,7 @@ The network is in float64, so that equal means equal to 1e-10; only the estimate
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -281,6 +281,63 @@ def test_groups_move_running_statistics_by_the_mean_over_groups() -> None:
 def test_groups_that_cannot_be(groups: int) -> None:
     with pytest.raises(ValueError, match=f"groups must divide the minibatch of {BATCH} images, got {groups}"):
         make_objective("width", groups=groups)
+
+
+# --- a sample and others like it --------------------------------------------------------------------------------------
+
+
+def some_others(index: Sites, sizes: Sequence[int]) -> Sites:
+    """`(6, *rows)` per site: the sample itself, each of whose sites is changed in turn, and one all of whose are."""
+    found = []
+    for site, (i, size) in enumerate(zip(index, sizes, strict=True)):
+        others = i.expand(6, *i.shape).clone()
+        others[1 + site % 4] = (others[1 + site % 4] + 1) % size
+        others[5] = (others[5] + 1) % size
+        found.append(others)
+    return tuple(found)
+
+
+@pytest.mark.parametrize("slicing", [True, False], ids=["sliced", "masked"])
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("task", TASKS)
+def test_around_is_hard_at_the_sample_and_the_mere_values_of_others(
+    task: str, groups: int, train: bool, slicing: bool
+) -> None:
+    alone, both = (make_objective(task, groups=groups, train=train) for _ in range(2))
+    alone.slicing = both.slicing = slicing
+    rows = (groups,) if groups > 1 else ()
+    index = random_index(alone.space, rows)
+    others = some_others(index, alone.space.sizes)
+    with torch.no_grad():
+        expected = copy.deepcopy(alone).hard(others)
+    loss, values = both.around(index, others)
+    assert_equal(values, expected)
+    assert not values.requires_grad
+    own = alone.hard(index)
+    assert_equal(loss, own)
+    for one in (loss, own):
+        one.sum().backward()
+    moved = [running(one.network) for one in (alone, both)]
+    assert all(torch.equal(moved[0][name], moved[1][name]) for name in moved[0])
+    for mine, right in zip(both.network.parameters(), alone.network.parameters(), strict=True):
+        assert (mine.grad is None) == (right.grad is None)
+        if mine.grad is not None:
+            assert_equal(mine.grad, right.grad)
+
+
+def test_around_takes_up_only_what_differs() -> None:
+    """Nothing for the sample itself; for another the blocks from the first that differs on, and each way once."""
+    objective = make_objective("width")
+    index = random_index(objective.space)
+    others = some_others(index, objective.space.sizes)
+    calls: list[int] = []
+    for i, block in enumerate(objective.network.blocks):
+        block.register_forward_hook(lambda *_, i=i: calls.append(i))
+    objective.around(index, tuple(torch.cat([site, site]) for site in others))
+    sample, first, second, third = [0, 1, 2], [0, 1, 2], [1, 2], [2]
+    every = [1, 2]  # where all sites differ, the first is that of the one whose first site does
+    assert sorted(calls) == sorted([*sample, *first, *second, *third, *every])
 
 
 # --- control variates -----------------------------------------------------------------------------------------------

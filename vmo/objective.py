@@ -86,9 +86,8 @@ class MinibatchObjective(Objective):
         trails: list[list[Tensor]] = []
         loss = self._evaluate(index, hard=True, frozen=False, trails=trails)
         shape = torch.broadcast_shapes(*(site.shape for site in others))
-        n = shape[0]
         bases = torch.stack(tuple(index), -1).view(self.groups, -1).tolist()
-        drawn = torch.stack([site.expand(shape) for site in others], -1).view(n, self.groups, -1)
+        drawn = torch.stack([site.expand(shape) for site in others], -1).reshape(-1, self.groups, len(others))
         values = []
         for group, trail in enumerate(trails):
             base, *networks = (self.space.architecture(i).hidden for i in (bases[group], *drawn[:, group].tolist()))
@@ -96,7 +95,7 @@ class MinibatchObjective(Objective):
             with torch.autocast(trail[0].device.type, self.dtype, enabled=self.dtype is not None):
                 logits = self.network.others(networks, base, trail)
             # of equal networks the logits are one and the same tensor
-            of = {id(one): F.cross_entropy(one.float(), labels) / self.groups for one in logits}
+            of = {id(one): F.cross_entropy(_at_least_fp32(one), labels) / self.groups for one in logits}
             values.append(torch.stack([of[id(one)] for one in logits]))
         return loss, torch.stack(values, -1).view(shape)
 
@@ -161,7 +160,7 @@ class MinibatchObjective(Objective):
                 logits = functional_call(self.network, frozen, (images,), {**gates, "relaxed": True})
             else:
                 logits = self.network(images, **gates)
-        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        logits = _at_least_fp32(logits)
         if depth is None or "blocks" in gates:
             loss = F.cross_entropy(logits, labels)
             loss = loss if depth is None else loss.expand(depth.shape)
@@ -173,3 +172,7 @@ class MinibatchObjective(Objective):
             each = F.cross_entropy(mixed.flatten(0, -2), labels.repeat(depth[..., 0].numel()), reduction="none")
             loss = each.view(*depth.shape[:-1], len(labels)).mean(-1)
         return loss / self.groups
+
+
+def _at_least_fp32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -1,0 +1,209 @@
+"""The contest: the error of a gradient at equal compute, from what the rows of the suite say it is made of.
+
+    MSE(C) = bias² + variance · cost / C,    C in plain training steps
+
+Bias is counted as 0 where an estimator claims that it has none (which enumeration proves on small spaces; what was
+measured here stands beside it), and otherwise as measured, never below 0. An estimator is of use where its error is
+below half of ‖∇‖², the error of always saying zero. The crossing C* of an unbiased and a biased estimator is where
+their errors are equal, and the unbiased one is ahead from there on:
+
+    C* = (V_u cost_u − V_b cost_b) / bias_b²
+
+0 if it is ahead at once. Intervals hold 95 % of `DRAWS` draws of all that was measured, each normal about its estimate.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from results import stats, summary
+
+GRID = 10.0 ** np.arange(0, 5.01, 0.25)
+"""Plain steps."""
+DRAWS = 4000
+_KEYS = ["task", *summary.CONTEXT, "part", "point"]
+_QUANTITIES = ("mse_variance", "mse_bias_sq", "mse_cost")
+
+
+class Contestant(NamedTuple):
+    """An estimator at one point, for one part of the gradient.
+
+    Attributes:
+        estimator: its label.
+        unbiased: its claim.
+        variance, bias, cost: `(value, standard error)`.
+        p: of the measured bias being none.
+        n: estimates.
+        norm: ‖∇‖².
+        rng: seed of its draws.
+    """
+
+    estimator: str
+    unbiased: bool
+    variance: tuple[float, float]
+    bias: tuple[float, float]
+    cost: tuple[float, float]
+    p: float
+    n: int
+    norm: float
+    rng: int
+
+    def draws(self) -> tuple[np.ndarray, np.ndarray]:
+        """bias² and variance · cost, `(DRAWS,)` each."""
+        normal = np.random.default_rng(self.rng).standard_normal((3, DRAWS))
+        variance, bias, cost = (
+            value + error * z for (value, error), z in zip((self.variance, self.bias, self.cost), normal, strict=True)
+        )
+        bias = np.zeros(DRAWS) if self.unbiased else np.maximum(bias, 0)
+        return bias, np.maximum(variance, 0) * np.maximum(cost, 0)
+
+    @property
+    def product(self) -> float:
+        """variance · cost, the error that is left after one plain step's worth of compute if there is no bias."""
+        return self.variance[0] * self.cost[0]
+
+    @property
+    def bias_sq(self) -> float:
+        """bias² as it is counted."""
+        return 0.0 if self.unbiased else max(self.bias[0], 0.0)
+
+    def error(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """MSE(C) / ‖∇‖² with the ends of its interval."""
+        bias, product = self.draws()
+        spread = (bias[:, None] + product[:, None] / c) / self.norm
+        low, high = np.quantile(spread, (0.025, 0.975), axis=0)
+        return (self.bias_sq + self.product / c) / self.norm, low, high
+
+    def useful_from(self) -> float:
+        """The C from which on it beats half of the error of always saying zero; infinite if never."""
+        room = self.norm / 2 - self.bias_sq
+        return self.product / room if room > 0 else np.inf
+
+
+class Crossing(NamedTuple):
+    """Where an unbiased estimator overtakes a biased one: C* and its interval, and whether it is ahead of it at every C
+    at which either is of use: "ahead", "behind" up to C*, or "not told apart"."""
+
+    value: float
+    low: float
+    high: float
+    verdict: str
+
+
+def groups(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[Contestant]]]:
+    """The contestants of each task, context, part and point."""
+    rows = frame[(frame["suite"] == "contest") & (frame["status"] == "ok")]
+    if rows.empty:
+        return
+    of_point = ["task", *summary.CONTEXT, "point", "estimator"]
+    flat = rows.set_index(["metric", *of_point])["value"]
+    errors = rows.set_index(["metric", *of_point])["se"]
+    measured = rows[rows["metric"] == "mse_variance"]
+    order = {"logits": 0, "weights": 1, "uniform": 0, "mid": 1, "peaked": 2}
+    for keys, here in sorted(measured.groupby(_KEYS), key=lambda pair: [order.get(str(k), 0) for k in pair[0]]):
+        where = dict(zip(_KEYS, map(str, keys), strict=True))
+        mine = rows[(rows[_KEYS] == pd.Series(where)).all(axis=1)]
+        norms = mine[mine["metric"] == "mse_gradient_sq"]
+        norm = float(norms["value"].mean())  # one reference for the logits; for the weights each its own estimate
+        found: list[Contestant] = []
+        for name in summary.ordered(here["estimator"]):
+            own = mine[mine["estimator"] == name].set_index("metric")
+            if not {"mse_variance", "mse_bias_sq", "mse_bias_p"} <= set(own.index):
+                continue
+            at = tuple([where[key] for key in of_point[:-1]] + [name])
+            pairs = [tuple(own.loc[metric, ["value", "se"]].astype(float)) for metric in _QUANTITIES[:2]]
+            cost = (float(flat["mse_cost", *at]), float(errors["mse_cost", *at]))
+            found.append(
+                Contestant(
+                    name, bool(flat["mse_unbiased", *at]), pairs[0], pairs[1], cost,
+                    float(own.loc["mse_bias_p", "value"]), int(own.loc["mse_variance", "n"]), norm, len(found),
+                )
+            )  # fmt: skip
+        if norm > 0:
+            yield where, found
+
+
+def crossing(unbiased: Contestant, biased: Contestant) -> Crossing:
+    """C* of two contestants of one group."""
+    (_, mine), (bias, other) = unbiased.draws(), biased.draws()
+    stars = _star(mine - other, bias)
+    value = float(_star(np.array(unbiased.product - biased.product), np.array(biased.bias_sq)))
+    low, high = np.quantile(stars, (0.025, 0.975), method="nearest")
+    room = biased.norm / 2 - bias
+    with np.errstate(divide="ignore"):
+        first = np.minimum(2 * mine / unbiased.norm, np.where(room > 0, other / np.where(room > 0, room, 1), np.inf))
+    ahead = float((stars <= first).mean())
+    verdict = "ahead" if ahead >= 0.975 else "behind" if ahead <= 0.025 else "not told apart"
+    return Crossing(value, float(low), float(high), verdict)
+
+
+def _star(excess: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(excess <= 0, 0.0, np.where(bias > 0, excess / np.where(bias > 0, bias, 1), np.inf))
+
+
+def errors_table(found: list[Contestant]) -> pd.DataFrame:
+    """One line per contestant: what its error is made of, and what it comes to, in units of ‖∇‖²."""
+    lines = []
+    for one in found:
+        value, low, high = one.error(np.array([10.0, 100.0, 1000.0, 1e4]))
+        relative = f"{one.bias[0] / one.norm:.2g} ± {1.96 * one.bias[1] / one.norm:.1g} (p = {one.p:.2g})"
+        lines.append(
+            {
+                "estimator": one.estimator,
+                "claims": "unbiased" if one.unbiased else "",
+                "cost, plain steps": f"{one.cost[0]:.2f} ± {1.96 * one.cost[1]:.2f}",
+                "variance / ‖∇‖²": f"{one.variance[0] / one.norm:.3g} ± {1.96 * one.variance[1] / one.norm:.2g}",
+                "variance × cost": f"{one.product / one.norm:.3g}",
+                "measured bias²": relative,
+                "of use from C": _number(one.useful_from()),
+                **{
+                    f"C = {c:g}": f"{v:.2g} ({a:.2g}–{b:.2g})"
+                    for c, v, a, b in zip((10, 100, 1000, 1e4), value, low, high, strict=True)
+                },
+            }
+        )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def crossings_table(found: list[Contestant]) -> pd.DataFrame:
+    """One line per unbiased estimator, one column per biased one: C* (its interval), and the verdict."""
+    lines = []
+    for one in (c for c in found if c.unbiased):
+        line = {"estimator": one.estimator}
+        for other in (c for c in found if not c.unbiased):
+            star = crossing(one, other)
+            line[other.estimator] = f"{_number(star.value)} ({_number(star.low)}–{_number(star.high)}), {star.verdict}"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def descents_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What φ alone gains in equal time: steps made, the gain, and the difference from the best, paired by run."""
+    gains = summary.measured(frame, "descent_gain", suite="contest")
+    if gains.empty:
+        return pd.DataFrame()
+    lines = []
+    for keys, here in gains.groupby(["task", *summary.CONTEXT]):
+        wide = here.pivot_table(index="x", columns="estimator", values="value")
+        errors = here.groupby("estimator")["se"].mean()
+        steps = summary.measured(frame, "descent_steps", suite="contest").groupby("estimator")["value"].mean()
+        best = str(wide.mean().idxmax())
+        for name in wide.mean().sort_values(ascending=False).index:
+            mean = stats.t_interval(wide[name].dropna().to_numpy())
+            line = {
+                "task": keys[0], "estimator": name, "steps": f"{steps[name]:.0f}",
+                "gain, nats": f"{mean.estimate:.4f}", "runs": ", ".join(f"{v:.4f}" for v in wide[name]),
+                "standard error of one": f"{errors[name]:.4f}", "behind the best": "",
+            }  # fmt: skip
+            if name != best and len(both := wide[[best, name]].dropna()) > 1:
+                d = stats.paired(both[best], both[name])
+                line["behind the best"] = f"{d.estimate:.4f} ({d.low:.4f} to {d.high:.4f})"
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _number(value: float) -> str:
+    return "∞" if np.isinf(value) else f"{value:.0f}" if value >= 100 else f"{value:.2g}"

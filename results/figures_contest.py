@@ -1,0 +1,63 @@
+"""The figure of the contest: what is left of a gradient's error at equal compute."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from results import contest, drawing, palette, summary
+
+
+def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
+    """Error of a gradient at equal compute, bias² + variance · cost / C, in units of ‖∇‖²; unbiased estimators drawn
+    through, biased ones dashed.
+
+    Above the grey line at 1/2 an estimator is of no use: always saying zero has the error 1.
+    """
+    found = list(contest.groups(frame))
+    if not found:
+        return None
+    parts = list(dict.fromkeys(where["part"] for where, _ in found))
+    points = list(dict.fromkeys(where["point"] for where, _ in found))
+    names = summary.ordered(pd.Series([one.estimator for _, group in found for one in group]))
+    look = _looks(names)
+    unbiased = {one.estimator for _, group in found for one in group if one.unbiased}
+    with drawing.style():
+        height = 1.3 + 2.9 * len(parts) + 0.11 * len(names)
+        figure, axes = drawing.grid(len(parts), len(points), height, sharex=True, sharey="row")
+        for where, group in found:
+            ax = axes[parts.index(where["part"]), points.index(where["point"])]
+            ax.axhspan(0.5, 1e9, color="#f0f0f0", lw=0, zorder=0)
+            ax.axhline(1, color=drawing.MUTED, lw=0.9)
+            for one in group:
+                value, low, high = one.error(contest.GRID)
+                colour = look[one.estimator]
+                ax.plot(contest.GRID, value, color=colour, lw=1.7, ls="-" if one.unbiased else "--")
+                ax.fill_between(contest.GRID, low, high, color=colour, alpha=0.13, lw=0)
+            ax.set(xscale="log", yscale="log", xlim=contest.GRID[[0, -1]], ylim=(1e-3, 30))
+            ax.set_title(f"{where['part']}, {where['point']} q")
+        for line in axes:
+            line[0].set_ylabel("error / ‖∇‖²")
+        for ax in axes[-1]:
+            ax.set_xlabel("compute C, plain steps")
+        rows = frame[frame["suite"] == "contest"]
+        n = pd.Series([one.n for _, group in found for one in group])
+        drawing.title(
+            figure,
+            "What is left of a gradient's error at equal compute",
+            f"{rows['task'].iloc[0]}; {summary.context_label(rows)}; 95 % intervals, {drawing.counts(n)} estimates",
+        )
+        handles = [
+            Line2D([], [], color=look[name], lw=2, ls="-" if name in unbiased else "--", label=name) for name in names
+        ]
+        drawing.legend(figure, [], extra=[*handles, Line2D([], [], color=drawing.MUTED, lw=0.9, label="zero")])
+    return figure
+
+
+def _looks(names: list[str]) -> dict[str, str]:
+    """Colours: where several labels are of one estimator, shades of its hue in the order of their names."""
+    look = {}
+    for name in names:
+        family = [other for other in names if palette.base(other) == palette.base(name)]
+        alone = len(family) == 1
+        look[name] = palette.colour(name) if alone else palette.shade(name, family.index(name) / (len(family) - 1))
+    return look
