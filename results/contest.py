@@ -146,9 +146,12 @@ def _star(excess: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 def errors_table(found: list[Contestant]) -> pd.DataFrame:
     """One line per contestant: what its error is made of, and what it comes to, in units of ‖∇‖²."""
+    grid = np.array([10.0, 100.0, 1000.0, 1e4])
+    zero = {"estimator": "zero", "cost, plain steps": "0", "variance / ‖∇‖²": "0", "variance × cost": "0"}
+    zero |= {"measured bias²": "1", "of use from C": _number(np.inf), **{f"C = {c:g}": "1" for c in grid}}
     lines = []
     for one in found:
-        value, low, high = one.error(np.array([10.0, 100.0, 1000.0, 1e4]))
+        value, low, high = one.error(grid)
         relative = f"{one.bias[0] / one.norm:.2g} ± {1.96 * one.bias[1] / one.norm:.1g} (p = {one.p:.2g})"
         lines.append(
             {
@@ -161,11 +164,11 @@ def errors_table(found: list[Contestant]) -> pd.DataFrame:
                 "of use from C": _number(one.useful_from()),
                 **{
                     f"C = {c:g}": f"{v:.2g} ({a:.2g}–{b:.2g})"
-                    for c, v, a, b in zip((10, 100, 1000, 1e4), value, low, high, strict=True)
+                    for c, v, a, b in zip(grid, value, low, high, strict=True)
                 },
             }
         )  # fmt: skip
-    return pd.DataFrame(lines)
+    return pd.DataFrame([*lines, zero]).fillna("")
 
 
 def crossings_table(found: list[Contestant]) -> pd.DataFrame:

@@ -44,13 +44,21 @@ def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
         drawing.title(
             figure,
             "What is left of a gradient's error at equal compute",
-            f"{rows['task'].iloc[0]}; {summary.context_label(rows)}; 95 % intervals, {drawing.counts(n)} estimates",
+            f"{rows['task'].iloc[0]}; {_settings(rows)}; 95 % intervals, {drawing.counts(n)} estimates",
         )
         handles = [
             Line2D([], [], color=look[name], lw=2, ls="-" if name in unbiased else "--", label=name) for name in names
         ]
         drawing.legend(figure, [], extra=[*handles, Line2D([], [], color=drawing.MUTED, lw=0.9, label="zero")])
     return figure
+
+
+def _settings(rows: pd.DataFrame) -> str:
+    """Preset and data set; what was changed of the preset would not fit, and stands in the report."""
+    places = rows[summary.CONTEXT].drop_duplicates().itertuples(index=False)
+    return "; ".join(
+        f"{palette.base(preset)}{' with changes' if '[' in preset else ''}, {dataset}" for preset, dataset in places
+    )
 
 
 def _looks(names: list[str]) -> dict[str, str]:

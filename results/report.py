@@ -84,9 +84,9 @@ def _contest(frame: pd.DataFrame) -> Iterator[str]:
     yield "## The contest: error at equal compute"
     yield f"{contest.__doc__}".partition("\n\n")[2].strip()
     for where, group in found:
+        yield f"### {where['part'].capitalize()}, {where['point']} q"
         context = ", ".join(where[key] for key in ("task", *summary.CONTEXT))
-        yield f"### {where['part'].capitalize()}, {where['point']} q ({context})"
-        yield f"‖∇‖² = {group[0].norm:.3g}. The error at C, in its units:"
+        yield f"{context}. ‖∇‖² = {group[0].norm:.3g}; the error at C in its units:"
         yield _markdown(contest.errors_table(group))
         yield "C*, from which on the unbiased estimator (line) is ahead of the biased one (column):"
         yield _markdown(contest.crossings_table(group))

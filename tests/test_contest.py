@@ -124,7 +124,8 @@ def test_the_report_has_tables_and_the_figure(rows: tuple[pd.DataFrame, Path], t
     text = report.build([out / "rows"], tmp_path).read_text()
     for part in ("Logits", "Weights"):
         for point in ("uniform", "mid", "peaked"):
-            assert f"### {part}, {point} q (width, smoke" in text
+            assert f"### {part}, {point} q\n\nwidth, smoke" in text
+    assert text.count("| zero ") == 6
     assert "### φ alone, weights frozen, equal time" in text
     assert (tmp_path / "figures" / "contest.png").exists()
     assert plots.FIGURES["contest"](frame[frame["suite"] != "contest"]) is None
