@@ -56,7 +56,8 @@ class Objective(Protocol):
         """f at `index`, as `hard` gives it, and the mere values of f at `others`, `(*lead, *rows)`, detached.
 
         The others give no gradient and move no state. They may differ from `index` in few sites, and what they have in
-        common with it need not be computed twice. By default `hard` of each, the others without gradients.
+        common with it need not be computed twice. By default `hard` of each, the others without gradients, which moves
+        what state `hard` moves: an objective that has some, or a wrapper of one, brings its own.
         """
         loss = self.hard(index)
         with torch.no_grad():

@@ -86,8 +86,9 @@ class Sweep(Estimator):
             self._index(f"count_{i}", [counts[site] for site in at])
             self._index(f"stack_{i}", at)
             # the features are the categories and, last, the slope
-            self.register_buffer(f"gram_{i}", torch.zeros(n, size + 1, size + 1))
-            self.register_buffer(f"moment_{i}", torch.zeros(n, size + 1))
+            # float64: of many rows, what rounding adds to the sums would outweigh one pseudo-observation
+            self.register_buffer(f"gram_{i}", torch.zeros(n, size + 1, size + 1, dtype=torch.float64))
+            self.register_buffer(f"moment_{i}", torch.zeros(n, size + 1, dtype=torch.float64))
             self.register_buffer(f"table_{i}", torch.zeros(n, size))
             self.register_buffer(f"alpha_{i}", torch.ones(n))
 
@@ -125,12 +126,13 @@ class Sweep(Estimator):
         return Stacked(first, drawn.layout), Stacked(others, drawn.layout)
 
     def _slopes(self, objective: Objective, p: Stacked) -> Stacked:
-        """∂f/∂x at p, of the objective that no weight trains on."""
+        """∂f/∂x at p, of the objective that no weight trains on; 0 where it is not finite, which biases nothing."""
         leaves = [q.detach().requires_grad_() for q in p.stacks]
         value = objective.control(Stacked(leaves, p.layout))
         if not value.requires_grad:  # f is constant
             return Stacked(map(torch.zeros_like, leaves), p.layout)
-        return Stacked(torch.autograd.grad(value.sum(), leaves, materialize_grads=True), p.layout)
+        found = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
+        return Stacked((torch.nan_to_num(slope, 0.0, 0.0, 0.0) for slope in found), p.layout)
 
     def _of_stack(self, i: int, loss: Tensor, values: Tensor, index: Tensor, p: Tensor, slope: Tensor) -> Tensor:
         """g of the n sites of a stack, `(*rows, n, K)`; what is to be learned of it goes into the sums.
@@ -162,8 +164,10 @@ class Sweep(Estimator):
             spread = there.unsqueeze(-1) * (z - (there.unsqueeze(-1) * z).sum(0) / (count + 1).unsqueeze(-1))
             features = torch.cat([spread, deviation(drawn(slope)).unsqueeze(-1)], -1).flatten(0, -3)
             gram, moment = getattr(self, f"gram_{i}"), getattr(self, f"moment_{i}")
-            flat = deviation(f).to(gram.dtype).flatten(0, -2)
-            features = features.to(gram.dtype)
+            features, flat = features.to(gram.dtype), deviation(f).to(gram.dtype).flatten(0, -2)
+            # a step that went wrong is no observation, and must not stay in the sums
+            right = torch.isfinite(features).all(-1).all(0) & torch.isfinite(flat).all(0)
+            features, flat = torch.where(right.unsqueeze(-1), features, 0), torch.where(right, flat, 0)
             gram.mul_(self.decay).add_(torch.einsum("bni,bnj->nij", features, features))
             moment.mul_(self.decay).add_(torch.einsum("bni,bn->ni", features, flat))
         return (weight.unsqueeze(-1) * z).sum(0) + through_softmax(p, h)

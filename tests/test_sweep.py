@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -143,6 +143,40 @@ def test_slopes_next_to_nothing_bring_no_great_alpha() -> None:
         _, grads = estimator.estimate(f, logits, estimator.draw(logits, generator))
         assert float(grads[0].abs().max()) < 5
         assert sweep.RANGE[0] <= float(estimator.alpha_0) <= sweep.RANGE[1]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e20])
+@pytest.mark.parametrize("where", ["value", "slope"])
+def test_a_step_that_went_wrong_is_not_remembered_for_good(where: str, bad: float) -> None:
+    estimator = estimators.get("sweep", sizes=SIZES)
+    logits, generator = tuple(site.float() for site in logits_of(SIZES)), torch.Generator().manual_seed(1)
+    weights = [torch.randn(size, generator=generator) for size in SIZES]
+
+    class F(Objective):
+        factor: ClassVar[dict[str, float]] = {}
+
+        def __call__(self, sample: Sequence[Tensor], /) -> Tensor:
+            return self.factor["value"] * sum(x @ w for x, w in zip(sample, weights, strict=True))
+
+        def control(self, sample: Sequence[Tensor], /) -> Tensor:
+            return self.factor["slope"] * sum(x @ w for x, w in zip(sample, weights, strict=True))
+
+    f = F()
+    for step in range(6):
+        f.factor = {"value": 1.0, "slope": 1.0} | ({where: bad} if step == 3 else {})
+        _, grads = estimator.estimate(f, logits, estimator.draw(logits, generator))
+    assert all(bool(torch.isfinite(site).all()) for site in grads)
+    assert all(bool(torch.isfinite(buffer).all()) for buffer in estimator.buffers())
+
+
+def test_many_rows_leave_the_regression_positive() -> None:
+    estimator = estimators.get("sweep", sizes=(3,), samples=6, slopes=False)
+    logits = (torch.zeros(3000, 3),)
+    for step in range(5):
+        estimator.estimate(
+            lambda x: x[0][..., 0] + 5, logits, estimator.draw(logits, torch.Generator().manual_seed(step))
+        )
+    assert float(torch.linalg.eigvalsh(estimator.gram_0[:, :-1, :-1] + torch.eye(3).double()).min()) > 0.999
 
 
 def test_an_additive_objective_that_is_known_leaves_no_variance() -> None:

@@ -76,7 +76,7 @@ class MinibatchObjective(Objective):
         return piece
 
     def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
-        """See `Objective.around`: of the others, only what comes after the first block that differs is computed."""
+        """See `Objective.around`. On slices, of the others only what comes from the first block that differs on."""
         rows = (self.groups,) if self.groups > 1 else ()
         if not self.slicing or any(site.shape != rows for site in index):
             loss = self.hard(index)
