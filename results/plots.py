@@ -39,7 +39,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
 }
 
 
-TALL = ("bias_variance", "contest", "frontier", "memory", "overhead", "scaling_time", "scaling_memory")
+TALL = ("bias_variance", "frontier", "memory", "overhead", "scaling_time", "scaling_memory")
 """Figures with something for every estimator of every task: one for each task where there are more than `TASKS`."""
 TASKS = 4
 
@@ -58,7 +58,7 @@ def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Path]:
         figures[f"overview-{task}"] = functools.partial(overview, task=task)
     many = frame["task"].nunique() > TASKS
     for name, draw in figures.items():
-        by = [*summary.CONTEXT, "task"] if many and name in TALL else summary.CONTEXT
+        by = [*summary.CONTEXT, "task"] if (many and name in TALL) or name == "contest" else summary.CONTEXT
         parts = [frame] if name.startswith("overview") else [part for _, part in frame.groupby(by, dropna=False)]
         found = [(part, figure) for part in parts if (figure := draw(part)) is not None]
         for part, figure in found:

@@ -52,6 +52,21 @@ def growing(name, what, values, base, exponent, fixed):
     return rows
 
 
+def contesting(bias, variance, cost):
+    """Rows of the contest at one point."""
+    sizes = {"mse_variance": np.exp(variance), "mse_bias_sq": bias * 1e-3, "mse_gradient_sq": 2e-3}
+    rows = [
+        table.row(metric, value, se=0.1 * value, n=80, part=part, point="mid")
+        for metric, value in sizes.items()
+        for part in ("logits", "weights")
+    ]
+    rows += [table.row("mse_bias_p", 0.5, n=80, part=part, point="mid") for part in ("logits", "weights")]
+    rows += [table.row("descent_gain", 0.01, se=0.001, n=9, x=x) for x in (0, 1)]
+    rows += [table.row("descent_steps", 30, x=x) for x in (0, 1)]
+    rows.append(table.row("mse_unbiased", float(bias == 0), point="mid"))
+    return [*rows, table.row("mse_cost", cost, se=0.05, n=12, point="mid")]
+
+
 def synthetic(directory, tasks=("width", "depth"), seeds=5, names=("plain", *NAMES)):
     """Write rows of every suite, shaped like real ones, and return the frame."""
     rng = np.random.default_rng(0)
@@ -105,6 +120,8 @@ def synthetic(directory, tasks=("width", "depth"), seeds=5, names=("plain", *NAM
             cell("memory", task, name, 0, [*rows, table.row("peak_ratio", sizes["peak"] / 2.07)])
         timing = [table.row("time_ratio", time, se=0.02 * time, n=30), table.row("macs_ratio", time * 0.97)]
         cell("overhead", task, name, 0, timing)
+        if task == "width" and name not in ("plain", "zero"):
+            cell("contest", task, name, 0, contesting(bias, variance, evaluations))
         if name != "zero" and "=" not in name:
             cell("scaling", task, name, 0, [one for what, size in SIZES.items() for one in growing(name, what, *size)])
         for seed in range(seeds if "=" not in name else 0):
@@ -179,6 +196,7 @@ def test_every_figure_names_axes_and_counts(frame, name):
         assert "n = " in said
     if name in (
         "overview",
+        "contest",
         "bias_variance",
         "overhead",
         "scaling_time",

@@ -123,7 +123,7 @@ def test_the_report_is_complete_repeatable_and_needs_no_torch(rows, tmp_path):
     for path in (tmp_path / "a" / "figures").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / "figures" / path.name).read_bytes(), path.name
     embedded = set(re.findall(r"\]\((figures/[^)]+)\)", text))
-    assert len(embedded) == 15
+    assert len(embedded) == 16
     assert embedded == {f"figures/{path.name}" for path in (tmp_path / "a" / "figures").iterdir()}
     assert "16^12 terms" in text
     assert "## Table 1 of the paper, and ours: small, digits" in text
