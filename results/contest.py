@@ -188,16 +188,17 @@ def descents_table(frame: pd.DataFrame) -> pd.DataFrame:
     gains = summary.measured(frame, "descent_gain", suite="contest")
     if gains.empty:
         return pd.DataFrame()
+    made = summary.measured(frame, "descent_steps", suite="contest")
+    steps = made.groupby(["task", *summary.CONTEXT, "estimator"])["value"].mean()
     lines = []
     for keys, here in gains.groupby(["task", *summary.CONTEXT]):
         wide = here.pivot_table(index="x", columns="estimator", values="value")
         errors = here.groupby("estimator")["se"].mean()
-        steps = summary.measured(frame, "descent_steps", suite="contest").groupby("estimator")["value"].mean()
         best = str(wide.mean().idxmax())
         for name in wide.mean().sort_values(ascending=False).index:
             mean = stats.t_interval(wide[name].dropna().to_numpy())
             line = {
-                "task": keys[0], "estimator": name, "steps": f"{steps[name]:.0f}",
+                "task": keys[0], "estimator": name, "steps": f"{steps[(*keys, name)]:.0f}",
                 "gain, nats": f"{mean.estimate:.4f}", "runs": ", ".join(f"{v:.4f}" for v in wide[name]),
                 "standard error of one": f"{errors[name]:.4f}", "behind the best": "",
             }  # fmt: skip
