@@ -56,7 +56,7 @@ def conditional_gumbel(log_p: Tensor, index: Tensor, v: Tensor) -> Tensor:
 
 def one_hot(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """`(*shape)` int64 to one-hot `(*shape, size)`, without the check of values that would wait for the device."""
-    return index.new_zeros((*index.shape, size), dtype=dtype).scatter_(-1, index.unsqueeze(-1), 1)
+    return (index.unsqueeze(-1) == torch.arange(size, device=index.device)).to(dtype)  # half the time of a scatter
 
 
 def gumbel_argmax(logits: Sites, u: Sites) -> Sites:

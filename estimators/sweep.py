@@ -147,6 +147,7 @@ class Sweep(Estimator):
         count = getattr(self, f"count_{i}")
         turns = torch.arange(len(index), device=count.device).unsqueeze(-1)
         there = (turns <= count).view(-1, *rows, len(count))
+        even = len(set(self.counts)) == 1  # nothing is missing
         f = values[getattr(self, f"place_{i}")].movedim(1, -1)
         # float64: a constant in f must not show in the deviations
         f = torch.cat([loss.unsqueeze(-1).expand_as(f[:1]), f]).double()
@@ -155,14 +156,17 @@ class Sweep(Estimator):
         def drawn(of: Tensor) -> Tensor:
             return of.expand(len(index), *of.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
 
+        def present(of: Tensor) -> Tensor:
+            return of if even else torch.where(there.view(*there.shape, *(1,) * (of.dim() - there.dim())), of, 0)
+
         def deviation(of: Tensor) -> Tensor:
-            return torch.where(there, of - torch.where(there, of, 0).sum(0) / (count + 1), 0)
+            number = (count + 1).view(-1, *(1,) * (of.dim() - there.dim()))
+            return present(of - present(of).sum(0) / number)
 
         z = one_hot(index, p.shape[-1], p.dtype)
         weight = (deviation(f - drawn(h)) / count).to(p.dtype)
         if self.training:
-            spread = there.unsqueeze(-1) * (z - (there.unsqueeze(-1) * z).sum(0) / (count + 1).unsqueeze(-1))
-            features = torch.cat([spread, deviation(drawn(slope)).unsqueeze(-1)], -1).flatten(0, -3)
+            features = torch.cat([deviation(z), deviation(drawn(slope)).unsqueeze(-1)], -1).flatten(0, -3)
             gram, moment = getattr(self, f"gram_{i}"), getattr(self, f"moment_{i}")
             features, flat = features.to(gram.dtype), deviation(f).to(gram.dtype).flatten(0, -2)
             # a step that went wrong is no observation, and must not stay in the sums

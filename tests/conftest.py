@@ -16,6 +16,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 # noise is taken apart and put together site by site
 pytree.register_pytree_node(Stacked, lambda whole: (list(whole), None), lambda sites, _: stacked(tuple(sites)))
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a thread for each worker, and for what it starts
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 torch.set_num_threads(min(torch.get_num_threads(), 2))  # small tensors gain nothing from more
 
 

@@ -54,10 +54,18 @@ class Function(ABC):
         return float(self(tuple(corner.to(self.device) for corner in corners)).min())
 
 
+def aligned(sample: Sites) -> Sites:
+    """`(*lead, K_l)`, the leading dimensions broadcast against each other."""
+    leads = {site.shape[:-1] for site in sample}
+    if len(leads) == 1:  # nearly always, and a view of each of many sites takes longer than f
+        return sample
+    lead = torch.broadcast_shapes(*leads)
+    return [site.expand(*lead, -1) for site in sample]
+
+
 def concatenated(sample: Sites) -> Tensor:
     """`(*lead, Σ K)`, the sites side by side."""
-    lead = torch.broadcast_shapes(*(site.shape[:-1] for site in sample))
-    return torch.cat([site.expand(*lead, -1) for site in sample], -1)
+    return torch.cat(tuple(aligned(sample)), -1)
 
 
 class Step:

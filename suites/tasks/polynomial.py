@@ -15,7 +15,7 @@ from torch import Tensor
 
 from estimators import Estimate
 from suites.tasks.base import Sites
-from suites.tasks.function import Function, FunctionTask
+from suites.tasks.function import Function, FunctionTask, aligned
 
 VARIABLES, TARGET = 128, 0.45
 
@@ -38,9 +38,8 @@ class Polynomial(Function):
         self.levels = torch.linspace(0, 1, categories, device=device)
 
     def __call__(self, sample: Sites) -> Tensor:
-        lead = torch.broadcast_shapes(*(site.shape[:-1] for site in sample))
-        x = torch.stack([site.expand(*lead, -1) for site in sample], -2)
-        b = (x * self.levels.to(x.dtype)).sum(-1)
+        x = torch.stack(tuple(aligned(sample)), -2)
+        b = x @ self.levels.to(x.dtype)
         return (b - TARGET).abs().pow(self.power).mean(-1)
 
     def expectation(self, logits: Sites) -> Estimate:
