@@ -17,8 +17,12 @@ differences of *earlier* steps comes to (recursive least squares with a forgetti
 for each entry of T_l and `PRIOR` of 1 for α_l, which stays within `RANGE`). With slopes=False, h_l is the table alone,
 and f is not asked for derivatives.
 
+With rate = ρ < 1 a coin c_l of probability ρ says for each site whether it is drawn again at all, and the first term
+counts c_l / ρ times: its expectation is the same, and where c_l = 0 nothing is evaluated but what h_l is made of.
+
 Cost: 1 + Σ_l S_l evaluations on the vertices, of which only one trains weights and the others may share with it all
-that comes before their site; with slopes one more at p, for its derivative. Unbiased. Sampled local expectation
+that comes before their site (of ρ < 1 those of a site that is not drawn again are evaluations of the sample itself);
+with slopes one more at p, for its derivative. Unbiased. Sampled local expectation
 gradients (Titsias, Lázaro-Gredilla 2015, arXiv:1503.01494) with the control variate of MuProp (arXiv:1511.05176) and a
 table, see docs/contest.md.
 """
@@ -50,16 +54,25 @@ class Sweep(Estimator):
         sizes: K_l of each site.
         samples: S ≥ 1, how often each site is drawn again, or one such number for each site.
         slopes: take the first-order expansion at p into the control variate.
+        rate: ρ in (0, 1], the probability with which a site is drawn again. It saves time where an objective shares
+            between samples what they have in common, see `Objective.around`, and only there.
         decay: what a step counts for in the regression of the next, in [0, 1).
     """
 
+    version = 2
     unbiased = True
     weight: Tensor
     site: Tensor
     turn: Tensor
 
     def __init__(
-        self, sizes: Sequence[int], *, samples: int | Sequence[int] = 1, slopes: bool = True, decay: float = 0.99
+        self,
+        sizes: Sequence[int],
+        *,
+        samples: int | Sequence[int] = 1,
+        slopes: bool = True,
+        rate: float = 1.0,
+        decay: float = 0.99,
     ) -> None:
         super().__init__(sizes)
         counts: tuple[Any, ...] = (samples,) * len(self.sizes)
@@ -69,9 +82,11 @@ class Sweep(Estimator):
             raise ValueError(
                 f"samples must be a positive integer, or one for each of {len(self.sizes)} sites, got {samples!r}"
             )
+        if not isinstance(rate, int | float) or not 0 < rate <= 1:
+            raise ValueError(f"rate must lie in (0, 1], got {rate!r}")
         if not isinstance(decay, int | float) or not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay!r}")
-        self.counts, self.decay, self.relaxed = counts, float(decay), bool(slopes)
+        self.counts, self.rate, self.decay, self.relaxed = counts, float(rate), float(decay), bool(slopes)
         self.evaluations = 1 + sum(counts) + self.relaxed
         self.layout = layout_of(self.sizes)
         pairs = [(site, turn) for site, count in enumerate(counts) for turn in range(count)]
@@ -97,10 +112,22 @@ class Sweep(Estimator):
         self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        return uniform(logits, generator, (1 + max(self.counts),))
+        """Uniforms `(1 + max S, *rows, K_l)` per site, for the sample and what each site is drawn again to be; with
+        rate < 1 one more, whose first entry is the coin."""
+        return uniform(logits, generator, (1 + max(self.counts) + (self.rate < 1),))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        drawn = stacked(gumbel_argmax(logits, noise))  # at first the sample, then what each site is drawn again to be
+        turns = 1 + max(self.counts)
+        # at first the sample, then what each site is drawn again to be
+        drawn = stacked(gumbel_argmax(logits, sitewise(lambda u: u[:turns], noise)))
+        coins = [u[turns, ..., 0] < self.rate if self.rate < 1 else None for u in stacked(noise).stacks]
+        drawn = Stacked(
+            (
+                index if coin is None else torch.where(coin, index, index[:1])
+                for index, coin in zip(drawn.stacks, coins, strict=True)
+            ),
+            drawn.layout,
+        )
         loss, values = objective.around(*self._samples(drawn))
         train_weights(loss)
         loss = loss.detach()
@@ -108,7 +135,7 @@ class Sweep(Estimator):
         slopes = stacked(self._slopes(objective, p) if self.relaxed else sitewise(torch.zeros_like, p))
         grads = [
             self._of_stack(i, loss, values, *parts)
-            for i, parts in enumerate(zip(drawn.stacks, p.stacks, slopes.stacks, strict=True))
+            for i, parts in enumerate(zip(drawn.stacks, coins, p.stacks, slopes.stacks, strict=True))
         ]
         if self.training:
             self.weight.mul_(self.decay).add_(1)
@@ -134,13 +161,16 @@ class Sweep(Estimator):
         found = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
         return Stacked((torch.nan_to_num(slope, 0.0, 0.0, 0.0) for slope in found), p.layout)
 
-    def _of_stack(self, i: int, loss: Tensor, values: Tensor, index: Tensor, p: Tensor, slope: Tensor) -> Tensor:
+    def _of_stack(
+        self, i: int, loss: Tensor, values: Tensor, index: Tensor, coin: Tensor | None, p: Tensor, slope: Tensor
+    ) -> Tensor:
         """g of the n sites of a stack, `(*rows, n, K)`; what is to be learned of it goes into the sums.
 
         Args:
             i: of the stack.
             loss, values: f at the sample `(*rows)` and at the others `(Σ S, *rows)`.
             index: categories of the sample and of the further draws, `(1 + max S, *rows, n)`.
+            coin: whether a site is drawn again, `(*rows, n)`; None: all are.
             p, slope: `(*rows, n, K)`.
         """
         rows = (1,) * loss.dim()
@@ -165,6 +195,8 @@ class Sweep(Estimator):
 
         z = one_hot(index, p.shape[-1], p.dtype)
         weight = (deviation(f - drawn(h)) / count).to(p.dtype)
+        if coin is not None:  # and exactly 0 without, whatever the last bits of f at one and the same sample are
+            weight = torch.where(coin, weight / self.rate, 0)
         if self.training:
             features = torch.cat([deviation(z), deviation(drawn(slope)).unsqueeze(-1)], -1).flatten(0, -3)
             gram, moment = getattr(self, f"gram_{i}"), getattr(self, f"moment_{i}")

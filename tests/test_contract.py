@@ -58,6 +58,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("sweep", {"samples": 3}),
     ("sweep", {"slopes": False}),
     ("sweep", {"slopes": False, "samples": 2, "decay": 0.5}),
+    ("sweep", {"rate": 0.5}),
+    ("sweep", {"slopes": False, "samples": 2, "rate": 0.3}),
     ("gumbel_rao", {"samples": 1, "temperature": 0.3}),
     ("reinmax", {"temperature": 1.3}),
 ]

@@ -48,12 +48,14 @@ def drawing(drawn: Tensor, sizes: Sequence[int]) -> Any:
 @pytest.mark.parametrize("slopes", [True, False])
 @pytest.mark.parametrize("samples", [1, (1, 1, 2), (2, 2, 1)])
 @pytest.mark.parametrize("steps", [0, 10])
+@pytest.mark.parametrize("rate", [1.0, 0.25])
 def test_the_mean_over_every_draw_is_the_gradient(
-    samples: int | tuple[int, ...], slopes: bool, steps: int, monkeypatch: pytest.MonkeyPatch
+    samples: int | tuple[int, ...], slopes: bool, rate: float, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every outcome of every draw, weighted by its probability; fresh and after some steps; in training mode."""
+    """Every outcome of every draw and every coin, weighted by its probability; fresh and after some steps; in training
+    mode."""
     logits = logits_of(SIZES)
-    estimator = estimators.get("sweep", sizes=SIZES, samples=samples, slopes=slopes).double()
+    estimator = estimators.get("sweep", sizes=SIZES, samples=samples, slopes=slopes, rate=rate).double()
     single = Other(SIZES, ())
     for step in range(steps):
         estimator.backward(single, logits, generator=torch.Generator().manual_seed(step))
@@ -61,6 +63,9 @@ def test_the_mean_over_every_draw_is_the_gradient(
     assert isinstance(estimator, sweep.Sweep)
     turns = 1 + max(estimator.counts)
     ranges = [range(size) for size, count in zip(SIZES, estimator.counts, strict=True) for _ in range(1 + count)]
+    draws = len(ranges)
+    if rate < 1:
+        ranges += [range(2)] * len(SIZES)
     outcomes = list(itertools.product(*ranges))
     drawn, chance = torch.zeros(len(outcomes), turns, len(SIZES), dtype=torch.int64), torch.ones(len(outcomes)).double()
     flat, at = torch.tensor(outcomes), 0
@@ -70,11 +75,17 @@ def test_the_mean_over_every_draw_is_the_gradient(
             drawn[:, turn, site] = flat[:, at]
             chance *= p[flat[:, at]]
             at += 1
+    assert at == draws
+    for coin in flat[:, draws:].T:
+        chance *= torch.where(coin == 1, rate, 1 - rate)
     torch.testing.assert_close(chance.sum(), torch.ones((), dtype=torch.float64))
     objective = Other(SIZES, (len(outcomes),))
     rows = tuple(site.expand(len(outcomes), -1) for site in logits)
     monkeypatch.setattr(sweep, "gumbel_argmax", drawing(drawn, SIZES))
-    found: Estimate = estimator.estimate(objective, rows, estimator.draw(rows))
+    noise = estimator.draw(rows)
+    for u, coin in zip(noise, flat[:, draws:].T, strict=False):
+        u[turns, :, 0] = torch.where(coin == 1, rate / 2, (1 + rate) / 2)
+    found: Estimate = estimator.estimate(objective, rows, noise)
     value, truth = enumerate_expectation(single, logits)
     torch.testing.assert_close((chance * found.loss).sum(), value)
     for mine, right in zip(found.grads, truth, strict=True):
@@ -214,6 +225,9 @@ def test_an_additive_objective_that_is_known_leaves_no_variance() -> None:
         ({"samples": 2.0}, "samples must be a positive integer, or one for each of 3 sites, got 2.0"),
         ({"samples": None}, "one for each of 3 sites, got None"),
         ({"samples": "11"}, "one for each of 3 sites, got '11'"),
+        ({"rate": 0.0}, r"rate must lie in \(0, 1\], got 0.0"),
+        ({"rate": 1.5}, r"rate must lie in \(0, 1\], got 1.5"),
+        ({"rate": "often"}, r"rate must lie in \(0, 1\], got 'often'"),
         ({"decay": 1.0}, r"decay must lie in \[0, 1\), got 1.0"),
         ({"decay": "slow"}, r"decay must lie in \[0, 1\), got 'slow'"),
     ],
