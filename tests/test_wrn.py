@@ -4,6 +4,7 @@
 wrong, must not pass it.
 """
 
+import copy
 import math
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vmo.masks import prefix_mask
-from vmo.wrn import Block, Head, WideResNet, WideResNetConfig
+from vmo.wrn import Block, Head, Visits, WideResNet, WideResNetConfig
 
 SMALL = WideResNetConfig(10, 1, 10, 3, heads="all")
 DEEPER = WideResNetConfig(16, 2, 7, 3, heads="all")
@@ -286,8 +287,8 @@ def test_a_slice_equals_the_hard_mask(widths: tuple[int, ...], train: bool) -> N
     network, images = make(SMALL, train), batch(SMALL)
     masks = [torch.arange(full) < k for full, k in zip(SMALL.widths, widths, strict=True)]
     weights = list(network.parameters())
-    sliced = network(images, widths=widths, every_head=True, momentum=None)
-    masked = network(images, masks=[m.double() for m in masks], every_head=True, momentum=None)
+    (sliced,) = network.sliced(images, [widths])
+    masked = network(images, masks=[m.double() for m in masks], momentum=None)
     assert distance([sliced], [masked]) < 1e-10
     for one, other in zip(gradients(sliced, weights), gradients(masked, weights), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
@@ -296,12 +297,62 @@ def test_a_slice_equals_the_hard_mask(widths: tuple[int, ...], train: bool) -> N
 def test_a_slice_leaves_the_running_statistics_of_other_channels() -> None:
     sliced, masked, images, k = make(SMALL, True), make(SMALL, True), batch(SMALL), 5
     before = sliced.blocks[1].bn2.running_mean.clone()
-    sliced(images, widths=(k,) * 3)
+    widths = (k,) * 3
+    sliced.sliced(images, [widths], visits=Visits([widths], 0.1))
     masked(images, masks=[(torch.arange(full) < k).double() for full in SMALL.widths])
     after, reference = sliced.blocks[1].bn2.running_mean, masked.blocks[1].bn2.running_mean
     assert torch.equal(after[k:], before[k:])
     torch.testing.assert_close(after[:k], reference[:k])
     assert (reference != before).all()
+
+
+TOGETHER = [(5, 31, 12), (5, 31, 64), (5, 2), (16, 31, 12), (5, 31, 12), (5,), (5, 31)]
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_networks_that_begin_alike_share_what_they_begin_with(train: bool) -> None:
+    """In value and in gradient each is what it is alone, and no block is passed twice by the same way."""
+    network, images = make(SMALL, train), batch(SMALL)
+    weights = list(network.parameters())
+    alone = [network.sliced(images, [one])[0] for one in TOGETHER]
+    calls = [0] * 3
+    for i, block in enumerate(network.blocks):
+        block.register_forward_hook(lambda *_, i=i: calls.__setitem__(i, calls[i] + 1))
+    together = network.sliced(images, TOGETHER)
+    assert calls == [len({one[: i + 1] for one in TOGETHER if len(one) > i}) for i in range(3)] == [2, 3, 3]
+    assert together[0] is together[4]
+    torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
+    cotangents = [torch.full_like(one, i + 1.0) for i, one in enumerate(alone)]
+    pairs = (
+        torch.autograd.grad(logits, weights, cotangents, retain_graph=True, materialize_grads=True)
+        for logits in (together, alone)
+    )
+    for one, other in zip(*pairs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 1.0])
+def test_networks_together_move_running_statistics_by_their_mean(momentum: float) -> None:
+    """(1 − m) old + m · mean over those that have the block or the head, where all of these have the channel."""
+    network, images = make(SMALL, True), batch(SMALL)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    each = []
+    for one in TOGETHER:
+        single = copy.deepcopy(network)
+        single.sliced(images, [one], visits=Visits([one], 1.0))
+        each.append(single.state_dict())
+    network.sliced(images, TOGETHER, visits=Visits(TOGETHER, momentum))
+    for name, value in network.state_dict().items():
+        if "running" not in name:
+            assert torch.equal(value, before[name])
+            continue
+        where, number, *_ = name.split(".")
+        at = int(number)
+        having = [i for i, one in enumerate(TOGETHER) if (len(one) > at if where == "blocks" else len(one) == at + 1)]
+        least = min(TOGETHER[i][at] for i in having) if "bn2" in name else None
+        mean = torch.stack([each[i][name] for i in having]).mean(0)
+        expected = (1 - momentum) * before[name] + momentum * mean
+        torch.testing.assert_close(value[:least], expected[:least], rtol=1e-10, atol=1e-12)
 
 
 # --- depth ----------------------------------------------------------------------------------------------------------
@@ -313,13 +364,14 @@ def test_every_head_ends_with_the_logits_of_the_network() -> None:
     assert heads.shape == (6, 5, 7)
     assert torch.equal(heads[-1], network(images))
     for d in range(1, 7):
-        assert torch.equal(heads[d - 1], network(images, blocks=d))
+        assert torch.equal(heads[d - 1], network.sliced(images, [DEEPER.widths[:d]])[0])
 
 
-def test_blocks_stops_at_a_head() -> None:
+def test_a_shallow_network_stops_at_its_head() -> None:
     network, images = make(DEEPER, True), batch(DEEPER)
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    network(images, blocks=2).sum().backward()
+    widths = DEEPER.widths[:2]
+    network.sliced(images, [widths], visits=Visits([widths], 0.1))[0].sum().backward()
     for name, parameter in network.named_parameters():
         used = name.startswith(("stem", "blocks.0.", "blocks.1.", "heads.1."))
         assert (parameter.grad is not None) == used, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,15 +15,15 @@ from estimators.base import Objective
 from estimators.noise import one_hot
 from vmo.masks import prefix_mask
 from vmo.space import Sites, Space
-from vmo.wrn import WideResNet
+from vmo.wrn import Visits, WideResNet
 
 
 class MinibatchObjective(Objective):
     """Cross-entropy (nats, mean over images) of a gated network on one minibatch, as a function of a sample.
 
-    One call of the network holds one mask, so S samples are S calls; samples that differ in depth alone share one,
-    because a single pass gives the logits of every head. In training mode a call moves BN's running statistics once, by
-    the mean over its samples.
+    One call of the network holds one mask, so S soft samples are S calls; samples that differ in depth alone share one,
+    because a single pass gives the logits of every head. Hard ones share on slices all that they begin with in common.
+    In training mode a call moves BN's running statistics once, by the mean over its samples.
 
     Args:
         network: takes the gates.
@@ -57,15 +58,15 @@ class MinibatchObjective(Objective):
         self.slicing = slicing and type(images) is Tensor and not torch.compiler.is_compiling()
 
     def __call__(self, sample: Sites, /) -> Tensor:
-        return self._evaluate(sample, hard=False, frozen=False)
+        return self._evaluate(sample, frozen=False)
 
     def hard(self, index: Sites, /) -> Tensor:
         if self.slicing:
-            return self._evaluate(index, hard=True, frozen=False)
+            return self._sliced(index)
         return self(tuple(one_hot(i, size, torch.float32) for i, size in zip(index, self.space.sizes, strict=True)))
 
     def control(self, sample: Sites, /) -> Tensor:
-        return self._evaluate(sample, hard=False, frozen=True)
+        return self._evaluate(sample, frozen=True)
 
     def part(self, i: int, n: int, /) -> MinibatchObjective | None:
         if len(self.images) % n or self.groups > 1:
@@ -83,36 +84,57 @@ class MinibatchObjective(Objective):
             with torch.no_grad():
                 pairs = zip(others, self.space.sizes, strict=True)
                 return loss, self.control(tuple(one_hot(i, size, torch.float32) for i, size in pairs))
-        trails: list[list[Tensor]] = []
-        loss = self._evaluate(index, hard=True, frozen=False, trails=trails)
-        shape = torch.broadcast_shapes(*(site.shape for site in others))
-        bases = torch.stack(tuple(index), -1).view(self.groups, -1).tolist()
-        drawn = torch.stack([site.expand(shape) for site in others], -1).reshape(-1, self.groups, len(others))
-        values = []
-        for group, trail in enumerate(trails):
-            base, *networks = (self.space.architecture(i).hidden for i in (bases[group], *drawn[:, group].tolist()))
-            labels = self.labels.tensor_split(self.groups)[group]
-            with torch.autocast(trail[0].device.type, self.dtype, enabled=self.dtype is not None):
-                logits = self.network.others(networks, base, trail)
-            # of equal networks the logits are one and the same tensor
-            of = {id(one): F.cross_entropy(_at_least_fp32(one), labels) / self.groups for one in logits}
-            values.append(torch.stack([of[id(one)] for one in logits]))
-        return loss, torch.stack(values, -1).view(shape)
+        trails: list[list[Tensor]] = [[] for _ in range(self.groups)]
+        loss = self._sliced(index, trails)
+        shape, drawn = self._networks(others)
+        _, bases = self._networks(index)
+        with torch.autocast(self.images.device.type, self.dtype, enabled=self.dtype is not None):
+            logits = [
+                self.network.others(networks, base[0], trail)
+                for networks, base, trail in zip(drawn, bases, trails, strict=True)
+            ]
+        return loss, self._losses(logits, shape)
 
-    def _evaluate(self, sites: Sites, *, hard: bool, frozen: bool, trails: list[list[Tensor]] | None = None) -> Tensor:
-        """The losses, from one pass of the network for each leading position of the width sites.
-
-        `trails` receives what the blocks took in, for each pass.
-        """
-        depth, widths = self.space.split(sites)
-        trailing = None if hard else -1  # an index has no category dimension
+    def _networks(self, index: Sites) -> tuple[torch.Size, list[list[tuple[int, ...]]]]:
+        """The shape of the values at an index, and the networks that each group of images goes through."""
         rows = (self.groups,) if self.groups > 1 else ()
-        lead = torch.broadcast_shapes(rows, *(site.shape[:trailing] for site in widths))
-        full = torch.broadcast_shapes(lead, () if depth is None else depth.shape[:trailing])
+        shape = torch.broadcast_shapes(rows, *(site.shape for site in index))
+        flat = torch.stack([site.expand(shape) for site in index], -1).view(-1, self.groups, len(index)).tolist()
+        return shape, [[self.space.architecture(row[g]).hidden for row in flat] for g in range(self.groups)]
+
+    def _sliced(self, index: Sites, trails: Sequence[list[Tensor] | None] | None = None) -> Tensor:
+        """The losses at an index, on slices; `trails` receives what the blocks of each group's one network took in."""
+        shape, networks = self._networks(index)
+        visits = Visits([network for group in networks for network in group], self.momentum)
+        with torch.autocast(self.images.device.type, self.dtype, enabled=self.dtype is not None):
+            logits = [
+                self.network.sliced(images, group, visits=visits, inputs=trail)
+                for images, group, trail in zip(
+                    self.images.tensor_split(self.groups), networks, trails or [None] * self.groups, strict=True
+                )
+            ]
+        return self._losses(logits, shape)
+
+    def _losses(self, logits: Sequence[list[Tensor]], shape: torch.Size) -> Tensor:
+        """Cross-entropies of each group's networks."""
+        values = []
+        for mine, labels in zip(logits, self.labels.tensor_split(self.groups), strict=True):
+            # of equal networks the logits are one and the same tensor
+            of = {id(one): F.cross_entropy(_at_least_fp32(one), labels) / self.groups for one in mine}
+            values.append(torch.stack([of[id(one)] for one in mine]))
+        return torch.stack(values, -1).view(shape)
+
+    def _evaluate(self, sample: Sites, *, frozen: bool) -> Tensor:
+        """The losses on masks, from one pass of the network for each leading position of the width sites."""
+        depth, widths = self.space.split(sample)
+        rows = (self.groups,) if self.groups > 1 else ()
+        lead = torch.broadcast_shapes(rows, *(site.shape[:-1] for site in widths))
+        full = torch.broadcast_shapes(lead, () if depth is None else depth.shape[:-1])
         lead = (1,) * (len(full) - len(lead)) + lead
         if depth is not None:
-            depth = depth.expand(full if hard else (*full, depth.shape[-1]))
-        gates = self._gates(widths, lead, hard)
+            depth = depth.expand(*full, depth.shape[-1])
+        masks = [prefix_mask(site, self.space.step) for site in widths]
+        flat = [mask.expand(*lead, mask.shape[-1]).reshape(-1, mask.shape[-1]) for mask in masks]
 
         positions = list(itertools.product(*map(range, lead)))
         blocks = []
@@ -121,39 +143,18 @@ class MinibatchObjective(Objective):
             share = self.momentum / len(positions)
             momentum = None if frozen else share / (1 - (len(positions) - 1 - n) * share)
             group = position[-1] if self.groups > 1 else 0
-            if trails is not None:
-                trails.append([])
-                gates[n]["inputs"] = trails[-1]
             here = tuple(slice(None) if size == 1 else p for size, p in zip(lead, position, strict=True))
-            blocks.append(self._pass(gates[n], None if depth is None else depth[here], group, momentum, hard))
+            mine = [mask[n] for mask in flat]
+            blocks.append(self._pass(mine, None if depth is None else depth[here], group, momentum))
         # each dimension of `full` is either one of passes or one within a pass
         within = tuple(1 if size > 1 else total for size, total in zip(lead, full, strict=True))
         order = [axis for i in range(len(full)) for axis in (i, i + len(full))]
         return torch.stack(blocks).reshape((*lead, *within)).permute(order).reshape(full)
 
-    def _gates(self, widths: Sites, lead: tuple[int, ...], hard: bool) -> list[dict[str, Any]]:
-        """The network's keyword arguments of each pass."""
-        passes = range(max(1, torch.Size(lead).numel()))
-        if not widths:
-            return [{} for _ in passes]
-        if hard:
-            index = torch.stack([site.expand(lead) for site in widths], -1).view(-1, len(widths))
-            return [{"widths": [(i + 1) * self.space.step for i in row]} for row in index.tolist()]
-        masks = [prefix_mask(site, self.space.step) for site in widths]
-        flat = [mask.expand(*lead, mask.shape[-1]).reshape(-1, mask.shape[-1]) for mask in masks]
-        return [{"masks": [mask[n] for mask in flat]} for n in passes]
-
-    def _pass(
-        self, gates: dict[str, Any], depth: Tensor | None, group: int, momentum: float | None, hard: bool
-    ) -> Tensor:
+    def _pass(self, masks: list[Tensor], depth: Tensor | None, group: int, momentum: float | None) -> Tensor:
         """One pass of the network; the loss, of shape `()` or that of the depths that share this pass."""
         images, labels = (part.tensor_split(self.groups)[group] for part in (self.images, self.labels))
-        gates = {**gates, "momentum": momentum}
-        if depth is not None:
-            if hard and depth.numel() == 1:
-                gates["blocks"] = int(depth) + 1
-            else:
-                gates["every_head"] = True
+        gates: dict[str, Any] = {"masks": masks, "momentum": momentum, "every_head": depth is not None}
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             if momentum is None:
                 frozen = {name: parameter.detach() for name, parameter in self.network.named_parameters()}
@@ -161,17 +162,11 @@ class MinibatchObjective(Objective):
             else:
                 logits = self.network(images, **gates)
         logits = _at_least_fp32(logits)
-        if depth is None or "blocks" in gates:
-            loss = F.cross_entropy(logits, labels)
-            loss = loss if depth is None else loss.expand(depth.shape)
-        elif hard:
-            heads = torch.stack([F.cross_entropy(head, labels) for head in logits])
-            loss = heads[depth]
-        else:
-            mixed = torch.tensordot(depth.to(logits.dtype), logits, dims=1)  # Eq. 5, (*depths, B, classes)
-            each = F.cross_entropy(mixed.flatten(0, -2), labels.repeat(depth[..., 0].numel()), reduction="none")
-            loss = each.view(*depth.shape[:-1], len(labels)).mean(-1)
-        return loss / self.groups
+        if depth is None:
+            return F.cross_entropy(logits, labels) / self.groups
+        mixed = torch.tensordot(depth.to(logits.dtype), logits, dims=1)  # Eq. 5, (*depths, B, classes)
+        each = F.cross_entropy(mixed.flatten(0, -2), labels.repeat(depth[..., 0].numel()), reduction="none")
+        return each.view(*depth.shape[:-1], len(labels)).mean(-1) / self.groups
 
 
 def _at_least_fp32(logits: Tensor) -> Tensor:

@@ -235,34 +235,23 @@ class WideResNet(nn.Module):
         images: Tensor,
         *,
         masks: Sequence[Tensor] | None = None,
-        widths: Sequence[int] | None = None,
-        blocks: int | None = None,
         every_head: bool = False,
         momentum: float | None = 0.1,
         relaxed: bool = False,
-        inputs: list[Tensor] | None = None,
     ) -> Tensor:
         """Class logits `(B, classes)`, or `(heads, B, classes)` with `every_head`.
 
         Args:
             images: `(B, channels, H, W)`, normalised.
             masks: per block, gates `(hidden,)` on the hidden channels.
-            widths: per block, use only the first so many hidden channels: what a hard mask of that width gives, at less
-                cost. The running statistics of the other channels stay as they are.
-            blocks: stop after so many blocks, at the head there.
             every_head: all heads, from the first block to the last.
             momentum: of BN's running statistics in training mode; None leaves them alone.
             relaxed: the masks are positive, and the weights' gradients are not wanted.
-            inputs: receives what each block takes in, and at last what the head does, detached: see `others`.
         """
         outputs = []
-        x = self.stem(images.contiguous(memory_format=torch.channels_last))
-        if inputs is not None:
-            inputs.append(x.detach())
-        for i, block in enumerate(list(self.blocks)[:blocks]):
-            x = block(x, masks[i] if masks else None, widths[i] if widths else None, momentum, relaxed)
-            if inputs is not None:
-                inputs.append(x.detach())
+        x = self._stem(images)
+        for i, block in enumerate(self.blocks):
+            x = block(x, masks[i] if masks else None, None, momentum, relaxed)
             if every_head:
                 head = self.heads[str(i)]
                 assert isinstance(head, Head)
@@ -270,35 +259,110 @@ class WideResNet(nn.Module):
                 outputs.append(head(x, momentum) if relaxed else head.forgetful(x, momentum))
         return torch.stack(outputs) if every_head else self.heads[str(i)](x, momentum)
 
+    def _stem(self, images: Tensor) -> Tensor:
+        return self.stem(images.contiguous(memory_format=torch.channels_last))
+
+    def sliced(
+        self,
+        images: Tensor,
+        networks: Sequence[tuple[int, ...]],
+        *,
+        visits: Visits | None = None,
+        inputs: list[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Class logits `(B, classes)` of networks that keep so many hidden channels of each of so many first blocks.
+
+        Each is what hard masks give, at less cost. Networks that begin alike are one network as far as they do, and
+        pass through it once; the logits of equal ones are the same tensor. The running statistics of channels, blocks
+        and heads that none of them has stay as they are.
+
+        Args:
+            images: `(B, channels, H, W)`, normalised.
+            networks: the hidden channels of each block that a network has.
+            visits: of all that moves running statistics together with this call; None leaves them alone.
+            inputs: receives what each block of a single network takes in, and at last what its head does, detached:
+                see `others`.
+        """
+        return self._along(self._stem(images), networks, visits, inputs)
+
     @torch.no_grad()
     def others(
         self, networks: Sequence[tuple[int, ...]], base: tuple[int, ...], inputs: Sequence[Tensor]
-    ) -> Sequence[Tensor]:
-        """Class logits `(B, classes)` of networks of other widths and depths, without gradients.
-
-        Networks that begin alike are the same network as far as they do, and pass through it once: `inputs[i]` is what
-        the i-th block of the base took in, and every beginning that another network shares with it is taken from there.
-        Running statistics stay as they are.
+    ) -> list[Tensor]:
+        """`sliced`, without gradients, on images that a base network has seen: nothing that a network has in common
+        with the base is computed again. Running statistics stay as they are.
 
         Args:
-            networks: the hidden channels of each block that a network has.
-            base: those of the network whose call filled `inputs`.
-            inputs: see `forward`.
+            networks: see `sliced`.
+            base: the hidden channels of each block of the base.
+            inputs: what the call of the base put there, see `sliced`.
         """
+        return self._along(inputs[0], networks, None, None, base, inputs)
+
+    def _along(
+        self,
+        x: Tensor,
+        networks: Sequence[tuple[int, ...]],
+        visits: Visits | None,
+        taken: list[Tensor] | None,
+        base: tuple[int, ...] = (),
+        inputs: Sequence[Tensor] = (),
+    ) -> list[Tensor]:
+        """The logits of each network from the input of the first block on, see `sliced` and `others`."""
         found: dict[int, Tensor] = {}
 
-        def descend(x: Tensor, depth: int, members: Sequence[int], along: bool) -> None:
+        def descend(x: Tensor, depth: int, members: Sequence[int], known: bool) -> None:
             """From the input of a block on, of the networks that have come to it by the same way."""
+            if taken is not None:
+                taken.append(x.detach())
             branches: dict[int | None, list[int]] = {}
             for n in members:
                 branches.setdefault(networks[n][depth] if depth < len(networks[n]) else None, []).append(n)
             for width, branch in branches.items():
                 if width is None:
-                    found.update(dict.fromkeys(branch, self.heads[str(depth - 1)](x, None)))
-                elif along and depth < len(base) and width == base[depth]:
+                    head = self.heads[str(depth - 1)]
+                    assert isinstance(head, Head)
+                    # where others go on from here, x is kept anyway
+                    end = head.forgetful if len(branches) > 1 else head
+                    momentum = None if visits is None else visits.head(depth, len(branch))
+                    found.update(dict.fromkeys(branch, end(x, momentum)))
+                elif known and depth < len(base) and width == base[depth]:
                     descend(inputs[depth + 1], depth + 1, branch, True)
                 else:
-                    descend(self.blocks[depth](x, None, width, None), depth + 1, branch, False)
+                    momentum = None if visits is None else visits.block(depth, len(branch))
+                    descend(self.blocks[depth](x, None, width, momentum), depth + 1, branch, False)
 
-        descend(inputs[0], 0, range(len(networks)), True)
+        descend(x, 0, range(len(networks)), bool(inputs))
         return [found[n] for n in range(len(networks))]
+
+
+class Visits:
+    """By how much each pass moves BN's running statistics, where several networks move them together.
+
+    They end at (1 − m) old + m · mean over the networks that have the block, or the head, however many of them share a
+    pass; a channel that a pass leaves out stays where it is.
+
+    Args:
+        networks: all of them, see `WideResNet.sliced`.
+        momentum: m.
+    """
+
+    def __init__(self, networks: Sequence[tuple[int, ...]], momentum: float) -> None:
+        depths = [len(network) for network in networks]
+        self.momentum = momentum
+        self._blocks = [sum(d > i for d in depths) for i in range(max(depths))]
+        self._heads = [sum(d == i for d in depths) for i in range(max(depths) + 1)]
+        self._to_come = {"block": list(self._blocks), "head": list(self._heads)}
+
+    def block(self, depth: int, members: int) -> float:
+        """The momentum of a pass of so many networks through the block at a depth that counts from 0."""
+        return self._next("block", self._blocks[depth], depth, members)
+
+    def head(self, depth: int, members: int) -> float:
+        """The same, of the head after so many blocks."""
+        return self._next("head", self._heads[depth], depth, members)
+
+    def _next(self, what: str, total: int, depth: int, members: int) -> float:
+        self._to_come[what][depth] -= members
+        share = self.momentum / total
+        return members * share / (1 - self._to_come[what][depth] * share)
