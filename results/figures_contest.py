@@ -6,10 +6,14 @@ from matplotlib.lines import Line2D
 
 from results import contest, drawing, palette, summary
 
+KNOWN = 5.0
+"""Ends of an interval that are further apart are not filled between: bands of what nobody knows hide the rest."""
+
 
 def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
     """Error of a gradient at equal compute, bias² + variance · cost / C, in units of ‖∇‖²; unbiased estimators drawn
-    through, biased ones dashed.
+    through, biased ones dashed. Where an error is not known within a factor of five, because a bias is not resolved,
+    dots mark the most that it may be.
 
     Above the grey line at 1/2 an estimator is of no use: always saying zero has the error 1.
     """
@@ -32,7 +36,10 @@ def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
                 value, low, high = one.error(contest.GRID)
                 colour = look[one.estimator]
                 ax.plot(contest.GRID, value, color=colour, lw=1.7, ls="-" if one.unbiased else "--")
-                ax.fill_between(contest.GRID, low, high, color=colour, alpha=0.13, lw=0)
+                known = high < KNOWN * low
+                ax.fill_between(contest.GRID, low, high, known, color=colour, alpha=0.15, lw=0)
+                if not known.all():  # where it is, the dots go on from the end of the band
+                    ax.plot(contest.GRID[~known], high[~known], color=colour, lw=1.1, ls=":")
             ax.set(xscale="log", yscale="log", xlim=contest.GRID[[0, -1]], ylim=(1e-3, 30))
             ax.set_title(f"{where['part']}, {where['point']} q")
         for line in axes:
@@ -44,7 +51,7 @@ def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
         drawing.title(
             figure,
             "What is left of a gradient's error at equal compute",
-            f"{rows['task'].iloc[0]}; {_settings(rows)}; 95 % intervals, {drawing.counts(n)} estimates",
+            f"{rows['task'].iloc[0]}; {_settings(rows)}; 95 % intervals, dotted: upper ends; {drawing.counts(n)}",
         )
         handles = [
             Line2D([], [], color=look[name], lw=2, ls="-" if name in unbiased else "--", label=name) for name in names
