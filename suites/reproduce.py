@@ -5,6 +5,8 @@ published, what came out with its standard error over seeds, and whether the two
 digit that the paper gives. What is read off a plot of one seed is held to half a nat.
 
     bernoulli    f(b) = (b − t)² of one Bernoulli variable at θ = 0, t = 0.499: ln Var of REINFORCE (arXiv:1711.00123)
+    arm          the greatest variance of ARM over θ, for one Bernoulli variable (arXiv:1807.11143); it is ARSM of two
+                 categories
     relax        the toy of RELAX (Figure 1, 2): the same f, learned; ln Var of the estimators along the run
     polynomial   mean |b − 0.45|² over 128 binary variables after 8,000 steps of Adam (arXiv:2304.08612, Section 5.1)
 """
@@ -26,6 +28,7 @@ from scipy import stats
 from torch import Tensor
 
 from estimators import Estimator
+from estimators.arsm import Noise
 from suites.labels import parse
 from suites.presets import nearest
 from suites.tasks.base import Sites
@@ -105,6 +108,22 @@ def bernoulli(seeds: int) -> Iterator[Line]:
     yield Line("bernoulli", "ln Var of reinforce, sampled", -4.1589, 0.00005, values)
 
 
+def arm(seeds: int) -> Iterator[Line]:
+    """From the midpoints of a grid over its one uniform variable: where the variance is greatest, and what it is."""
+    estimator = make("arsm", (2,))
+
+    def variance(p: float, grid: int) -> float:
+        pi = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
+        noise = Noise((torch.exp(-torch.stack([pi, 1 - pi], -1)),), torch.zeros((), dtype=torch.int64))
+        logits = (torch.tensor([1 - p, p], dtype=torch.float64).log().expand(grid, 2),)
+        _, grads = estimator.estimate(lambda sample: sample[0][..., 1], logits, noise)
+        return float(grads[0][:, 1].var(correction=0))
+
+    best = max(range(500, 1000), key=lambda i: variance(i / 1000, 2000)) / 1000
+    yield Line("arm", "P(b = 1) ≥ 1/2 of the greatest Var, (√5 + 1)/4", 0.8090, 0.001, [best])
+    yield Line("arm", "Var there, of f(0) = 0, f(1) = 1", 0.039788, 5e-7, [variance((5**0.5 + 1) / 4, 10 * DRAWS)])
+
+
 def relax(seeds: int) -> Iterator[Line]:
     """Adam with 0.01 for θ and for what the estimator learns, one sample to a step."""
     for label, published in RELAX.items():
@@ -151,6 +170,7 @@ def make(label: str, sizes: Sequence[int]) -> Estimator:
 
 EXPERIMENTS: dict[str, Callable[[int], Iterator[Line]]] = {
     "bernoulli": bernoulli,
+    "arm": arm,
     "relax": relax,
     "polynomial": polynomial,
 }
@@ -175,7 +195,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in args.experiment or EXPERIMENTS:
         for line in EXPERIMENTS[name](args.seeds):
             error = "" if math.isnan(line.error) else f" ± {line.error:.2g}"
-            mean = f"{np.mean(line.measured):.4f}{error}"
+            digits = max(4, len(f"{line.published:g}".partition(".")[2]))
+            mean = f"{np.mean(line.measured):.{digits}f}{error}"
             shown.add_row(
                 line.experiment,
                 line.what.replace("[", r"\["),

@@ -17,6 +17,13 @@ def test_the_bernoulli_numbers_are_reproduced(capsys: pytest.CaptureFixture[str]
     assert " no " not in shown
 
 
+def test_the_variance_of_arm_is_reproduced(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce.main(["arm"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("0.039788") == 2  # published and measured
+    assert shown.count("yes") == 2 and " no " not in shown
+
+
 @pytest.mark.parametrize("experiment", ["relax", "polynomial"])
 def test_long_experiments_are_those_of_the_papers(experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut to a few steps: every published number has a line, and the first of RELAX's toy is that of its start."""
