@@ -41,7 +41,7 @@ from estimators.noise import gumbel_argmax, one_hot, uniform
 from estimators.sitewise import Stacked, layout_of, sitewise, stacked
 
 PRIOR = 10.0
-"""Steps that α = 1 counts for."""
+"""Steps at which a site is drawn again that α = 1 counts for."""
 RANGE = (0.0, 2.0)
 """Of α: where slopes are next to nothing for long, as of a saturated relaxation, any multiple of them would fit, and
 the next that are not would be multiplied too."""
@@ -56,7 +56,8 @@ class Sweep(Estimator):
         slopes: take the first-order expansion at p into the control variate.
         rate: ρ in (0, 1], the probability with which a site is drawn again. It saves time where an objective shares
             between samples what they have in common, see `Objective.around`, and only there.
-        decay: what a step counts for in the regression of the next, in [0, 1).
+        decay: what a step at which a site is drawn again counts for in the regression of the next such, in [0, 1); with
+            rate < 1, what is forgotten at a step is ρ times as much.
     """
 
     version = 2
@@ -86,7 +87,9 @@ class Sweep(Estimator):
             raise ValueError(f"rate must lie in (0, 1], got {rate!r}")
         if not isinstance(decay, int | float) or not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay!r}")
-        self.counts, self.rate, self.decay, self.relaxed = counts, float(rate), float(decay), bool(slopes)
+        self.counts, self.rate, self.relaxed = counts, float(rate), bool(slopes)
+        # a site that is drawn again at every tenth step forgets a tenth as fast
+        self.decay = 1 - (1 - float(decay)) * self.rate
         self.evaluations = 1 + sum(counts) + self.relaxed
         self.layout = layout_of(self.sizes)
         pairs = [(site, turn) for site, count in enumerate(counts) for turn in range(count)]
@@ -120,14 +123,10 @@ class Sweep(Estimator):
         turns = 1 + max(self.counts)
         # at first the sample, then what each site is drawn again to be
         drawn = stacked(gumbel_argmax(logits, sitewise(lambda u: u[:turns], noise)))
-        coins = [u[turns, ..., 0] < self.rate if self.rate < 1 else None for u in stacked(noise).stacks]
-        drawn = Stacked(
-            (
-                index if coin is None else torch.where(coin, index, index[:1])
-                for index, coin in zip(drawn.stacks, coins, strict=True)
-            ),
-            drawn.layout,
-        )
+        if self.rate < 1:  # without its coin a site stays as it is, and what all draws of it agree in has no deviation
+            coins = (u[turns, ..., 0] < self.rate for u in stacked(noise).stacks)
+            pairs = zip(coins, drawn.stacks, strict=True)
+            drawn = Stacked((torch.where(coin, index, index[:1]) for coin, index in pairs), drawn.layout)
         loss, values = objective.around(*self._samples(drawn))
         train_weights(loss)
         loss = loss.detach()
@@ -135,10 +134,10 @@ class Sweep(Estimator):
         slopes = stacked(self._slopes(objective, p) if self.relaxed else sitewise(torch.zeros_like, p))
         grads = [
             self._of_stack(i, loss, values, *parts)
-            for i, parts in enumerate(zip(drawn.stacks, coins, p.stacks, slopes.stacks, strict=True))
+            for i, parts in enumerate(zip(drawn.stacks, p.stacks, slopes.stacks, strict=True))
         ]
         if self.training:
-            self.weight.mul_(self.decay).add_(1)
+            self.weight.mul_(self.decay).add_(self.rate)
             for i in range(len(self.layout)):
                 self._regress(i)
         return Estimate(loss, Stacked(grads, self.layout))
@@ -161,16 +160,13 @@ class Sweep(Estimator):
         found = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
         return Stacked((torch.nan_to_num(slope, 0.0, 0.0, 0.0) for slope in found), p.layout)
 
-    def _of_stack(
-        self, i: int, loss: Tensor, values: Tensor, index: Tensor, coin: Tensor | None, p: Tensor, slope: Tensor
-    ) -> Tensor:
+    def _of_stack(self, i: int, loss: Tensor, values: Tensor, index: Tensor, p: Tensor, slope: Tensor) -> Tensor:
         """g of the n sites of a stack, `(*rows, n, K)`; what is to be learned of it goes into the sums.
 
         Args:
             i: of the stack.
             loss, values: f at the sample `(*rows)` and at the others `(Σ S, *rows)`.
             index: categories of the sample and of the further draws, `(1 + max S, *rows, n)`.
-            coin: whether a site is drawn again, `(*rows, n)`; None: all are.
             p, slope: `(*rows, n, K)`.
         """
         rows = (1,) * loss.dim()
@@ -191,12 +187,11 @@ class Sweep(Estimator):
 
         def deviation(of: Tensor) -> Tensor:
             number = (count + 1).view(-1, *(1,) * (of.dim() - there.dim()))
+            of = of - of[:1]  # exactly 0 where all are equal, which rounding of their mean would not leave
             return present(of - present(of).sum(0) / number)
 
         z = one_hot(index, p.shape[-1], p.dtype)
-        weight = (deviation(f - drawn(h)) / count).to(p.dtype)
-        if coin is not None:  # and exactly 0 without, whatever the last bits of f at one and the same sample are
-            weight = torch.where(coin, weight / self.rate, 0)
+        weight = (deviation(f - drawn(h)) / (count * self.rate)).to(p.dtype)
         if self.training:
             features = torch.cat([deviation(z), deviation(drawn(slope)).unsqueeze(-1)], -1).flatten(0, -3)
             gram, moment = getattr(self, f"gram_{i}"), getattr(self, f"moment_{i}")

@@ -96,10 +96,12 @@ def test_the_mean_over_every_draw_is_the_gradient(
     )
 
 
-def test_the_table_is_a_ridge_regression_of_earlier_differences() -> None:
+@pytest.mark.parametrize("rate", [1.0, 0.3])
+def test_the_table_is_a_ridge_regression_of_earlier_differences(rate: float) -> None:
     """Against numpy, on the observations themselves: deviations from their mean, each step counting 0.9 of the next."""
     sizes, decay = (4,), 0.9
-    estimator = estimators.get("sweep", sizes=sizes, samples=2, decay=decay).double()
+    estimator = estimators.get("sweep", sizes=sizes, samples=2, decay=decay, rate=rate).double()
+    decay = 1 - (1 - decay) * rate
     effect, slope = torch.tensor([0.3, -0.1, 0.5, 0.2]).double(), torch.tensor([1.0, 0.4, -0.7, 0.1]).double()
     seen: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -117,7 +119,9 @@ def test_the_table_is_a_ridge_regression_of_earlier_differences() -> None:
         f = F()
         f.scale = 1 + step % 3
         noise = estimator.draw(logits, generator)
-        index = sweep.gumbel_argmax(logits, noise)[0]
+        index = sweep.gumbel_argmax(logits, [noise[0][:3]])[0]
+        if rate < 1 and noise[0][3, 0] >= rate:
+            index = index[:1].expand(3)
         estimator.estimate(f, logits, noise)
         z = np.eye(4)[index.numpy()]
         y = z @ (effect + 0.5 * f.scale * slope).numpy()
@@ -126,7 +130,7 @@ def test_the_table_is_a_ridge_regression_of_earlier_differences() -> None:
     weights = decay ** np.arange(len(seen))[::-1]
     gram = sum(w * x.T @ x for w, (x, _) in zip(weights, seen, strict=True))
     moment = sum(w * x.T @ y for w, (x, y) in zip(weights, seen, strict=True))
-    square = gram[-1, -1] / weights.sum()
+    square = gram[-1, -1] / (rate * weights.sum())
     ridge = np.diag([1.0] * 4 + [sweep.PRIOR * square])
     moment[-1] += sweep.PRIOR * square  # towards α = 1
     expected = np.linalg.solve(gram + ridge, moment)
@@ -235,3 +239,41 @@ def test_an_additive_objective_that_is_known_leaves_no_variance() -> None:
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         estimators.get("sweep", sizes=SIZES, **options)
+
+
+def test_a_site_without_its_coin_is_evaluated_at_the_sample_itself() -> None:
+    """Of it nothing is computed anew and nothing learned, whatever the last bits of f are; each site has its coin."""
+    sizes, rate, rows = (4, 4, 3), 0.5, 200
+    estimator = estimators.get("sweep", sizes=sizes, samples=6, rate=rate)
+    logits = tuple(site.float().expand(rows, -1) for site in logits_of(sizes))
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(size, generator=generator) for size in sizes]
+
+    class F(Objective):
+        def __call__(self, sample: Sequence[Tensor], /) -> Tensor:
+            return sum((x @ w for x, w in zip(sample, weights, strict=True)), torch.zeros(()))
+
+        def around(self, index: Sequence[Tensor], others: Sequence[Tensor], /) -> tuple[Tensor, Tensor]:
+            self.index, self.others = torch.stack(tuple(index), -1), torch.stack(tuple(others), -1)
+            loss, values = (sum(w[i] for i, w in zip(z, weights, strict=True)) for z in (index, others))
+            return loss, values * (1 + 1e-6 * torch.randn(values.shape, generator=generator))
+
+    f = F()
+    noise = estimator.draw(logits, generator)
+    coins = torch.stack([u[7, :, 0] < rate for u in noise], -1)
+    assert len(coins.unique(dim=0)) == 2 ** len(sizes)
+    _, grads = estimator.estimate(f, logits, noise)
+    for site, coin in enumerate(coins.T):
+        mine = f.others[6 * site : 6 * site + 6]
+        changed = (mine != f.index).any(0)
+        assert not changed[~coin].any()
+        assert changed[coin, site].any()
+        assert not changed.sum(0)[[other for other in range(len(sizes)) if other != site]].any()
+        p, slope = torch.softmax(logits[site], -1), weights[site]
+        expected = p * (slope - (p * slope).sum(-1, keepdim=True))  # α = 1, T = 0
+        torch.testing.assert_close(grads[site][~coin], expected[~coin], rtol=0, atol=1e-6)
+    none = estimators.get("sweep", sizes=sizes, samples=6, rate=rate)
+    for u in noise:
+        u[7] = 1.0
+    none.estimate(f, logits, noise)
+    assert not any(bool(buffer.any()) for name, buffer in none.named_buffers() if name.startswith(("gram", "moment")))

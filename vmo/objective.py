@@ -23,7 +23,8 @@ class MinibatchObjective(Objective):
 
     One call of the network holds one mask, so S soft samples are S calls; samples that differ in depth alone share one,
     because a single pass gives the logits of every head. Hard ones share on slices all that they begin with in common.
-    In training mode a call moves BN's running statistics once, by the mean over its samples.
+    In training mode a call moves BN's running statistics once, by the mean over its samples; on slices, those of a
+    block or a head by the mean over the samples that have it.
 
     Args:
         network: takes the gates.
@@ -62,7 +63,7 @@ class MinibatchObjective(Objective):
 
     def hard(self, index: Sites, /) -> Tensor:
         if self.slicing:
-            return self._sliced(index)
+            return self._sliced(*self._networks(index))
         return self(tuple(one_hot(i, size, torch.float32) for i, size in zip(index, self.space.sizes, strict=True)))
 
     def control(self, sample: Sites, /) -> Tensor:
@@ -79,19 +80,23 @@ class MinibatchObjective(Objective):
     def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
         """See `Objective.around`. On slices, of the others only what comes from the first block that differs on."""
         rows = (self.groups,) if self.groups > 1 else ()
-        if not self.slicing or any(site.shape != rows for site in index):
+        if not self.slicing:
             loss = self.hard(index)
             with torch.no_grad():
                 pairs = zip(others, self.space.sizes, strict=True)
                 return loss, self.control(tuple(one_hot(i, size, torch.float32) for i, size in pairs))
+        shape, networks = self._networks(index)
+        if any(site.shape != rows for site in index):  # no one base
+            loss = self._sliced(shape, networks)
+            with torch.no_grad():
+                return loss, self._sliced(*self._networks(others), still=True)
         trails: list[list[Tensor]] = [[] for _ in range(self.groups)]
-        loss = self._sliced(index, trails)
+        loss = self._sliced(shape, networks, trails)
         shape, drawn = self._networks(others)
-        _, bases = self._networks(index)
         with torch.autocast(self.images.device.type, self.dtype, enabled=self.dtype is not None):
             logits = [
-                self.network.others(networks, base[0], trail)
-                for networks, base, trail in zip(drawn, bases, trails, strict=True)
+                self.network.others(those, base, trail)
+                for those, (base,), trail in zip(drawn, networks, trails, strict=True)
             ]
         return loss, self._losses(logits, shape)
 
@@ -102,17 +107,21 @@ class MinibatchObjective(Objective):
         flat = torch.stack([site.expand(shape) for site in index], -1).view(-1, self.groups, len(index)).tolist()
         return shape, [[self.space.architecture(row[g]).hidden for row in flat] for g in range(self.groups)]
 
-    def _sliced(self, index: Sites, trails: Sequence[list[Tensor] | None] | None = None) -> Tensor:
-        """The losses at an index, on slices; `trails` receives what the blocks of each group's one network took in."""
-        shape, networks = self._networks(index)
-        visits = Visits([network for group in networks for network in group], self.momentum)
+    def _sliced(
+        self,
+        shape: torch.Size,
+        networks: Sequence[list[tuple[int, ...]]],
+        trails: Sequence[list[Tensor] | None] | None = None,
+        still: bool = False,
+    ) -> Tensor:
+        """The losses of each group's networks, of which `trails` receives what the blocks of a single one took in.
+
+        `still`: no running statistics move.
+        """
+        visits = None if still else Visits([network for group in networks for network in group], self.momentum)
+        parts = zip(self.images.tensor_split(self.groups), networks, trails or [None] * self.groups, strict=True)
         with torch.autocast(self.images.device.type, self.dtype, enabled=self.dtype is not None):
-            logits = [
-                self.network.sliced(images, group, visits=visits, inputs=trail)
-                for images, group, trail in zip(
-                    self.images.tensor_split(self.groups), networks, trails or [None] * self.groups, strict=True
-                )
-            ]
+            logits = [self.network.sliced(images, group, visits=visits, inputs=trail) for images, group, trail in parts]
         return self._losses(logits, shape)
 
     def _losses(self, logits: Sequence[list[Tensor]], shape: torch.Size) -> Tensor:
@@ -120,7 +129,8 @@ class MinibatchObjective(Objective):
         values = []
         for mine, labels in zip(logits, self.labels.tensor_split(self.groups), strict=True):
             # of equal networks the logits are one and the same tensor
-            of = {id(one): F.cross_entropy(_at_least_fp32(one), labels) / self.groups for one in mine}
+            different = {id(one): one for one in mine}
+            of = {key: F.cross_entropy(_at_least_fp32(one), labels) / self.groups for key, one in different.items()}
             values.append(torch.stack([of[id(one)] for one in mine]))
         return torch.stack(values, -1).view(shape)
 

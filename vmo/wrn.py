@@ -283,14 +283,15 @@ class WideResNet(nn.Module):
             inputs: receives what each block of a single network takes in, and at last what its head does, detached:
                 see `others`.
         """
+        assert inputs is None or len(networks) == 1
         return self._along(self._stem(images), networks, visits, inputs)
 
     @torch.no_grad()
     def others(
         self, networks: Sequence[tuple[int, ...]], base: tuple[int, ...], inputs: Sequence[Tensor]
     ) -> list[Tensor]:
-        """`sliced`, without gradients, on images that a base network has seen: nothing that a network has in common
-        with the base is computed again. Running statistics stay as they are.
+        """`sliced`, without gradients, on images that a base network has seen: no block that a network has in common
+        with the base from the beginning on is computed again. Running statistics stay as they are.
 
         Args:
             networks: see `sliced`.
@@ -322,7 +323,6 @@ class WideResNet(nn.Module):
                 if width is None:
                     head = self.heads[str(depth - 1)]
                     assert isinstance(head, Head)
-                    # where others go on from here, x is kept anyway
                     end = head.forgetful if len(branches) > 1 else head
                     momentum = None if visits is None else visits.head(depth, len(branch))
                     found.update(dict.fromkeys(branch, end(x, momentum)))
@@ -340,7 +340,8 @@ class Visits:
     """By how much each pass moves BN's running statistics, where several networks move them together.
 
     They end at (1 − m) old + m · mean over the networks that have the block, or the head, however many of them share a
-    pass; a channel that a pass leaves out stays where it is.
+    pass. A channel moves at the passes that have it, so one that only some networks have moves by less, and by how much
+    depends on their order.
 
     Args:
         networks: all of them, see `WideResNet.sliced`.
