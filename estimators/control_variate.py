@@ -33,7 +33,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import dot, log_probability, norm_sq, probability, scores, softmax, through_softmax
+from estimators.algebra import (
+    dot,
+    log_probability,
+    norm_sq,
+    probabilities,
+    probability,
+    scores,
+    softmax,
+    through_softmax,
+)
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import conditional_gumbel, gumbel, gumbel_argmax, uniform
 from estimators.sitewise import Stacked, sitewise, stacked, stacks
@@ -143,7 +152,7 @@ class ControlVariate(Estimator):
     def _estimate(self, objective: Objective, logits: Sites, noise: Noise) -> Estimate:
         with torch.no_grad():
             index = gumbel_argmax(logits, noise.u)
-            score = stacked(scores(index, logits))
+            score = stacked(scores(index, probabilities(logits)))
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import norm_sq, one_hots, probabilities, slopes_at
+from estimators.algebra import norm_sq, probabilities, slopes_at
 from estimators.base import Estimate, Objective, SeveralSamples, Sites
 from estimators.noise import gumbel_argmax
 from estimators.sitewise import Stacked, stacked
@@ -60,7 +60,7 @@ class Rodeo(SeveralSamples):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         n = self.evaluations
-        sample = stacked(one_hots(gumbel_argmax(logits, noise), logits))
+        sample = stacked(gumbel_argmax(logits, noise).corners)
         loss, slopes = slopes_at(objective, sample, 1 / n)
         p = stacked(probabilities(logits)).stacks
         # f may have no slope at a forbidden category
