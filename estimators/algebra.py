@@ -56,7 +56,7 @@ def through_softmax(p: Tensor, slope: Tensor) -> Tensor:
 
     f may have no slope at a forbidden category, which counts for nothing.
     """
-    return jacobian(p, torch.where(p > 0, slope, 0))
+    return jacobian(p, torch.where(p > 0, slope, p))
 
 
 def jacobian(p: Tensor, slope: Tensor) -> Tensor:
@@ -73,7 +73,8 @@ def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 def norm_sq(sites: Sites) -> Tensor:
     """Σ_l ‖v_l‖², `(*lead, *rows)`."""
-    return dot(sites, sites)
+    terms = [stack.square().sum((-2, -1)) for stack in stacked(sites).stacks]
+    return sum(terms[1:], terms[0])
 
 
 def softmax(x: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def kept(z: Tensor) -> Tensor:
 
 def _to_logits(p: Tensor, slope: Tensor) -> Tensor:
     """∂/∂φ from ∂/∂log p."""
-    return slope - p * slope.sum(-1, keepdim=True)
+    return torch.addcmul(slope, p, slope.sum(-1, keepdim=True), value=-1)
 
 
 class Noise(NamedTuple):
@@ -172,8 +172,8 @@ class ControlVariate(Estimator):
         advantage = (loss - value[-1])[..., None, None]
         found = []
         for s, q, x, v in zip(score.stacks, p.stacks, again.stacks, slope, strict=True):
-            free, *_, given = v if len(v) > 1 else (v[0], v[0])
-            found.append(advantage * s + _to_logits(q, free - given + kept(x) * given))
+            each = v.unbind()
+            found.append(torch.addcmul(_to_logits(q, torch.addcmul(each[0], kept(x) - 1, each[-1])), advantage, s))
         grads = Stacked(found, score.layout)
         if self.training:
             self._fit(norm_sq(grads))

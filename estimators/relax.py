@@ -71,8 +71,8 @@ class Relax(ControlVariate):
 
     def correction(self, x: Stacked, z: Stacked, sharpness: Tensor) -> tuple[Tensor, Stacked]:
         if self.sees == "sample":
-            value, slopes = self.learned.with_slope(x)
-            return value, sitewise(lambda q, v: jacobian(q, v) * sharpness, x, slopes)
+            value, slopes = self.learned.with_slope(x, sharpness)
+            return value, sitewise(jacobian, x, slopes)
         # the surrogate maps [0, 1] to [−1, 1]; a forbidden category has z = −inf, which nothing learned sees
         value, slopes = self.learned.with_slope(sitewise(lambda site: torch.where(site.isinf(), 0.5, site), z))
         return value, sitewise(lambda site, v: torch.where(site.isinf(), 0, v), z, slopes)

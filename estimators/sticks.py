@@ -41,8 +41,7 @@ def sticks(logits: Tensor) -> Sticks:
     In this order every coin but the last two comes up with probability at most 1/3, so that of two coupled rows either
     may go on where the other ends; and no sum of later probabilities is much smaller than its terms.
     """
-    ascending, order = torch.sort(logits, dim=-1, stable=True)
-    p = probability(ascending)
+    p, order = torch.sort(probability(logits), dim=-1, stable=True)
     reach = p.flip(-1).cumsum(-1).flip(-1)  # P_{≥i}
     beyond = reach - p
     return Sticks(order, p, beyond, p / reach, beyond / reach)

@@ -37,18 +37,18 @@ class Surrogate(nn.Module):
         value: Tensor = self.scale * self.network(self._flat(x)).squeeze(-1)
         return value
 
-    def with_slope(self, x: Stacked) -> tuple[Tensor, Stacked]:
-        """The value and its slope `(*rows, K_l)` in x, by hand: what is differentiable once more need not be twice."""
+    def with_slope(self, x: Stacked, times: Tensor | float = 1.0) -> tuple[Tensor, Stacked]:
+        """The value, and `times` its slope `(*rows, K_l)` in x, by hand: a fit then differentiates once, not twice."""
         first, _, last = self.network
         assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
         flat = self._flat(x)
         hidden = torch.tanh(first(flat))
         value = self.scale * last(hidden).squeeze(-1)
-        slope = (((1 - hidden * hidden) * (2 * self.scale * last.weight[0])) @ first.weight).to(x.stacks[0].dtype)
+        inner = (1 - hidden * hidden) * (2 * times * self.scale * last.weight[0])
+        slope = (inner @ first.weight).to(x.stacks[0].dtype)
         if len(x.stacks) == 1:
             return value, Stacked((slope.view_as(x.stacks[0]),), x.layout)
-        sites = slope.split(self.sizes, -1)
-        return value, Stacked(stacks(sites, x.layout), x.layout)
+        return value, Stacked(stacks(slope.split(self.sizes, -1), x.layout), x.layout)
 
     def _flat(self, x: Sites) -> Tensor:
         side_by_side = isinstance(x, Stacked) and len(x.stacks) == 1  # as cat would put them, without a view of each
