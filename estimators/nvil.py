@@ -72,8 +72,9 @@ class Nvil(Estimator):
             self._fit(squared)
             with torch.no_grad():
                 centre = above.mean().to(self.mean.dtype)
-                spread = squared.mean().to(self.variance.dtype) * self.seen  # about a mean that there was
-                self.variance.lerp_(spread, 1 - self.decay)
+                if self.normalise:
+                    spread = squared.mean().to(self.variance.dtype) * self.seen  # about a mean that there was
+                    self.variance.lerp_(spread, 1 - self.decay)
                 self.mean.lerp_(centre, 1 - self.decay * self.seen)
                 self.seen.fill_(1)
         return Estimate(loss, grads)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.algebra import probabilities, probability, slopes_at
+from estimators.algebra import jacobian, probabilities, probability, slopes_at
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import race
 from estimators.sitewise import sitewise
@@ -42,7 +42,7 @@ class ReinMax(Estimator):
         def second_order(site: Tensor, q: Tensor, z: Tensor, slope: Tensor) -> Tensor:
             twice = probability(site / self.temperature.value) + z  # 2 π
             slope = torch.where(twice > 0, slope, 0)  # f may have none at a forbidden category
-            first = twice * (slope - (twice * slope).sum(-1, keepdim=True) / 2)
-            return first.sub_(q * (slope - (q * slope).sum(-1, keepdim=True)), alpha=0.5)
+            first = twice * (slope - (twice * slope).sum(-1, keepdim=True) / 2)  # 2 J(π) ∇f
+            return first.sub_(jacobian(q, slope), alpha=0.5)
 
         return Estimate(loss, sitewise(second_order, logits, p, sample, slopes))

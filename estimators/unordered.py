@@ -16,6 +16,7 @@ Kool, van Hoof, Welling 2020, arXiv:2002.06043.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -118,25 +119,17 @@ def _log_softmax(site: Tensor) -> Tensor:
 
 def _ratios(log_p: Tensor) -> tuple[Tensor, Tensor]:
     """p_s R(S, s) `(k, *rows)` and p_r R(S, s, r) `(k, k, *rows)`, s first, from log-probabilities `(k, *rows)`."""
-    k = len(log_p)
-    p = log_p.exp()
+    k, logs, p = len(log_p), log_p.unbind(), log_p.exp().unbind()
     after: dict[int, Tensor] = {2**k - 1: torch.ones_like(p[0])}
     for taken in range(2**k - 2, -1, -1):
-        inside = [s for s in range(k) if taken >> s & 1]
+        inside = [logs[s] for s in range(k) if taken >> s & 1]
         outside = [s for s in range(k) if not taken >> s & 1]
-        left = sum((p[s] for s in outside), torch.zeros_like(p[0]))
-        rest = torch.ones_like(p[0])
-        if inside:  # 1 − Σ p, of probabilities that may be close to 1; at least what S itself has left
-            rest = torch.maximum(
-                -torch.expm1(torch.logsumexp(torch.stack([log_p[s] for s in inside]), 0).clamp(max=0)), left
-            )
-        total = sum((p[s] * after[taken | 1 << s] for s in outside), torch.zeros_like(rest))
-        after[taken] = torch.where(left > 0, total / rest, 1)
+        left = functools.reduce(torch.add, (p[s] for s in outside))
+        total = functools.reduce(torch.add, (p[s] * after[taken | 1 << s] for s in outside))
+        if inside:  # over 1 − Σ p, of probabilities that may be close to 1; at least what S itself has left
+            log_sum = torch.logsumexp(torch.stack(inside), 0) if len(inside) > 1 else inside[0]
+            total = total / torch.maximum(-torch.expm1(log_sum.clamp(max=0)), left)
+        after[taken] = torch.where(left > 0, total, 1)
     share = torch.stack([p[s] * after[1 << s] / after[0] for s in range(k)])
-    baseline = torch.stack(
-        [
-            torch.stack([p[r] * (after[1 << s | 1 << r] / after[1 << s] if r != s else 1) for r in range(k)])
-            for s in range(k)
-        ]
-    )
-    return share, baseline
+    rows = [[p[r] * (after[1 << s | 1 << r] / after[1 << s]) if r != s else p[r] for r in range(k)] for s in range(k)]
+    return share, torch.stack([torch.stack(row) for row in rows])
