@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from estimators.algebra import probabilities, slopes_at, through_softmax
+from estimators.algebra import jacobian, probabilities, slopes_at
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import race, uniform
 from estimators.sitewise import sitewise
@@ -65,6 +65,7 @@ class GumbelRao(Estimator):
             # of y / least the least is 1, that of the winner. In place: of S samples the memory is what takes time
             soft = y.div_(q).div_(least).add_(1).scatter_(-1, winner, 1).log_().div_(-t).exp_()
             soft.div_(soft.sum(-1, keepdim=True))
-            return (through_softmax(soft, slope) / t).mean(0)
+            slope = torch.where(q > 0, slope, 0)  # f may have none at a forbidden category
+            return jacobian(soft, slope).mean(0) / t
 
         return Estimate(loss, sitewise(averaged, p, index, noise.v, slopes))

@@ -98,7 +98,7 @@ class Rodeo(SeveralSamples):
 
     def _mean_of_others(self, u: Tensor, v: Tensor) -> Tensor:
         """mean_r H(u_{s,r}, v_{s,r}) and H̃, `(2, S, …)` from `(S, S − 1, …)`, of which those of u broadcast."""
-        (to_u, to_v), outer = self.inner_weight.to(v.dtype).T, self.outer_weight.to(v.dtype)
-        hidden = torch.addcmul(u.unsqueeze(-1) * to_u, v.unsqueeze(-1), to_v)
-        learned = nn.functional.leaky_relu(hidden, 0.3) @ outer.T  # (S, S − 1, …, 2)
-        return (u + v + (self.scale * learned).movedim(-1, 0)).mean(2)
+        inner, outer = self.inner_weight.to(v.dtype), self.outer_weight.to(v.dtype)
+        seen = torch.stack([u.expand_as(v), v])  # numbers in rows, points in columns: products take half the time
+        learned = outer @ nn.functional.leaky_relu(inner @ seen.flatten(1), 0.3)
+        return (seen.sum(0) + (self.scale * learned).view(2, *v.shape)).mean(2)
