@@ -33,6 +33,7 @@ class ReinMax(Estimator):
     def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = 1.0) -> None:
         super().__init__(sizes)
         self.temperature = Temperature(temperature)
+        self.plain = temperature == 1.0  # at all times
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         p = probabilities(logits)
@@ -40,7 +41,7 @@ class ReinMax(Estimator):
         loss, slopes = slopes_at(objective, sample)
 
         def second_order(site: Tensor, q: Tensor, z: Tensor, slope: Tensor) -> Tensor:
-            twice = probability(site / self.temperature.value) + z  # 2 π
+            twice = (q if self.plain else probability(site / self.temperature.value)) + z  # 2 π
             slope = torch.where(twice > 0, slope, 0)  # f may have none at a forbidden category
             first = twice * (slope - (twice * slope).sum(-1, keepdim=True) / 2)  # 2 J(π) ∇f
             return first.sub_(jacobian(q, slope), alpha=0.5)
