@@ -167,6 +167,7 @@ class ControlVariate(Estimator):
             return Estimate(loss, self._regressed(objective, p, z, loss, score))
 
         again = z if self.coupled else sitewise(conditional_gumbel, log_p, index, noise.v)  # z̃
+        # one call for both, whose graphs the fit needs together
         points = sitewise(lambda *each: torch.stack(each), *([z] if self.coupled else [z, again]))
         value, slope = self._slope(objective, points)
         advantage = (loss - value[-1])[..., None, None]

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.algebra import dot, jacobian, probabilities, scores
+from estimators.algebra import dot, jacobian, probabilities, scores, slopes_of
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import race
 from estimators.reinforce import averaging
-from estimators.sitewise import Stacked, sitewise
+from estimators.sitewise import sitewise
 
 
 class MuProp(Estimator):
@@ -49,15 +49,10 @@ class MuProp(Estimator):
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
-        leaves = [q.detach().requires_grad_() for q in p.stacks]
-        mean = objective.control(Stacked(leaves, p.layout))
-        found = [torch.zeros_like(q) for q in leaves]
-        if mean.requires_grad:  # else f is constant
-            found = list(torch.autograd.grad(mean.sum(), leaves, materialize_grads=True))
-        # f may have no slope at a forbidden category
-        slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, Stacked(found, p.layout))
+        mean, found = slopes_of(objective, sitewise(torch.detach, p), False)
+        slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, found)  # f may have none at a forbidden category
         score = scores(index, p)
-        rest = loss - mean.detach() - dot(slopes, score)
+        rest = loss - mean - dot(slopes, score)
         advantage = (rest - self.baseline)[..., None, None]
         grads = sitewise(lambda s, q, v: advantage * s + jacobian(q, v), score, p, slopes)
         if self.training and self.decay is not None:
