@@ -37,7 +37,7 @@ from torch import Tensor
 
 from estimators.algebra import probabilities, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, one_hot, uniform
+from estimators.noise import Categories, gumbel_argmax, one_hot, uniform
 from estimators.sitewise import Stacked, layout_of, sitewise, stacked
 
 PRIOR = 10.0
@@ -128,7 +128,7 @@ class Sweep(Estimator):
             ),
             drawn.layout,
         )
-        loss, values = objective.around(*self._samples(drawn))
+        loss, values = objective.around(*self._samples(drawn, stacked(logits)))
         train_weights(loss)
         loss = loss.detach()
         p = stacked(probabilities(logits))
@@ -143,14 +143,14 @@ class Sweep(Estimator):
                 self._regress(i)
         return Estimate(loss, Stacked(grads, self.layout))
 
-    def _samples(self, drawn: Stacked) -> tuple[Stacked, Stacked]:
+    def _samples(self, drawn: Stacked, like: Stacked) -> tuple[Categories, Categories]:
         """The sample, `(*rows)` per site, and those with one site of it drawn again, `(Σ S, *rows)`."""
         first, others = [], []
         for i, index in enumerate(drawn.stacks):
             mine = self.site.view(-1, *(1,) * (index.dim() - 1)) == getattr(self, f"stack_{i}")
             first.append(index[0])
             others.append(torch.where(mine, index[1:][self.turn], index[0]))
-        return Stacked(first, drawn.layout), Stacked(others, drawn.layout)
+        return Categories(first, like), Categories(others, like)
 
     def _slopes(self, objective: Objective, p: Stacked) -> Stacked:
         """∂f/∂x at p, of the objective that no weight trains on; 0 where it is not finite, which biases nothing."""
