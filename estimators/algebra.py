@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from estimators.base import Objective, Sites, train_weights
-from estimators.noise import one_hot
+from estimators.noise import Categories
 from estimators.sitewise import Stacked, sitewise, stacked, stacks
 
 
-def slopes_at(objective: Objective, sample: Sites, share: float = 1.0) -> tuple[Tensor, Sites]:
+def slopes_at(objective: Objective, sample: Sites, share: float = 1.0) -> tuple[Tensor, Stacked]:
     """f at a sample `(*lead, *rows, K_l)`, detached, and ∂f/∂sample; weights train on `share` · f.
 
     Each row's value must depend on that row's sample alone, as the protocol says.
@@ -25,9 +25,14 @@ def slopes_at(objective: Objective, sample: Sites, share: float = 1.0) -> tuple[
     return loss.detach(), Stacked(slopes, sample.layout)
 
 
-def one_hots(index: Sites, logits: Sites) -> Sites:
-    """`(*lead, *rows)` categories as one-hot `(*lead, *rows, K_l)` in the logits' dtype."""
-    return sitewise(lambda site, i: one_hot(i, site.shape[-1], site.dtype), logits, index)
+def slopes_of(objective: Objective, sample: Stacked, differentiable: bool) -> tuple[Tensor, Stacked]:
+    """f, as a control variate evaluates it, and ∂f/∂sample, 0 of a constant f; detached, or differentiable again."""
+    leaves = [stack.requires_grad_() for stack in sample.stacks]
+    value = objective.control(Stacked(leaves, sample.layout))
+    if not value.requires_grad:
+        return value, Stacked(map(torch.zeros_like, leaves), sample.layout)
+    found = torch.autograd.grad(value.sum(), leaves, create_graph=differentiable, materialize_grads=True)
+    return (value if differentiable else value.detach()), Stacked(found, sample.layout)
 
 
 def probability(logits: Tensor) -> Tensor:
@@ -41,7 +46,7 @@ def log_probability(logits: Tensor) -> Tensor:
     return logits - torch.exp(logits).sum(-1, keepdim=True).log()
 
 
-def probabilities(logits: Sites) -> Sites:
+def probabilities(logits: Sites) -> Stacked:
     """p of each site, as `probability`."""
     return sitewise(probability, logits)
 
@@ -51,7 +56,11 @@ def through_softmax(p: Tensor, slope: Tensor) -> Tensor:
 
     f may have no slope at a forbidden category, which counts for nothing.
     """
-    slope = torch.where(p > 0, slope, 0)
+    return jacobian(p, torch.where(p > 0, slope, p))
+
+
+def jacobian(p: Tensor, slope: Tensor) -> Tensor:
+    """J(p) v of a slope v that is finite everywhere."""
     return p * (slope - (p * slope).sum(-1, keepdim=True))
 
 
@@ -64,7 +73,8 @@ def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 def norm_sq(sites: Sites) -> Tensor:
     """Σ_l ‖v_l‖², `(*lead, *rows)`."""
-    return dot(sites, sites)
+    terms = [stack.square().sum((-2, -1)) for stack in stacked(sites).stacks]
+    return sum(terms[1:], terms[0])
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -73,16 +83,16 @@ def softmax(x: Tensor) -> Tensor:
     return e / e.sum(-1, keepdim=True)
 
 
-def scores(index: Sites, logits: Sites) -> Sites:
+def scores(index: Categories, p: Sites) -> Stacked:
     """z_l − p_l, what ∂ log q(z)/∂φ_l is, `(*lead, *rows, K_l)`."""
-    return sitewise(lambda site, i: one_hot(i, site.shape[-1], site.dtype) - probability(site), logits, index)
+    return sitewise(torch.sub, index.corners, p)
 
 
-def weighted(weight: Tensor, sites: Sites) -> Sites:
+def weighted(weight: Tensor, sites: Sites) -> Stacked:
     """w v_l of each site, with one weight `(*lead, *rows)` for all."""
     return sitewise(lambda v: weight[..., None, None] * v, sites)
 
 
-def weighted_sum(weight: Tensor, sites: Sites) -> Sites:
+def weighted_sum(weight: Tensor, sites: Sites) -> Stacked:
     """Σ_s w_s v_{s,l} over the first dimension, with one weight `(S, *rows)` for all sites."""
     return sitewise(lambda v: (weight[..., None, None] * v).sum(0), sites)

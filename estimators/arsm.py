@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import uniform
-from estimators.sitewise import sitewise
+from estimators.noise import Categories, uniform
+from estimators.sitewise import sitewise, stacked
 
 
 class Noise(NamedTuple):
@@ -82,7 +82,7 @@ class Arsm(Estimator):
             taken = log_e[..., swapped].movedim(-2, 0)  # (swaps, *rows, n, K)
             return (padded - taken).argmax(-1)
 
-        loss = objective.hard(sitewise(swaps, logits, noise.u))
+        loss = objective.hard(Categories(sitewise(swaps, logits, noise.u).stacks, stacked(logits)))
         train_weights(loss, 1 / len(first))
         loss = loss.detach()
         if self.reference == "one":

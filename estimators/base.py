@@ -9,6 +9,7 @@ is given the logits φ and any callable f. It never asks what f is made of.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -16,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from estimators.noise import one_hot, uniform
-from estimators.sitewise import Stacked, stacked, stacks
+from estimators.noise import Categories, one_hot, uniform
+from estimators.sitewise import Stacked, layout_of, stacks
 
 Sites = Sequence[Tensor]
 """One tensor per site: logits `(*rows, K_l)`, a sample `(*lead, *rows, K_l)` or an index `(*lead, *rows)`.
@@ -93,10 +94,8 @@ class _Adapted(Objective):
     def hard(self, index: Sites, /) -> Tensor:
         if (own := self._own("hard")) is not None:
             return _value(own(tuple(index)), index)
-        if isinstance(index, Stacked):  # its corners need no views but those that the objective is given
-            sizes = (self.sizes[at[0]] for at in index.layout)
-            corners = (one_hot(i, size, self.dtype) for i, size in zip(index.stacks, sizes, strict=True))
-            return self(Stacked(corners, index.layout))
+        if isinstance(index, Categories):
+            return self(index.corners)
         return self(tuple(one_hot(i, size, self.dtype) for i, size in zip(index, self.sizes, strict=True)))
 
     def control(self, sample: Sites, /) -> Tensor:
@@ -197,7 +196,7 @@ class Estimator(nn.Module):
         """`estimate`, the gradients as stacks of the logits' dtype."""
         inner = Stacked((_shifted(_at_least_fp32(stack.detach())) for stack in logits.stacks), logits.layout)
         with torch.enable_grad():
-            loss, grads = self._estimate(adapt(objective, self.sizes, inner[0].dtype), inner, noise)
+            loss, grads = self._estimate(adapt(objective, self.sizes, inner.stacks[0].dtype), inner, noise)
         pairs = zip(stacks(grads, logits.layout), logits.stacks, strict=True)
         return loss.detach(), Stacked((grad.detach().to(site.dtype) for grad, site in pairs), logits.layout)
 
@@ -211,18 +210,18 @@ class Estimator(nn.Module):
 
     def _stacked(self, logits: Sites) -> Stacked:
         """The logits, stacked. Raises ValueError where there is something wrong with them, see `estimate`."""
-        shapes = [site.shape for site in logits]
-        if tuple(shape[-1] if shape else None for shape in shapes) != self.sizes:
+        shapes = [tuple(site.shape) for site in logits]
+        rows = shapes[0][:-1] if shapes else ()
+        if shapes != [(*rows, size) for size in self.sizes]:
+            if [shape[-1:] for shape in shapes] == [(size,) for size in self.sizes]:
+                raise ValueError(f"every site must have the same rows, got shapes {shapes}")
             raise ValueError(
-                f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, "
-                f"got shapes {[tuple(shape) for shape in shapes]}"
+                f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, got shapes {shapes}"
             )
-        if len({shape[:-1] for shape in shapes}) != 1:
-            raise ValueError(f"every site must have the same rows, got shapes {[tuple(shape) for shape in shapes]}")
         if torch.is_autocast_enabled(logits[0].device.type):  # it would round scores, slopes and every backward pass
             raise ValueError("an estimator must run outside autocast; open the autocast region inside the objective")
-        whole = stacked(logits)
-        return whole
+        layout = layout_of(self.sizes)
+        return Stacked(stacks(logits, layout), layout)
 
     def _fit(self, loss: Tensor) -> None:
         """Add the gradient of the row mean of a fitting loss to this estimator's own parameters and nothing else."""
@@ -260,8 +259,7 @@ def train_weights(loss: Tensor, weight: Tensor | float = 1.0) -> None:
     """
     if loss.requires_grad:
         # a number is filled in on the device: a copy from the host would wait for it
-        factor = weight.to(loss) if isinstance(weight, Tensor) else loss.new_full((), weight)
-        loss.backward(factor.expand_as(loss))
+        loss.backward(weight.to(loss).expand_as(loss) if isinstance(weight, Tensor) else torch.full_like(loss, weight))
 
 
 class Temperature(nn.Module):
@@ -286,7 +284,8 @@ def _shifted(logits: Tensor) -> Tensor:
     most = logits.amax(-1, keepdim=True)
     # A read of the values waits for the device, so it is done only where that is free.
     plain = type(most) is Tensor and not torch.compiler.is_compiling()
-    if plain and most.device.type == "cpu" and float((0 * most).sum()) != 0:
+    # of numbers that are finite the sum may not be, but seldom
+    if plain and most.device.type == "cpu" and not math.isfinite(most.sum()) and not bool(most.isfinite().all()):
         raise ValueError("logits must be finite, or -inf for a forbidden category but not for all: NaN or inf")
     return logits - most
 
@@ -297,6 +296,8 @@ def _at_least_fp32(site: Tensor) -> Tensor:
 
 def _value(value: Tensor, sites: Sites, inner: int = 0) -> Tensor:
     """The value of an objective, if it has the shape of the sites but for their `inner` last dimensions."""
+    if isinstance(sites, Stacked):  # the shapes of the sites without a view of each
+        sites, inner = sites.stacks, inner + 1
     shapes = {site.shape[: site.dim() - inner] for site in sites}
     shape = shapes.pop() if len(shapes) == 1 else torch.broadcast_shapes(*shapes)
     if value.shape != shape:

@@ -18,8 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estimators.algebra import one_hots
 from estimators.base import Estimate, Objective, SeveralSamples, Sites, train_weights
+from estimators.noise import Categories
 from estimators.sitewise import Stacked, stacked, stacks
 from estimators.sticks import Sticks, chosen, ends, sticks
 
@@ -39,15 +39,15 @@ class Carms(SeveralSamples):
         phi = stacked(logits)
         rows = [sticks(stack.double()) for stack in phi.stacks]  # ratios of probabilities that may be small
         drawn = zip(stacks(noise, phi.layout), rows, strict=True)
-        end = [ends(_copula(u.double(), n) < of.log_up.exp()) for u, of in drawn]
-        index = Stacked((chosen(of, e) for of, e in zip(rows, end, strict=True)), phi.layout)
+        end = [ends(_copula(u.double(), n) < of.up) for u, of in drawn]
+        index = Categories((chosen(of, e) for of, e in zip(rows, end, strict=True)), phi)
         loss = objective.hard(index)
         train_weights(loss, 1 / n)
         loss = loss.detach()
         first, second = torch.triu_indices(n, n, 1, device=loss.device)
         gap = ((loss[first] - loss[second]) / (n * (n - 1)))[..., None]
         grads = []
-        for of, e, z in zip(rows, end, stacked(one_hots(index, phi)).stacks, strict=True):
+        for of, e, z in zip(rows, end, index.corners.stacks, strict=True):
             ratio = _ratio(of, e[first], e[second], n).to(gap.dtype)
             grads.append(((ratio * gap).unsqueeze(-1) * (z[first] - z[second])).sum(0))
         return Estimate(loss.mean(0), Stacked(grads, phi.layout))
@@ -61,12 +61,12 @@ def _copula(u: Tensor, n: int) -> Tensor:
 
 def _ratio(of: Sticks, i: Tensor, j: Tensor, n: int) -> Tensor:
     """p p / P of pairs of rows that end at coins i and j `(pairs, *rows)`; 0 for equal ones, which do not count."""
-    up, down = of.log_up.exp(), of.log_down.exp()
+    up, down = of.up, of.down
     both = (2 * up ** (1 / (n - 1)) - 1).clamp(min=0) ** (n - 1)  # P(1, 1)
     neither = 1 - 2 * up + both
-    passed = torch.where(neither > 0, down**2 / neither, 1).log().cumsum(-1)
-    passed = torch.cat([torch.zeros_like(passed[..., :1]), passed[..., :-1]], -1)  # over the coins before
-    one = torch.where(up > both, up * down / (up - both), 1).log()
+    passed = torch.where(neither > 0, down**2 / neither, 1).cumprod(-1)
+    passed = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)  # over the coins before
+    one = torch.where(up > both, up * down / (up - both), 1)
     s = torch.minimum(i, j)
-    log_ratio = (passed + one).expand(*s.shape, -1).gather(-1, s.unsqueeze(-1)).squeeze(-1)
-    return torch.where(i == j, 0, log_ratio.exp())
+    ratio = (passed * one).expand(*s.shape, -1).gather(-1, s.unsqueeze(-1)).squeeze(-1)
+    return torch.where(i == j, 0, ratio)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from estimators.algebra import slopes_at, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel
+from estimators.noise import perturbed
 from estimators.sitewise import sitewise
 
 
@@ -35,6 +35,6 @@ class Concrete(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature.value
-        sample = sitewise(lambda site, u: softmax((site + gumbel(u)) / t), logits, noise)
+        sample = sitewise(lambda site, u: softmax(perturbed(site, u) / t), logits, noise)
         loss, slopes = slopes_at(objective, sample)
         return Estimate(loss, sitewise(lambda x, v: through_softmax(x, v) / t, sample, slopes))

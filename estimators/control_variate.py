@@ -33,10 +33,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import dot, log_probability, norm_sq, probability, scores, softmax, through_softmax
+from estimators.algebra import dot, jacobian, log_probability, norm_sq, scores, slopes_of, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import conditional_gumbel, gumbel, gumbel_argmax, uniform
-from estimators.sitewise import Stacked, sitewise, stacked, stacks
+from estimators.noise import Categories, conditional_gumbel, perturbed, uniform
+from estimators.sitewise import Stacked, sitewise
 
 DECAY = 0.99
 """Of the sums of the regression, per step: in the long run their errors are those of about a hundred steps."""
@@ -44,6 +44,16 @@ PRIOR = 10
 """Steps for which the initial η counts in them: that of one step alone may be anything."""
 STEP = 0.2
 """δ: a difference quotient of this step in log λ is within some per cent of the slope, and far above rounding."""
+
+
+def kept(z: Tensor) -> Tensor:
+    """e^{z̃_i − z̃_b} = 1 − ∂z̃_i/∂log p_i, of a draw given its winner b."""
+    return torch.exp(z - z.amax(-1, keepdim=True))
+
+
+def _to_logits(p: Tensor, slope: Tensor) -> Tensor:
+    """∂/∂φ from ∂/∂log p."""
+    return torch.addcmul(slope, p, slope.sum(-1, keepdim=True), value=-1)
 
 
 class Noise(NamedTuple):
@@ -118,32 +128,33 @@ class ControlVariate(Estimator):
         state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(0))  # of a run that began before there were any
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def correction(self, x: Sites, z: Sites) -> Tensor | None:
-        """r_ρ, `(*rows)`, at x = σ_λ(z) and perturbed log-probabilities z, `(*rows, K_l)`; None: there is none."""
+    def correction(self, x: Stacked, z: Stacked, sharpness: Tensor) -> tuple[Tensor, Stacked] | None:
+        """r_ρ, `(*lead, *rows)`, and ∂r_ρ/∂z at perturbed log-probabilities z, given x = σ_λ(z) and 1/λ; or None."""
         return None
 
-    def surrogate(self, objective: Objective, z: Sites) -> Tensor:
-        """c at perturbed log-probabilities `(*rows, K_l)`, giving `(*rows)`; differentiable twice."""
-        x = self.soft(z)
-        value = self.correction(x, z)
-        if self.relaxed:
-            value = objective.control(x) if value is None else value + objective.control(x)
-        assert value is not None
-        return value if self.eta is None else self.eta * value
-
     def soft(self, z: Sites, log_temperature: Tensor | None = None) -> Stacked:
-        """σ_λ(z), in the simplex."""
-        # A forbidden category has z = −inf: ∂(z/λ)/∂λ would be 0 · inf there, and f need not have a slope.
-        scale = (self.log_temperature if log_temperature is None else log_temperature).exp()
-        return sitewise(lambda site: torch.where(site.isinf(), 0, softmax(site.clamp(min=-1e12) / scale)), z)
+        """σ_λ(z), in the simplex; differentiable once in log λ, with ∂σ_λ/∂log λ = −J(σ_λ) z/λ."""
+        log_t = self.log_temperature if log_temperature is None else log_temperature
+        sharpness = torch.exp(-log_t.detach())
+
+        def of_stack(site: Tensor) -> Tensor:
+            scaled = site.clamp(min=-1e12) * sharpness  # a forbidden category has z = −inf, and 0 · inf is not 0
+            x = softmax(scaled)
+            if log_t.requires_grad and torch.is_grad_enabled():
+                x = x - (log_t - log_t.detach()) * jacobian(x, scaled)
+            return torch.where(site > -torch.inf, x, 0)  # f need not have a slope there
+
+        return sitewise(of_stack, z)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
         return Noise(uniform(logits, generator), () if self.coupled else uniform(logits, generator))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Noise) -> Estimate:
-        with torch.no_grad():
-            index = gumbel_argmax(logits, noise.u)
-            score = stacked(scores(index, logits))
+        log_p = sitewise(log_probability, logits)
+        p = sitewise(torch.exp, log_p)
+        z = sitewise(perturbed, log_p, noise.u)
+        index = Categories((site.max(-1).indices for site in z.stacks), p)
+        score = scores(index, p)
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
@@ -153,41 +164,35 @@ class ControlVariate(Estimator):
                 raise ValueError(f"part={self.part} needs an objective whose data can be cut into so many equal parts")
             objective = piece
         if self.tuning == "regression":
-            return Estimate(loss, self._regressed(objective, logits, noise, loss, score))
+            return Estimate(loss, self._regressed(objective, p, z, loss, score))
 
-        layout = score.layout
-        phi = Stacked((site.detach().requires_grad_() for site in stacks(logits, layout)), layout)
-        log_p = sitewise(log_probability, phi)
-        z = sitewise(lambda lp, u: lp + gumbel(u), log_p, noise.u)
-        # One term after the other: in eval mode only one graph of the objective is alive at a time.
-        value, slope = self._slope(objective, z)
-        if self.coupled:
-            kept = (s * (x - x.amax(-1, keepdim=True)).detach().exp() for s, x in zip(slope, z.stacks, strict=True))
-            difference = self._to_logits(z, tuple(kept), phi)
-        else:
-            free = self._to_logits(z, slope, phi)
-            z = sitewise(conditional_gumbel, log_p, index, noise.v)
-            value, slope = self._slope(objective, z)
-            difference = tuple(d - e for d, e in zip(free, self._to_logits(z, slope, phi), strict=True))
-
-        advantage = (loss - value)[..., None, None]
-        grads = Stacked((advantage * s + d for s, d in zip(score.stacks, difference, strict=True)), layout)
+        again = z if self.coupled else sitewise(conditional_gumbel, log_p, index, noise.v)  # z̃
+        # one call for both, whose graphs the fit needs together
+        points = sitewise(lambda *each: torch.stack(each), *([z] if self.coupled else [z, again]))
+        value, slope = self._slope(objective, points)
+        advantage = (loss - value[-1])[..., None, None]
+        found = []
+        for s, q, x, v in zip(score.stacks, p.stacks, again.stacks, slope, strict=True):
+            each = v.unbind()
+            found.append(torch.addcmul(_to_logits(q, torch.addcmul(each[0], kept(x) - 1, each[-1])), advantage, s))
+        grads = Stacked(found, score.layout)
         if self.training:
             self._fit(norm_sq(grads))
         return Estimate(loss, grads)
 
     def _slope(self, objective: Objective, z: Stacked) -> tuple[Tensor, Sites]:
-        """c(z) and ∂c(z)/∂z, stack by stack, differentiable in the parameters of c while in training mode."""
-        leaves = Stacked((stack.detach().requires_grad_() for stack in z.stacks), z.layout)
-        value = self.surrogate(objective, leaves)
-        slope = torch.autograd.grad(value.sum(), leaves.stacks, create_graph=self.training, materialize_grads=True)
-        return (value if self.training else value.detach()), slope
-
-    def _to_logits(self, path: Stacked, slope: Sites, phi: Stacked) -> Sites:
-        """∂φ of c along a path from φ to z or z̃, stack by stack."""
-        return torch.autograd.grad(
-            path.stacks, phi.stacks, slope, create_graph=self.training, retain_graph=True, materialize_grads=True
-        )
+        """c and ∂c/∂z at points `(n, *rows, K_l)`, differentiable in the parameters of c while in training mode."""
+        with torch.set_grad_enabled(self.training):
+            x, sharpness = self.soft(z), torch.exp(-self.log_temperature)
+            c = self.correction(x, z, sharpness)
+        if self.relaxed:
+            value, slopes = slopes_of(objective, x, self.training)
+            slopes = sitewise(lambda q, v: through_softmax(q, v) * sharpness, x, slopes)
+            c = (value, slopes) if c is None else (c[0] + value, sitewise(torch.add, c[1], slopes))
+        assert c is not None
+        if self.eta is not None:
+            c = (self.eta * c[0], sitewise(lambda v: self.eta * v, c[1]))
+        return (c[0], c[1].stacks) if self.training else (c[0].detach(), [v.detach() for v in c[1].stacks])
 
     @torch.no_grad()
     def _regress(self, plain: Stacked, d: Stacked) -> None:
@@ -197,42 +202,26 @@ class ControlVariate(Estimator):
         self.cross.copy_(torch.where(begun, self.cross, weight * self.initial_eta * square)).lerp_(cross, 1 - DECAY)
         self.square.copy_(torch.where(begun, self.square, weight * square)).lerp_(square, 1 - DECAY)
 
-    def _regressed(self, objective: Objective, logits: Sites, noise: Noise, loss: Tensor, score: Stacked) -> Stacked:
+    def _regressed(self, objective: Objective, p: Stacked, z: Stacked, loss: Tensor, score: Stacked) -> Stacked:
         """g = a − η d, η of earlier steps, with coupled noise."""
-        with torch.no_grad():
-            p = sitewise(probability, logits).stacks
-            z = sitewise(lambda site, u: log_probability(site) + gumbel(u), logits, noise.u)
-            kept = [(x - x.amax(-1, keepdim=True)).exp() for x in z.stacks]
-            plain = Stacked((loss[..., None, None] * s for s in score.stacks), z.layout)  # a
+        plain = sitewise(lambda s: loss[..., None, None] * s, score)  # a
+        held = [kept(x) for x in z.stacks]
 
-        def difference(value: Tensor, slope: Sequence[Tensor]) -> Stacked:
+        def difference(value: Tensor, slope: Stacked) -> Stacked:
             """c(z) (b − p) − J (∂c/∂z ⊙ e^{z − z_b})."""
-            found = []
-            for s, q, v, k in zip(score.stacks, p, slope, kept, strict=True):
-                there = torch.where(q > 0, v * k, 0)
-                found.append(value[..., None, None] * s - (there - q * there.sum(-1, keepdim=True)))
-            return Stacked(found, z.layout)
-
-        def of_objective(log_temperature: Tensor) -> Stacked:
-            """The part of f(σ_λ(z))."""
-            x = [site.requires_grad_() for site in self.soft(z, log_temperature).stacks]
-            value = objective.control(Stacked(x, z.layout))
-            slopes: Sequence[Tensor] = [torch.zeros_like(site) for site in x]
-            if value.requires_grad:  # f may be a constant
-                slopes = torch.autograd.grad(value.sum(), x, materialize_grads=True)
-            scale = log_temperature.exp()
-            slope = [through_softmax(site.detach(), v) / scale for site, v in zip(x, slopes, strict=True)]
-            return difference(value.detach(), slope)
+            pairs = zip(score.stacks, p.stacks, slope.stacks, held, strict=True)
+            return Stacked((value[..., None, None] * s - _to_logits(q, v * k) for s, q, v, k in pairs), z.layout)
 
         def whole(log_temperature: Tensor, fit: bool) -> Stacked:
             """d, differentiable in ρ where it is fitted."""
-            relaxed = of_objective(log_temperature)
-            leaves = Stacked((site.detach().requires_grad_() for site in z.stacks), z.layout)
-            learned = self.correction(self.soft(leaves, log_temperature), leaves)
-            if learned is None:
-                return relaxed
-            slope = torch.autograd.grad(learned.sum(), leaves.stacks, create_graph=fit, materialize_grads=True)
-            return sitewise(torch.add, relaxed, difference(learned if fit else learned.detach(), slope))
+            sharpness = torch.exp(-log_temperature)
+            with torch.no_grad():
+                x = self.soft(z, log_temperature)
+            value, slopes = slopes_of(objective, x, False)
+            relaxed = difference(value, sitewise(lambda q, v: through_softmax(q.detach(), v) * sharpness, x, slopes))
+            with torch.set_grad_enabled(fit):
+                learned = self.correction(sitewise(torch.detach, x), z, sharpness)
+                return relaxed if learned is None else sitewise(torch.add, relaxed, difference(*learned))
 
         eta = torch.where(self.square > 0, self.cross / self.square, self.initial_eta)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.noise import Categories
 from estimators.sitewise import Stacked, stacked, stacks
 from estimators.sticks import chosen, ends, sticks, to_logits
 
@@ -34,21 +35,20 @@ class DisARM(Estimator):
         phi = stacked(logits)
         rows = [sticks(stack) for stack in phi.stacks]
         drawn = zip(stacks(noise, phi.layout), rows, strict=True)
-        up = [torch.stack([u < of.log_up.exp(), 1 - u < of.log_up.exp()]) for u, of in drawn]
+        up = [torch.stack([u < of.up, 1 - u < of.up]) for u, of in drawn]
         end = [ends(coins) for coins in up]
-        loss = objective.hard(Stacked((chosen(of, e) for of, e in zip(rows, end, strict=True)), phi.layout))
+        loss = objective.hard(Categories((chosen(of, e) for of, e in zip(rows, end, strict=True)), phi))
         train_weights(loss, 0.5)
         loss = loss.detach()
         half = ((loss[0] - loss[1]) / 2)[..., None, None]
         grads = []
         for of, coins, e in zip(rows, up, end, strict=True):
             position = torch.arange(coins.shape[-1], device=half.device)
-            used = position <= e.unsqueeze(-1)  # (2, *rows, K)
+            first, second = position <= e.unsqueeze(-1)  # which coins are used, (*rows, K)
             b = coins.to(half.dtype)
-            both = (b[0] - b[1]) * torch.sigmoid(of.alpha.abs())
+            both = (b[0] - b[1]) * torch.maximum(of.up, of.down)
             # where one row has ended: f of the longer minus f of the shorter, times the score of the longer's coin
-            alone = torch.where(used[0], b[0] - of.log_up.exp(), of.log_up.exp() - b[1])
-            slope = half * torch.where(used.all(0), both, torch.where(used.any(0), alone, 0))
-            certain = torch.isinf(of.alpha) | torch.isnan(of.alpha)
-            grads.append(to_logits(of, torch.where(certain, 0, slope)))
+            alone = torch.where(first, b[0] - of.up, of.up - b[1])
+            slope = half * torch.where(first & second, both, torch.where(first | second, alone, 0))
+            grads.append(to_logits(of, slope))
         return Estimate(loss.mean(0), Stacked(grads, phi.layout))

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from estimators.algebra import dot, norm_sq, one_hots, probabilities, slopes_at, through_softmax
+from estimators.algebra import dot, jacobian, norm_sq, probabilities, slopes_at
 from estimators.base import Estimate, Objective, SeveralSamples, Sites
-from estimators.noise import gumbel_argmax
+from estimators.noise import race
 from estimators.sitewise import sitewise
 
 
@@ -42,17 +42,15 @@ class DoubleCV(SeveralSamples):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         n = self.evaluations
-        sample = one_hots(gumbel_argmax(logits, noise), logits)
-        loss, slopes = slopes_at(objective, sample, 1 / n)
         p = probabilities(logits)
+        sample = race(p, noise).corners
+        loss, slopes = slopes_at(objective, sample, 1 / n)
         slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, slopes)  # f may have none at a forbidden category
         score = sitewise(torch.sub, sample, p)
         others = sitewise(lambda v: (v.sum(0) - v) / (n - 1), slopes)  # the mean slope at the other samples
         value = loss + self.alpha * dot(others, score)
         advantage = ((value - value.mean(0)) / (n - 1))[..., None, None]  # (F_s − mean of the others) / n
-        grads = sitewise(
-            lambda s, q, v: (advantage * s).sum(0) - self.alpha * through_softmax(q, v.mean(0)), score, p, slopes
-        )
+        grads = sitewise(lambda s, q, v: (advantage * s).sum(0) - self.alpha * jacobian(q, v.mean(0)), score, p, slopes)
         if self.training:
             self._fit(norm_sq(grads))
         return Estimate(loss.mean(0), grads)

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from estimators.algebra import one_hots, probability, slopes_at, softmax, through_softmax
+from estimators.algebra import jacobian, probabilities, slopes_at
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel_argmax, one_hot, uniform
+from estimators.noise import race, uniform
 from estimators.sitewise import sitewise
 
 
@@ -53,15 +53,19 @@ class GumbelRao(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Noise) -> Estimate:
         t = self.temperature.value
-        index = gumbel_argmax(logits, noise.u)
-        loss, slopes = slopes_at(objective, one_hots(index, logits))
+        p = probabilities(logits)
+        index = race(p, noise.u)
+        loss, slopes = slopes_at(objective, index.corners)
 
-        def averaged(site: Tensor, i: Tensor, v: Tensor, slope: Tensor) -> Tensor:
+        def averaged(q: Tensor, i: Tensor, v: Tensor, slope: Tensor) -> Tensor:
             # z̃ = −log y as in `noise.conditional_gumbel`, without a logarithm of sums: where p underflows y is inf
-            e = -torch.log(v)
-            winner = one_hot(i, site.shape[-1], torch.bool)
-            least = (e * winner).sum(-1, keepdim=True)
-            soft = softmax(torch.where(winner, least, e / probability(site) + least).log() / -t)
-            return (through_softmax(soft, slope) / t).mean(0)
+            y = torch.log(v).neg_()
+            winner = i.expand(v.shape[:-1]).unsqueeze(-1)
+            least = y.gather(-1, winner)
+            # of y / least the least is 1, that of the winner. In place: of S samples the memory is what takes time
+            soft = y.div_(q).div_(least).add_(1).scatter_(-1, winner, 1).log_().div_(-t).exp_()
+            soft.div_(soft.sum(-1, keepdim=True))
+            slope = torch.where(q > 0, slope, 0)  # f may have none at a forbidden category
+            return jacobian(soft, slope).mean(0) / t
 
-        return Estimate(loss, sitewise(averaged, logits, index, noise.v, slopes))
+        return Estimate(loss, sitewise(averaged, p, index, noise.v, slopes))

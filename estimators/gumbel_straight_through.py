@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from estimators.algebra import one_hots, slopes_at, softmax, through_softmax
+from estimators.algebra import probability, slopes_at, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel
+from estimators.noise import Categories, perturbed, smallest
 from estimators.sitewise import sitewise
 
 
@@ -32,7 +32,7 @@ class GumbelStraightThrough(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature.value
-        perturbed = sitewise(lambda site, u: site + gumbel(u), logits, noise)
-        index = sitewise(lambda z: z.max(-1).indices, perturbed)
-        loss, slopes = slopes_at(objective, one_hots(index, logits))
-        return Estimate(loss, sitewise(lambda z, v: through_softmax(softmax(z / t), v) / t, perturbed, slopes))
+        z = sitewise(perturbed, logits, noise)
+        gap = sitewise(lambda site: site.amax(-1, keepdim=True) - site, z)  # to the winner
+        loss, slopes = slopes_at(objective, Categories(map(smallest, gap.stacks), gap).corners)
+        return Estimate(loss, sitewise(lambda d, v: through_softmax(probability(d / -t), v) / t, gap, slopes))

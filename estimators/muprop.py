@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.algebra import dot, probabilities, scores, through_softmax
+from estimators.algebra import dot, jacobian, probabilities, scores, slopes_of
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax
+from estimators.noise import race
 from estimators.reinforce import averaging
-from estimators.sitewise import Stacked, sitewise, stacked
+from estimators.sitewise import sitewise
 
 
 class MuProp(Estimator):
@@ -44,21 +44,17 @@ class MuProp(Estimator):
         self.register_buffer("baseline", torch.zeros(()))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        index = gumbel_argmax(logits, noise)
+        p = probabilities(logits)
+        index = race(p, noise)
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
-        p = stacked(probabilities(logits))
-        leaves = [q.requires_grad_() for q in p.stacks]
-        mean = objective.control(Stacked(leaves, p.layout))
-        found = [torch.zeros_like(q) for q in leaves]
-        if mean.requires_grad:  # else f is constant
-            found = list(torch.autograd.grad(mean.sum(), leaves, materialize_grads=True))
-        p, slopes = Stacked((q.detach() for q in leaves), p.layout), Stacked(found, p.layout)
-        score = scores(index, logits)
-        rest = loss - mean.detach() - dot(sitewise(lambda q, v: torch.where(q > 0, v, 0), p, slopes), score)
+        mean, found = slopes_of(objective, sitewise(torch.detach, p), False)
+        slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, found)  # f may have none at a forbidden category
+        score = scores(index, p)
+        rest = loss - mean - dot(slopes, score)
         advantage = (rest - self.baseline)[..., None, None]
-        grads = sitewise(lambda s, q, v: advantage * s + through_softmax(q, v), score, p, slopes)
+        grads = sitewise(lambda s, q, v: advantage * s + jacobian(q, v), score, p, slopes)
         if self.training and self.decay is not None:
             self.baseline.lerp_(rest.mean().to(self.baseline.dtype), 1 - self.decay)
         return Estimate(loss, grads)

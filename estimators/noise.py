@@ -10,15 +10,36 @@ with the *winner's* v_b in every entry, so that argmax z̃ = b always.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from estimators.sitewise import Stacked, layout_of, sitewise
+from estimators.sitewise import Stacked, layout_of, stacked, stacks
 
 Sites = Sequence[Tensor]
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Categories(Stacked):
+    """Categories, int64 `(*lead, *rows)` per site, that know their corners of the simplex.
+
+    Args:
+        stacks: of categories.
+        like: sites of these sizes, of the corners' dtype.
+    """
+
+    def __init__(self, stacks: Iterable[Tensor], like: Stacked) -> None:
+        super().__init__(stacks, like.layout)
+        self.like = [(stack.shape[-1], stack.dtype) for stack in like.stacks]
+
+    @functools.cached_property
+    def corners(self) -> Stacked:
+        """One-hot, `(*lead, *rows, K_l)`; made once, and not to be written to."""
+        pairs = zip(self.stacks, self.like, strict=True)
+        return Stacked((one_hot(index, *kind) for index, kind in pairs), self.layout)
 
 
 def uniform(logits: Sites, generator: torch.Generator | None = None, lead: Sequence[int] = ()) -> Sites:
@@ -31,12 +52,18 @@ def uniform(logits: Sites, generator: torch.Generator | None = None, lead: Seque
     counts = [math.prod(shape) for shape in shapes]
     u = torch.rand((sum(counts),), generator=generator, dtype=dtype, device=logits[0].device)
     u = u.clamp_(info.tiny, 1 - info.eps)
-    return Stacked((one.view(shape) for one, shape in zip(u.split(counts), shapes, strict=True)), layout)
+    pieces = u.split(counts) if len(counts) > 1 else (u,)
+    return Stacked((one.view(shape) for one, shape in zip(pieces, shapes, strict=True)), layout)
 
 
 def gumbel(u: Tensor) -> Tensor:
     """Standard Gumbel noise from uniforms, elementwise."""
     return torch.log(u).neg_().log_().neg_()
+
+
+def perturbed(logits: Tensor, u: Tensor) -> Tensor:
+    """φ + G, elementwise."""
+    return logits - torch.log(u).neg_().log_()
 
 
 def conditional_gumbel(log_p: Tensor, index: Tensor, v: Tensor) -> Tensor:
@@ -47,23 +74,44 @@ def conditional_gumbel(log_p: Tensor, index: Tensor, v: Tensor) -> Tensor:
         index: the winners, int64 `(*lead, *rows)`.
         v: uniforms `(*lead, *rows, K)`.
     """
-    log_e = torch.log(-torch.log(v))  # log of unit exponentials
+    log_e = torch.log(v).neg_().log_()  # log of unit exponentials
     winner = log_e.gather(-1, index.unsqueeze(-1))
-    # logaddexp, because e^{log_e − log_p} overflows in fp32 from p ≈ 1e-38 on
-    others = -torch.logaddexp(log_e - log_p, winner.expand_as(log_e))
-    return torch.where(one_hot(index, log_p.shape[-1], torch.bool), -winner, others)
+    late = log_e - log_p
+    # logaddexp(late, winner), in less time; e^{late} itself overflows in fp32 from p ≈ 1e-38 on
+    others = torch.maximum(late, winner) + torch.log(1 + torch.exp(-(late - winner).abs()))
+    return others.scatter(-1, index.unsqueeze(-1), winner).neg()
 
 
 def one_hot(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """`(*shape)` int64 to one-hot `(*shape, size)`, without the check of values that would wait for the device."""
-    return (index.unsqueeze(-1) == torch.arange(size, device=index.device)).to(dtype)  # half the time of a scatter
+    zeros = torch.zeros((*index.shape, size), dtype=dtype, device=index.device)
+    return zeros.scatter_(-1, index.unsqueeze(-1), 1)  # a comparison takes twice as long, of 160 categories ten times
 
 
-def gumbel_argmax(logits: Sites, u: Sites) -> Sites:
+def gumbel_argmax(logits: Sites, u: Sites) -> Categories:
     """Samples of the categoricals, int64 `(*lead, *rows)` per site.
 
     fp32 uniforms lie on a grid of 2⁻²⁴, so a category of probability 1e-5 is drawn 0.3 % too rarely, one of 1e-6 3 %
     and one of 1e-8 never: an absolute error below 5e-8. float64 logits bring float64 noise.
     """
     # max is faster than argmax
-    return sitewise(lambda site, noise: (site + gumbel(noise)).max(-1).indices, logits, u)
+    like = stacked(logits)
+    pairs = zip(like.stacks, stacks(u, like.layout), strict=True)
+    return Categories((perturbed(site, noise).max(-1).indices for site, noise in pairs), like)
+
+
+def race(p: Stacked, u: Sites) -> Categories:
+    """`gumbel_argmax` of log p: the first of exponentials −log u of rates p, of which any multiple will do.
+
+    Of a category that can still win, p is far from the smallest number of its dtype.
+    """
+    pairs = zip(p.stacks, stacks(u, p.layout), strict=True)
+    return Categories((smallest(torch.log(noise).neg_().div_(rate)) for rate, noise in pairs), p)
+
+
+def smallest(x: Tensor) -> Tensor:
+    """argmin over the last dimension, of numbers of which none is negative.
+
+    Their bits, read as integers, are in the same order, and a CPU compares integers three times as fast.
+    """
+    return x.view(_BITS[x.element_size()]).argmin(-1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from estimators.algebra import probabilities, scores, weighted
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax
+from estimators.noise import race
 from estimators.surrogate import Surrogate
 
 
@@ -55,23 +55,26 @@ class Nvil(Estimator):
         nn.init.ones_(last.bias)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        index = gumbel_argmax(logits, noise)
+        p = probabilities(logits)
+        index = race(p, noise)
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
-        p = probabilities(logits)
         learned = self.baseline(p)
-        rest = loss - learned - self.mean
+        above = loss - learned
+        rest = above - self.mean
         advantage = rest.detach()
         if self.normalise:
             advantage = advantage / self.variance.sqrt().clamp(min=1)
-        grads = weighted(advantage, scores(index, logits))
+        grads = weighted(advantage, scores(index, p))
         if self.training:
-            self._fit(rest.square())
+            squared = rest.square()
+            self._fit(squared)
             with torch.no_grad():
-                centre = (loss - learned).mean().to(self.mean.dtype)
-                spread = rest.square().mean().to(self.variance.dtype) * self.seen  # about a mean that there was
-                self.variance.lerp_(spread, 1 - self.decay)
+                centre = above.mean().to(self.mean.dtype)
+                if self.normalise:
+                    spread = squared.mean().to(self.variance.dtype) * self.seen  # about a mean that there was
+                    self.variance.lerp_(spread, 1 - self.decay)
                 self.mean.lerp_(centre, 1 - self.decay * self.seen)
                 self.seen.fill_(1)
         return Estimate(loss, grads)

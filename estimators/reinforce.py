@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.algebra import scores, weighted
+from estimators.algebra import probabilities, scores, weighted
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax
+from estimators.noise import race
 
 
 def averaging(baseline: str, decay: float) -> float | None:
@@ -45,11 +45,12 @@ class Reinforce(Estimator):
         self.register_buffer("baseline", torch.zeros(()))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        index = gumbel_argmax(logits, noise)
+        p = probabilities(logits)
+        index = race(p, noise)
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
-        grads = weighted(loss - self.baseline, scores(index, logits))
+        grads = weighted(loss - self.baseline, scores(index, p))
         if self.training and self.decay is not None:
             self.baseline.lerp_(loss.mean().to(self.baseline.dtype), 1 - self.decay)
         return Estimate(loss, grads)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from estimators.algebra import one_hots, probability, slopes_at, through_softmax
+from estimators.algebra import jacobian, probabilities, probability, slopes_at
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel_argmax
+from estimators.noise import race
 from estimators.sitewise import sitewise
 
 
@@ -32,13 +33,17 @@ class ReinMax(Estimator):
     def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = 1.0) -> None:
         super().__init__(sizes)
         self.temperature = Temperature(temperature)
+        self.plain = temperature == 1.0  # at all times
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        sample = one_hots(gumbel_argmax(logits, noise), logits)
+        p = probabilities(logits)
+        sample = race(p, noise).corners
         loss, slopes = slopes_at(objective, sample)
 
-        def second_order(site: Tensor, z: Tensor, slope: Tensor) -> Tensor:
-            middle = (probability(site / self.temperature.value) + z) / 2
-            return 2 * through_softmax(middle, slope) - through_softmax(probability(site), slope) / 2
+        def second_order(site: Tensor, q: Tensor, z: Tensor, slope: Tensor) -> Tensor:
+            twice = (q if self.plain else probability(site / self.temperature.value)) + z  # 2 π
+            slope = torch.where(twice > 0, slope, 0)  # f may have none at a forbidden category
+            first = twice * (slope - (twice * slope).sum(-1, keepdim=True) / 2)  # 2 J(π) ∇f
+            return first.sub_(jacobian(q, slope), alpha=0.5)
 
-        return Estimate(loss, sitewise(second_order, logits, sample, slopes))
+        return Estimate(loss, sitewise(second_order, logits, p, sample, slopes))

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.base import Sites
+from estimators.algebra import jacobian
 from estimators.control_variate import ControlVariate
-from estimators.sitewise import sitewise
+from estimators.sitewise import Stacked, sitewise
 from estimators.surrogate import Surrogate
 
 
@@ -69,8 +69,10 @@ class Relax(ControlVariate):
         self.sees = sees
         self.learned = Surrogate(self.sizes, hidden)
 
-    def correction(self, x: Sites, z: Sites) -> Tensor:
+    def correction(self, x: Stacked, z: Stacked, sharpness: Tensor) -> tuple[Tensor, Stacked]:
+        if self.sees == "sample":
+            value, slopes = self.learned.with_slope(x, sharpness)
+            return value, sitewise(jacobian, x, slopes)
         # the surrogate maps [0, 1] to [−1, 1]; a forbidden category has z = −inf, which nothing learned sees
-        seen = x if self.sees == "sample" else sitewise(lambda site: torch.where(site.isinf(), 0.5, site), z)
-        value: Tensor = self.learned(seen)
-        return value
+        value, slopes = self.learned.with_slope(sitewise(lambda site: torch.where(site.isinf(), 0.5, site), z))
+        return value, sitewise(lambda site, v: torch.where(site.isinf(), 0, v), z, slopes)

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.algebra import one_hots, weighted_sum
+from estimators.algebra import weighted_sum
 from estimators.base import Estimate, Objective, SeveralSamples, Sites, train_weights
-from estimators.noise import gumbel_argmax
-from estimators.sitewise import Stacked, stacked
+from estimators.noise import Categories, race
+from estimators.sitewise import sitewise
 
 
 class Rloo(SeveralSamples):
@@ -41,26 +41,24 @@ class Rloo(SeveralSamples):
         self.parts = parts
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        index = stacked(gumbel_argmax(logits, noise))
+        index = race(sitewise(torch.exp, logits), noise)
         loss = self._losses(objective, index)
         # float64: a constant in f must not show in the sum of the deviations
         value = self._value(loss, index, logits).double()
         advantage = ((value - value.mean(0)) / (self.evaluations - 1)).to(loss.dtype)
-        return Estimate(loss.mean(0), weighted_sum(advantage, one_hots(index, logits)))
+        return Estimate(loss.mean(0), weighted_sum(advantage, index.corners))
 
-    def _losses(self, objective: Objective, index: Stacked) -> Tensor:
+    def _losses(self, objective: Objective, index: Categories) -> Tensor:
         """f of every sample, `(S, *rows)`, detached; weights have been trained on their mean."""
         n = self.evaluations
-        if self.parts == "whole":
-            pieces, samples = [objective], [index]
-        else:
+        pieces, samples = [objective], [index]
+        if self.parts != "whole":
             found = [objective.part(i, n) for i in range(n if self.parts == "own" else 1)]
             pieces = [piece for piece in found if piece is not None]
             if len(pieces) < len(found):
                 raise ValueError(f"parts={self.parts!r} needs an objective whose data can be cut into {n} equal parts")
-            samples = [index]
             if self.parts == "own":
-                samples = [Stacked((stack[s : s + 1] for stack in index.stacks), index.layout) for s in range(n)]
+                samples = [Categories((stack[s : s + 1] for stack in index.stacks), index.corners) for s in range(n)]
         losses = []
         for piece, sample in zip(pieces, samples, strict=True):  # one graph at a time
             loss = piece.hard(sample)
@@ -68,6 +66,6 @@ class Rloo(SeveralSamples):
             losses.append(loss.detach())
         return torch.cat(losses)
 
-    def _value(self, loss: Tensor, index: Sites, logits: Sites) -> Tensor:
+    def _value(self, loss: Tensor, index: Categories, logits: Sites) -> Tensor:
         """What the score is weighted with, `(S, *rows)`, before the mean of the others is subtracted."""
         return loss

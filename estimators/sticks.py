@@ -14,35 +14,37 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from estimators.algebra import probability
+
 
 class Sticks(NamedTuple):
     """Coins of one site.
 
     Attributes:
         order: `(*rows, K)`, the category that each coin belongs to.
-        alpha: `(*rows, K)`, their logits; +inf of the last that can be reached.
-        log_up: log σ(α).
-        log_down: log(1 − σ(α)).
+        p: `(*rows, K)`, its probability.
+        beyond: P_{>i}, of all later ones; 0 of the last that can be reached.
+        up: σ(α), the probability with which the coin comes up; 0 of a forbidden category.
+        down: 1 − σ(α).
     """
 
     order: Tensor
-    alpha: Tensor
-    log_up: Tensor
-    log_down: Tensor
+    p: Tensor
+    beyond: Tensor
+    up: Tensor
+    down: Tensor
 
 
 def sticks(logits: Tensor) -> Sticks:
-    """The coins of a site `(*rows, K)`, the least probable category first.
+    """The coins of a site `(*rows, K)` of which the greatest logit is 0, the least probable category first.
 
     In this order every coin but the last two comes up with probability at most 1/3, so that of two coupled rows either
-    may go on where the other ends.
+    may go on where the other ends; and no sum of later probabilities is much smaller than its terms.
     """
-    log_p, order = torch.sort(torch.log_softmax(logits, -1), dim=-1, stable=True)
-    reach = log_p.flip(-1).logcumsumexp(-1).flip(-1)  # log P_{≥i}
-    beyond = torch.cat([reach[..., 1:], torch.full_like(reach[..., :1], -torch.inf)], -1)
-    log_up = torch.where(log_p == -torch.inf, -torch.inf, log_p - reach)
-    log_down = torch.where(beyond == -torch.inf, -torch.inf, beyond - reach)
-    return Sticks(order, log_up - log_down, log_up, log_down)
+    p, order = torch.sort(probability(logits), dim=-1, stable=True)
+    reach = p.flip(-1).cumsum(-1).flip(-1)  # P_{≥i}
+    beyond = reach - p
+    return Sticks(order, p, beyond, p / reach, beyond / reach)
 
 
 def ends(up: Tensor) -> Tensor:
@@ -62,17 +64,8 @@ def to_logits(of: Sticks, slope: Tensor) -> Tensor:
 
     ∂α_i/∂φ_j is 1 for i = j, −p_j / P_{>i} for i < j, and 0 for i > j.
     """
-    log_p = of.log_up + _shifted(of.log_down)
-    beyond = _shifted(of.log_down, including=True)
+    slope = torch.where((of.up > 0) & (of.down > 0), slope, 0)
     # earlier coins take p_j Σ_{i<j} slope_i / P_{>i} from category j; P_{>i} ≥ 1/K, the least probable being first
-    each = torch.where(beyond > -torch.inf, slope * (-beyond).exp(), 0)
-    sorted_slope = slope - log_p.exp() * (each.cumsum(-1) - each)
-    return torch.zeros_like(sorted_slope).scatter(-1, of.order, sorted_slope)
-
-
-def _shifted(log_down: Tensor, including: bool = False) -> Tensor:
-    """log P_{≥i} `(*rows, K)` as the product of the coins before; with `including`, log P_{>i}."""
-    through = log_down.cumsum(-1)
-    if including:
-        return through
-    return torch.cat([torch.zeros_like(through[..., :1]), through[..., :-1]], -1)
+    each = slope / torch.where(of.beyond > 0, of.beyond, 1)
+    sorted_slope = slope - of.p * (each.cumsum(-1) - each)
+    return torch.zeros_like(sorted_slope).scatter_(-1, of.order, sorted_slope)

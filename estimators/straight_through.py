@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import torch
 
-from estimators.algebra import one_hots, probability, slopes_at, through_softmax
+from estimators.algebra import probability, slopes_at, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
-from estimators.noise import gumbel_argmax
+from estimators.noise import race
 from estimators.sitewise import sitewise
 
 
@@ -48,13 +48,15 @@ class StraightThrough(Estimator):
         if through == "identity" and temperature != 1.0:
             raise ValueError("through='identity' has no temperature on the way back; set forward_temperature")
         self.through = through
+        self.coupled = temperature == forward_temperature  # at all times
         self.temperature = Temperature(temperature)
         self.forward_temperature = Temperature(forward_temperature)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         s, t = self.forward_temperature.value, self.temperature.value
-        index = gumbel_argmax(sitewise(lambda site: site / s, logits), noise)
-        loss, slopes = slopes_at(objective, one_hots(index, logits))
+        drawn_from = sitewise(lambda site: probability(site / s), logits)
+        loss, slopes = slopes_at(objective, race(drawn_from, noise).corners)
         if self.through == "identity":
             return Estimate(loss, sitewise(lambda site, v: torch.where(site > -torch.inf, v, 0), logits, slopes))
-        return Estimate(loss, sitewise(lambda site, v: through_softmax(probability(site / t), v) / t, logits, slopes))
+        p = drawn_from if self.coupled else sitewise(lambda site: probability(site / t), logits)
+        return Estimate(loss, sitewise(lambda q, v: through_softmax(q, v) / t, p, slopes))

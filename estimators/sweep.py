@@ -35,9 +35,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estimators.algebra import probabilities, through_softmax
+from estimators.algebra import probabilities, slopes_of, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel_argmax, one_hot, uniform
+from estimators.noise import Categories, gumbel_argmax, one_hot, uniform
 from estimators.sitewise import Stacked, layout_of, sitewise, stacked
 
 PRIOR = 10.0
@@ -127,11 +127,11 @@ class Sweep(Estimator):
             coins = (u[turns, ..., 0] < self.rate for u in stacked(noise).stacks)
             pairs = zip(coins, drawn.stacks, strict=True)
             drawn = Stacked((torch.where(coin, index, index[:1]) for coin, index in pairs), drawn.layout)
-        loss, values = objective.around(*self._samples(drawn))
+        loss, values = objective.around(*self._samples(drawn, stacked(logits)))
         train_weights(loss)
         loss = loss.detach()
-        p = stacked(probabilities(logits))
-        slopes = stacked(self._slopes(objective, p) if self.relaxed else sitewise(torch.zeros_like, p))
+        p = probabilities(logits)
+        slopes = self._slopes(objective, p) if self.relaxed else sitewise(torch.zeros_like, p)
         grads = [
             self._of_stack(i, loss, values, *parts)
             for i, parts in enumerate(zip(drawn.stacks, p.stacks, slopes.stacks, strict=True))
@@ -142,23 +142,19 @@ class Sweep(Estimator):
                 self._regress(i)
         return Estimate(loss, Stacked(grads, self.layout))
 
-    def _samples(self, drawn: Stacked) -> tuple[Stacked, Stacked]:
+    def _samples(self, drawn: Stacked, like: Stacked) -> tuple[Categories, Categories]:
         """The sample, `(*rows)` per site, and those with one site of it drawn again, `(Σ S, *rows)`."""
         first, others = [], []
         for i, index in enumerate(drawn.stacks):
             mine = self.site.view(-1, *(1,) * (index.dim() - 1)) == getattr(self, f"stack_{i}")
             first.append(index[0])
             others.append(torch.where(mine, index[1:][self.turn], index[0]))
-        return Stacked(first, drawn.layout), Stacked(others, drawn.layout)
+        return Categories(first, like), Categories(others, like)
 
     def _slopes(self, objective: Objective, p: Stacked) -> Stacked:
         """∂f/∂x at p, of the objective that no weight trains on; 0 where it is not finite, which biases nothing."""
-        leaves = [q.detach().requires_grad_() for q in p.stacks]
-        value = objective.control(Stacked(leaves, p.layout))
-        if not value.requires_grad:  # f is constant
-            return Stacked(map(torch.zeros_like, leaves), p.layout)
-        found = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
-        return Stacked((torch.nan_to_num(slope, 0.0, 0.0, 0.0) for slope in found), p.layout)
+        _, slopes = slopes_of(objective, sitewise(torch.detach, p), False)
+        return sitewise(lambda slope: torch.nan_to_num(slope, 0.0, 0.0, 0.0), slopes)
 
     def _of_stack(self, i: int, loss: Tensor, values: Tensor, index: Tensor, p: Tensor, slope: Tensor) -> Tensor:
         """g of the n sites of a stack, `(*rows, n, K)`; what is to be learned of it goes into the sums.

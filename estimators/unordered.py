@@ -16,16 +16,17 @@ Kool, van Hoof, Welling 2020, arXiv:2002.06043.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from estimators.algebra import scores, weighted_sum
+from estimators.algebra import probabilities, scores, weighted_sum
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
-from estimators.noise import gumbel, uniform
-from estimators.sitewise import Stacked, layout_of, sitewise, stacks
+from estimators.noise import Categories, gumbel, uniform
+from estimators.sitewise import Stacked, layout_of, stacks
 
 _MOST = 8
 
@@ -52,17 +53,17 @@ class Unordered(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         index, log_p = _top(logits, noise, self.evaluations)
+        p = probabilities(logits)
         # fewer configurations than k may be possible, and the objective is not asked about others
         there = log_p.exp() > 0
-        layout = layout_of(self.sizes)
-        index = Stacked((torch.where(there.unsqueeze(-1), i, i[:1]) for i in stacks(index, layout)), layout)
+        index = Categories((torch.where(there.unsqueeze(-1), i, i[:1]) for i in stacks(index, p.layout)), p)
         loss = objective.hard(index)
         share, baseline = _ratios(log_p)
         train_weights(loss, share.to(loss.dtype))
         loss = loss.detach()
         value = loss.double()
         mass = share * (value - (baseline * value.unsqueeze(0)).sum(1))
-        grads = weighted_sum(mass.to(logits[0].dtype), scores(index, logits))
+        grads = weighted_sum(mass.to(logits[0].dtype), scores(index, p))
         return Estimate((share * value).sum(0).to(loss.dtype), grads)
 
 
@@ -70,34 +71,43 @@ def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
     """k configurations without replacement, `(k, *rows)` per site, and their log-probabilities in float64.
 
     Every beam is a prefix with the maximum of the Gumbel-perturbed log-probabilities of all that begin with it. Those
-    of its continuations are drawn given that their maximum is this.
+    of its continuations, drawn anew, are moved to have this maximum m: with D the distance of each to the greatest,
+
+        m − log(1 + e^v),    v = m − (greatest drawn) + D + log(1 − e^{−D})
+
+    of which the last two terms are the same for all prefixes, and found for all sites at once.
     """
-    best = log_p = logits[0].new_zeros((1, *logits[0].shape[:-1]), dtype=torch.float64)
-    steps: list[tuple[Tensor, int]] = []
-    own = sitewise(lambda site: _log_softmax(site.double()), logits)
-    gumbels = sitewise(lambda site, u: gumbel(u.double()), logits, noise)
-    for log_q, g in zip(own, gumbels, strict=True):
-        each = log_p.unsqueeze(-1) + log_q  # (beams, *rows, K)
-        drawn = each + g[: len(log_p)]
-        most = drawn.amax(-1, keepdim=True)
-        # −log(e^{−best} − e^{−most} + e^{−drawn}), without overflow
-        v = best.unsqueeze(-1) - drawn + torch.log1p(-torch.exp(drawn - most))
-        perturbed = best.unsqueeze(-1) - v.clamp(min=0) - torch.log1p(torch.exp(-v.abs()))
-        perturbed = torch.where(
-            each == -torch.inf, -torch.inf, torch.where(drawn == most, best.unsqueeze(-1), perturbed)
-        )
-        flat = perturbed.movedim(-1, 1).flatten(0, 1)  # (beams · K, *rows), beam slowest
-        best, place = flat.topk(min(k, len(flat)), 0)  # fewer than k where there are fewer
-        log_p = each.movedim(-1, 1).flatten(0, 1).gather(0, place)
-        steps.append((place, log_q.shape[-1]))
+    layout = layout_of(tuple(site.shape[-1] for site in logits))
+    log_q, most, beyond = [], [], []
+    for site, u in zip(stacks(logits, layout), stacks(noise, layout), strict=True):
+        log_q.append(_log_softmax(site.double()).unsqueeze(-2))  # (*rows, n, 1, K)
+        drawn = log_q[-1] + gumbel(u.double()).movedim(0, -2)  # (*rows, n, k, K)
+        most.append(drawn.amax(-1))
+        distance = most[-1].unsqueeze(-1) - drawn
+        beyond.append(distance + torch.log(1 - torch.exp(-distance)))
+    each = {
+        i: parts
+        for at, *of in zip(layout, log_q, most, beyond, strict=True)
+        for i, *parts in zip(at, of[0].unbind(-3), of[1].unbind(-2), of[2].unbind(-3), strict=True)
+    }
+    best = log_p = log_q[0].new_zeros((*logits[0].shape[:-1], 1))  # (*rows, beams)
+    places = []
+    for i in range(len(each)):
+        log_q_i, most_i, beyond_i = each[i]
+        beams = best.shape[-1]
+        shift = (best - log_p - most_i[..., :beams]).nan_to_num()  # of a beam that cannot be, −inf + inf
+        v = shift.unsqueeze(-1) + beyond_i[..., :beams, :]
+        moved = (best.unsqueeze(-1) - torch.nn.functional.softplus(v, threshold=40)).flatten(-2)  # beam slowest
+        best, place = moved.topk(min(k, moved.shape[-1]), -1)  # fewer than k where there are fewer
+        log_p = (log_p.unsqueeze(-1) + log_q_i).flatten(-2).gather(-1, place)
+        places.append(place)
     # back from the last site, along the prefix that every beam goes on from
-    beam = torch.arange(len(log_p), device=log_p.device).view(-1, *(1 for _ in log_p.shape[1:])).expand_as(log_p)
-    chosen = []
-    for place, size in reversed(steps):
-        here = place.gather(0, beam)
-        chosen.append(here % size)
-        beam = here // size
-    return tuple(chosen[::-1]), log_p
+    beam = torch.arange(log_p.shape[-1], device=log_p.device).expand_as(log_p)
+    for i in reversed(range(len(places))):
+        places[i] = places[i].gather(-1, beam)
+        beam = places[i] // logits[i].shape[-1]
+    index = [torch.stack([places[i] for i in at], -1) % logits[at[0]].shape[-1] for at in layout]
+    return Stacked((i.movedim(-2, 0) for i in index), layout), log_p.movedim(-1, 0)
 
 
 def _log_softmax(site: Tensor) -> Tensor:
@@ -109,25 +119,17 @@ def _log_softmax(site: Tensor) -> Tensor:
 
 def _ratios(log_p: Tensor) -> tuple[Tensor, Tensor]:
     """p_s R(S, s) `(k, *rows)` and p_r R(S, s, r) `(k, k, *rows)`, s first, from log-probabilities `(k, *rows)`."""
-    k = len(log_p)
-    p = log_p.exp()
+    k, logs, p = len(log_p), log_p.unbind(), log_p.exp().unbind()
     after: dict[int, Tensor] = {2**k - 1: torch.ones_like(p[0])}
     for taken in range(2**k - 2, -1, -1):
-        inside = [s for s in range(k) if taken >> s & 1]
+        inside = [logs[s] for s in range(k) if taken >> s & 1]
         outside = [s for s in range(k) if not taken >> s & 1]
-        left = sum((p[s] for s in outside), torch.zeros_like(p[0]))
-        rest = torch.ones_like(p[0])
-        if inside:  # 1 − Σ p, of probabilities that may be close to 1; at least what S itself has left
-            rest = torch.maximum(
-                -torch.expm1(torch.logsumexp(torch.stack([log_p[s] for s in inside]), 0).clamp(max=0)), left
-            )
-        total = sum((p[s] * after[taken | 1 << s] for s in outside), torch.zeros_like(rest))
-        after[taken] = torch.where(left > 0, total / rest, 1)
+        left = functools.reduce(torch.add, (p[s] for s in outside))
+        total = functools.reduce(torch.add, (p[s] * after[taken | 1 << s] for s in outside))
+        if inside:  # over 1 − Σ p, of probabilities that may be close to 1; at least what S itself has left
+            log_sum = torch.logsumexp(torch.stack(inside), 0) if len(inside) > 1 else inside[0]
+            total = total / torch.maximum(-torch.expm1(log_sum.clamp(max=0)), left)
+        after[taken] = torch.where(left > 0, total, 1)
     share = torch.stack([p[s] * after[1 << s] / after[0] for s in range(k)])
-    baseline = torch.stack(
-        [
-            torch.stack([p[r] * (after[1 << s | 1 << r] / after[1 << s] if r != s else 1) for r in range(k)])
-            for s in range(k)
-        ]
-    )
-    return share, baseline
+    rows = [[p[r] * (after[1 << s | 1 << r] / after[1 << s]) if r != s else p[r] for r in range(k)] for s in range(k)]
+    return share, torch.stack([torch.stack(row) for row in rows])

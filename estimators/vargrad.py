@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.algebra import dot, log_probability, one_hots
+from estimators.algebra import dot, log_probability
 from estimators.base import Sites
+from estimators.noise import Categories
 from estimators.rloo import Rloo
 from estimators.sitewise import sitewise
 
@@ -34,7 +35,7 @@ class VarGrad(Rloo):
     def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
         super().__init__(sizes, samples=samples)
 
-    def _value(self, loss: Tensor, index: Sites, logits: Sites) -> Tensor:
+    def _value(self, loss: Tensor, index: Categories, logits: Sites) -> Tensor:
         # a forbidden category is never drawn, and −inf · 0 would be NaN
         log_q = sitewise(lambda site: log_probability(site).clamp(min=torch.finfo(site.dtype).min), logits)
-        return loss + dot(one_hots(index, logits), log_q)
+        return loss + dot(index.corners, log_q)
