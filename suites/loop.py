@@ -33,9 +33,10 @@ from torchvision.transforms.functional import to_pil_image
 from results import table
 from suites.execute import provenance
 from suites.overhead import ratio
+from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split
 from vmo.train import Recipe, Trainer
-from vmo.wrn import WideResNet, WideResNetConfig
+from vmo.wrn import WideResNet
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 WORKERS = (0, 2)

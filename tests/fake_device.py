@@ -27,11 +27,12 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 import estimators
 from suites import labels
+from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split
 from vmo.space import TASKS, ArchitectureDistribution, Space, normalised_penalty
 from vmo.target import Target
 from vmo.train import Recipe, Trainer
-from vmo.wrn import WideResNet, WideResNetConfig
+from vmo.wrn import WideResNet
 
 NAME = "elsewhere"
 CONFIG = WideResNetConfig(10, 1, 10, 1, heads="all")

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split, normalise
 from vmo.extract import extract, parameters
 from vmo.space import TASKS, Architecture, Space
 from vmo.train import evaluate, recalibrate
-from vmo.wrn import WideResNet, WideResNetConfig
+from vmo.wrn import WideResNet
 
 CONFIG = WideResNetConfig(10, 1, 10, 3, heads="all")
 

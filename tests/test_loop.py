@@ -7,7 +7,7 @@ import torch
 
 from results import table
 from suites import loop
-from vmo.wrn import WideResNetConfig
+from vmo.config import WideResNetConfig
 
 
 def test_it_writes_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

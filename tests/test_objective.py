@@ -16,10 +16,11 @@ from torch import Tensor, nn
 import estimators
 from estimators.base import adapt
 from estimators.noise import one_hot
+from vmo.config import WideResNetConfig
 from vmo.masks import prefix_mask
 from vmo.objective import MinibatchObjective
 from vmo.space import TASKS, Sites, Space
-from vmo.wrn import WideResNet, WideResNetConfig
+from vmo.wrn import WideResNet
 
 CONFIG = WideResNetConfig(10, 1, 10, 3, heads="all")
 BATCH = 12

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from results import paper, table
-from vmo.wrn import WideResNetConfig
+from vmo.config import WideResNetConfig
 
 
 def rows(directory: Path, accuracies: dict[tuple[str, str], list[float]], dataset: str = "cifar10") -> pd.DataFrame:

@@ -13,6 +13,7 @@ from strategies import seeds
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from vmo.config import WideResNetConfig
 from vmo.extract import extract, parameters
 from vmo.space import (
     TASKS,
@@ -24,7 +25,7 @@ from vmo.space import (
     literal_penalty,
     normalised_penalty,
 )
-from vmo.wrn import WideResNet, WideResNetConfig
+from vmo.wrn import WideResNet
 
 SMALL = (4, 6, 8)
 """Hidden channels of a made-up network with three blocks: few enough to enumerate."""

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmo.config import WideResNetConfig
 from vmo.space import ArchitectureDistribution, Penalty, Space, normalised_penalty
 from vmo.target import TOLERANCE, Target, most_probable
-from vmo.wrn import WideResNetConfig
 
 CONFIG = WideResNetConfig(10, 1)
 

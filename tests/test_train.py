@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import estimators
+from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split, load
 from vmo.objective import MinibatchObjective
 from vmo.space import TASKS, ArchitectureDistribution, Penalty, Space, literal_penalty, normalised_penalty
 from vmo.train import Diverged, Recipe, Trainer, evaluate, recalibrate
-from vmo.wrn import WideResNet, WideResNetConfig
+from vmo.wrn import WideResNet
 
 CONFIG = WideResNetConfig(10, 1, 10, 1, heads="all")
 QUICK = Recipe(epochs=2, batch_size=16)

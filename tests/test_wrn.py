@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vmo.config import WideResNetConfig
 from vmo.masks import prefix_mask
-from vmo.wrn import Block, Head, Visits, WideResNet, WideResNetConfig
+from vmo.wrn import Block, Head, Visits, WideResNet
 
 SMALL = WideResNetConfig(10, 1, 10, 3, heads="all")
 DEEPER = WideResNetConfig(16, 2, 7, 3, heads="all")

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vmo import checkpoint, cifar
+from vmo.config import WideResNetConfig
 from vmo.data import Dataset, identity, load
 from vmo.extract import extract, parameters
 from vmo.npz import DataError
 from vmo.space import Architecture
 from vmo.train import Recipe, Trainer, evaluate, recalibrate
-from vmo.wrn import WideResNet, WideResNetConfig
+from vmo.wrn import WideResNet
 
 BATCHES = (1, 128)
 """Images at a time when latency is measured."""

@@ -31,7 +31,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from vmo.wrn import WideResNet, WideResNetConfig
+from vmo.config import WideResNetConfig
+from vmo.wrn import WideResNet
 
 FILES = ("config.json", "model.safetensors", "model.pt2", "model.onnx", "table.md")
 FORMAT = 1

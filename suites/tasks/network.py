@@ -19,12 +19,13 @@ from suites.presets import select
 from suites.tasks.base import Make, Point, Sites, Task
 from suites.tasks.reference_run import ReferenceRun
 from vmo.checkpoint import Keeper
+from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split, identity, load
 from vmo.extract import extract, parameters
 from vmo.space import Architecture, ArchitectureDistribution, Penalty, Space, literal_penalty, normalised_penalty
 from vmo.target import Target
 from vmo.train import Recipe, Trainer, evaluate, recalibrate
-from vmo.wrn import WideResNet, WideResNetConfig
+from vmo.wrn import WideResNet
 
 _RECIPE = (
     "depth",

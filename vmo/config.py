@@ -1,0 +1,101 @@
+"""The shape of a Wide ResNet: its blocks, and what each and each of its channels costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WideResNetConfig:
+    """A Wide ResNet, plain JSON types only.
+
+    Args:
+        depth: 6n + 4 layers.
+        widen: the widening factor.
+        classes: of the output.
+        channels: of the input.
+        hidden: channels between the two convolutions of each block; None: as many as the block puts out.
+        blocks: keep only the first so many blocks; None: all 3n.
+        heads: "last" or "all": a classifier after the last block or after every one.
+    """
+
+    depth: int = 16
+    widen: int = 1
+    classes: int = 10
+    channels: int = 3
+    hidden: tuple[int, ...] | None = None
+    blocks: int | None = None
+    heads: str = "last"
+
+    def __post_init__(self) -> None:
+        if self.depth < 10 or (self.depth - 4) % 6:
+            raise ValueError(f"a Wide ResNet has 6n + 4 layers (10, 16, 22, 28, …), got {self.depth}")
+        if min(self.widen, self.classes, self.channels) < 1:
+            raise ValueError(f"widen, classes and channels must be positive, got {self}")
+        if self.blocks is not None and not 1 <= self.blocks <= self.depth // 2 - 2:
+            raise ValueError(f"blocks must lie in 1 … {self.depth // 2 - 2}, got {self.blocks}")
+        count = len(self.outputs)
+        if self.hidden is not None and (len(self.hidden) != count or min(self.hidden) < 1):
+            raise ValueError(f"hidden must give a positive width for each of {count} blocks, got {self.hidden}")
+        if self.heads not in ("last", "all"):
+            raise ValueError(f"heads must be 'last' or 'all', got {self.heads!r}")
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Output channels of each block."""
+        n = (self.depth - 4) // 6
+        return tuple(width * self.widen for width in (16, 32, 64) for _ in range(n))[: self.blocks]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each block: the second and third group begin with 2."""
+        n = (self.depth - 4) // 6
+        return tuple(2 if group and not i else 1 for group in range(3) for i in range(n))[: self.blocks]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Hidden channels of each block."""
+        return self.outputs if self.hidden is None else self.hidden
+
+    def macs(self, size: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+        """Multiply-accumulates of convolutions and linear layers for one `size` × `size` image.
+
+        A head counts with the blocks: block l brings what the head after it costs more than the head before it, so that
+        the first d blocks together bring the one head of a network of d blocks.
+
+        Returns:
+            (stem, per block whatever its hidden width, per block and hidden channel).
+        """
+        areas, area = [], size
+        for stride in self.strides:
+            area = -(-area // stride)
+            areas.append(area**2)
+        fixed = tuple(
+            float(a * i * o * s + g * self.classes) for a, (i, o, s, g) in zip(areas, self._geometry, strict=True)
+        )
+        slope = tuple(9.0 * a * (i + o) for a, (i, o, _, _) in zip(areas, self._geometry, strict=True))
+        return 9.0 * self.channels * 16 * size**2, fixed, slope
+
+    def parameters(self) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+        """Trainable scalars, as in `macs`; there is one head, whatever `heads` says."""
+        fixed = tuple(2.0 * i + i * o * s + g * (2 + self.classes) for i, o, s, g in self._geometry)
+        slope = tuple(9.0 * (i + o) + 2 for i, o, _, _ in self._geometry)
+        return 9.0 * self.channels * 16 + self.classes, fixed, slope
+
+    @property
+    def _geometry(self) -> list[tuple[int, int, bool, int]]:
+        """Of each block: inputs, outputs, whether its shortcut projects, inputs its head has more than the last."""
+        inputs = (16, *self.outputs[:-1])
+        shortcuts = map(projects, inputs, self.outputs, self.strides)
+        gains = (o - i for i, o in zip((0, *self.outputs[:-1]), self.outputs, strict=True))
+        return list(zip(inputs, self.outputs, shortcuts, gains, strict=True))
+
+    def total_macs(self, size: int) -> float:
+        """Multiply-accumulates of the whole network for one image."""
+        rest, fixed, slope = self.macs(size)
+        return rest + sum(fixed) + sum(s * k for s, k in zip(slope, self.widths, strict=True))
+
+
+def projects(inputs: int, outputs: int, stride: int) -> bool:
+    """Whether a block's shortcut is a convolution of its own."""
+    return inputs != outputs or stride != 1
