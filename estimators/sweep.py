@@ -83,7 +83,7 @@ class Sweep(Estimator):
             raise ValueError(
                 f"samples must be a positive integer, or one for each of {len(self.sizes)} sites, got {samples!r}"
             )
-        if not isinstance(rate, int | float) or not 0 < rate <= 1:
+        if type(rate) not in (int, float) or not 0 < rate <= 1:
             raise ValueError(f"rate must lie in (0, 1], got {rate!r}")
         if not isinstance(decay, int | float) or not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay!r}")

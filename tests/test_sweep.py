@@ -231,6 +231,7 @@ def test_an_additive_objective_that_is_known_leaves_no_variance() -> None:
         ({"samples": "11"}, "one for each of 3 sites, got '11'"),
         ({"rate": 0.0}, r"rate must lie in \(0, 1\], got 0.0"),
         ({"rate": 1.5}, r"rate must lie in \(0, 1\], got 1.5"),
+        ({"rate": True}, r"rate must lie in \(0, 1\], got True"),
         ({"rate": "often"}, r"rate must lie in \(0, 1\], got 'often'"),
         ({"decay": 1.0}, r"decay must lie in \[0, 1\), got 1.0"),
         ({"decay": "slow"}, r"decay must lie in \[0, 1\), got 'slow'"),
