@@ -54,7 +54,7 @@ def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: st
             ax.set_xlim(_around(here["value_x"]))
         axes[0, 0].set(ylabel="test accuracy, %", ylim=_around(both["value"]))
         n = drawing.counts(both.groupby(["task", "estimator"])["value"].size())
-        shown = f"small: one seed; large: mean, from {FEW} seeds on with 95 % t intervals, {n} seeds"
+        shown = f"small: one seed; large: mean, from {FEW} on with 95 % t intervals, {n} seeds"
         note = f"{summary.context_label(both)}; {shown}"
         drawing.title(figure, f"Accuracy and {what} of what was learned", note)
         drawing.legend(figure, summary.ordered(both["estimator"]))

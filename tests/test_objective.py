@@ -343,6 +343,22 @@ def test_around_takes_up_only_what_differs() -> None:
     assert sorted(calls) == sorted([*sample, *first, *second, *third, *every])
 
 
+def test_around_several_samples_is_on_slices_too() -> None:
+    """Of samples with leading dimensions there is no one base; they are on slices all the same."""
+    one, other = make_objective("width"), make_objective("width")
+    index = random_index(one.space, (2,))
+    others = tuple(site.unsqueeze(0) for site in random_index(one.space, (2,), seed=9))
+    widths: list[int | None] = []
+    for block in one.network.blocks:
+        block.register_forward_hook(lambda _, given, __: widths.append(given[2]))
+    loss, values = one.around(index, others)
+    assert None not in widths
+    assert_equal(loss, other.hard(index))
+    assert all(torch.equal(value, running(other.network)[name]) for name, value in running(one.network).items())
+    assert_equal(values, other.hard(others).detach())
+    assert not values.requires_grad
+
+
 # --- control variates -----------------------------------------------------------------------------------------------
 
 

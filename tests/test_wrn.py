@@ -332,6 +332,27 @@ def test_networks_that_begin_alike_share_what_they_begin_with(train: bool) -> No
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
+def test_a_head_keeps_nothing_where_others_go_on() -> None:
+    """What all depths keep for the backward pass is hardly more than what the deepest does alone."""
+    network, images = make(DEEPER, True), batch(DEEPER)
+
+    def held(networks: list[tuple[int, ...]]) -> int:
+        storages: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        own = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits = network.sliced(images, networks)
+        assert logits
+        return sum(size for pointer, size in storages.items() if pointer not in own)
+
+    every = [DEEPER.widths[:d] for d in range(1, 7)]
+    assert held(every) < 1.02 * held(every[-1:])
+
+
 @pytest.mark.parametrize("momentum", [0.1, 1.0])
 def test_networks_together_move_running_statistics_by_their_mean(momentum: float) -> None:
     """(1 − m) old + m · mean over those that have the block or the head, where all of these have the channel."""
