@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from estimators import Estimator
+from vmo.wrn import Block
 
 Sites = tuple[Tensor, ...]
 INF = float("inf")
@@ -49,6 +50,17 @@ LOGITS = {name: tuple(site.double() for site in sites) for name, sites in LOGITS
 
 def sizes_of(logits: Sites) -> tuple[int, ...]:
     return tuple(site.shape[-1] for site in logits)
+
+
+def count_passes_of(block: Block, report: Callable[[], None]) -> None:
+    """Report every pass through the hidden channels of a block."""
+    hidden = block._hidden
+
+    def counted(*args: Any) -> tuple[Tensor, Tensor]:
+        report()
+        return hidden(*args)
+
+    block._hidden = counted
 
 
 def logits_like(

@@ -49,6 +49,9 @@ def test_the_polynomial_knows_its_expectation(power: float, categories: int, mon
     same(list(found.grads), list(grads), "its gradient", rtol=1e-5, atol=1e-8)
     every = itertools.product(*(torch.eye(k, dtype=torch.float64) for k in f.sizes))
     assert f.minimum() == pytest.approx(min(float(f(corner)) for corner in every))
+    index = torch.tensor([[0, 1, 1], [1, 1, 0]])
+    corners = tuple(torch.eye(categories)[site] for site in index.unbind(-1))
+    same(f.hard((*index.unbind(-1)[:2], index[:1, 2])), f((*corners[:2], corners[2][:1])), "at categories", rtol=1e-6)
 
 
 def test_the_polynomial_is_that_of_the_papers() -> None:

@@ -15,7 +15,7 @@ from estimators.base import Objective
 from estimators.noise import one_hot
 from vmo.masks import prefix_mask
 from vmo.space import Sites, Space
-from vmo.wrn import Visits, WideResNet
+from vmo.wrn import Visits, WideResNet, at_least_fp32
 
 
 class MinibatchObjective(Objective):
@@ -128,10 +128,12 @@ class MinibatchObjective(Objective):
         """Cross-entropies of each group's networks."""
         values = []
         for mine, labels in zip(logits, self.labels.tensor_split(self.groups), strict=True):
-            # of equal networks the logits are one and the same tensor
-            different = {id(one): one for one in mine}
-            of = {key: F.cross_entropy(_at_least_fp32(one), labels) / self.groups for key, one in different.items()}
-            values.append(torch.stack([of[id(one)] for one in mine]))
+            different = {id(one): one for one in mine}  # of equal networks the logits are one and the same tensor
+            place = {key: i for i, key in enumerate(different)}
+            stacked = at_least_fp32(torch.stack(list(different.values())))
+            each = F.cross_entropy(stacked.flatten(0, 1), labels.repeat(len(stacked)), reduction="none")
+            means = (each.view(len(stacked), -1).mean(-1) / self.groups).unbind()
+            values.append(torch.stack([means[place[id(one)]] for one in mine]))
         return torch.stack(values, -1).view(shape)
 
     def _evaluate(self, sample: Sites, *, frozen: bool) -> Tensor:
@@ -171,13 +173,9 @@ class MinibatchObjective(Objective):
                 logits = functional_call(self.network, frozen, (images,), {**gates, "relaxed": True})
             else:
                 logits = self.network(images, **gates)
-        logits = _at_least_fp32(logits)
+        logits = at_least_fp32(logits)
         if depth is None:
             return F.cross_entropy(logits, labels) / self.groups
         mixed = torch.tensordot(depth.to(logits.dtype), logits, dims=1)  # Eq. 5, (*depths, B, classes)
         each = F.cross_entropy(mixed.flatten(0, -2), labels.repeat(depth[..., 0].numel()), reduction="none")
         return each.view(*depth.shape[:-1], len(labels)).mean(-1) / self.groups
-
-
-def _at_least_fp32(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -17,6 +17,7 @@ and no slope at m_i reaches a logit.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -54,6 +55,11 @@ def _bn_relu(
     return F.relu(F.batch_norm(x, mean, var, weight, bias, bn.training, momentum or 0.0, bn.eps))
 
 
+def at_least_fp32(x: Tensor) -> Tensor:
+    """What is to be summed, of a half-precision dtype in fp32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class Block(nn.Module):
     """A pre-activation residual block with a gate on its hidden channels."""
 
@@ -65,17 +71,37 @@ class Block(nn.Module):
         self.conv2 = _conv(hidden, outputs, 3)
         self.shortcut = _conv(inputs, outputs, 1, stride) if projects(inputs, outputs, stride) else None
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None, width: int | None, momentum: float | None, relaxed: bool = False
-    ) -> Tensor:
-        a = _bn_relu(self.bn1, x, momentum)
-        residual = x if self.shortcut is None else self.shortcut(a)
-        h = F.conv2d(a, self.conv1.weight[:width], None, self.conv1.stride, self.conv1.padding)
-        h = _bn_relu(self.bn2, h, momentum, width, mask if relaxed else None)
-        weight = self.conv2.weight[:, :width]
+    def forward(self, x: Tensor, mask: Tensor | None, momentum: float | None, relaxed: bool = False) -> Tensor:
+        residual, h = self._hidden(x, None, momentum, mask if relaxed else None)
+        weight = self.conv2.weight
         if mask is not None and not relaxed:
             weight = weight * mask.view(1, -1, 1, 1)
         return residual + F.conv2d(h, weight, None, self.conv2.stride, self.conv2.padding)
+
+    def sliced(self, x: Tensor, widths: Sequence[int], momentum: float | None) -> list[Tensor]:
+        """What it puts out with each of some hidden widths, all different and ascending, from one pass of the widest.
+
+        The hidden channels of a narrower one are the first of a wider one's, batch statistics included, and the second
+        convolution is a sum over them, to which each width adds its own part.
+        """
+        residual, h = self._hidden(x, widths[-1], momentum, None)
+        parts = [b - a for a, b in itertools.pairwise((0, *widths))]
+        weights = self.conv2.weight[:, : widths[-1]].split(parts, 1)
+        found, total = [], None
+        for piece, weight in zip(h.split(parts, 1), weights, strict=True):
+            more = F.conv2d(piece, weight, None, self.conv2.stride, self.conv2.padding)
+            total = more if total is None else total + at_least_fp32(more)  # each sum rounded once
+            found.append(residual + total.to(more.dtype))
+        return found
+
+    def _hidden(
+        self, x: Tensor, width: int | None, momentum: float | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What goes past the two convolutions, and the hidden channels."""
+        a = _bn_relu(self.bn1, x, momentum)
+        residual = x if self.shortcut is None else self.shortcut(a)
+        h = F.conv2d(a, self.conv1.weight[:width], None, self.conv1.stride, self.conv1.padding)
+        return residual, _bn_relu(self.bn2, h, momentum, width, mask)
 
 
 class Head(nn.Module):
@@ -90,6 +116,24 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, momentum: float | None) -> Tensor:
         return self.linear(_bn_relu(self.bn, x, momentum).mean((2, 3)))
+
+    def several(self, xs: Sequence[Tensor], counts: Sequence[int], momentum: float | None) -> list[Tensor]:
+        """The logits of several inputs in one pass, each with batch statistics of its own.
+
+        Running statistics move by the mean of these, in which the i-th counts `counts[i]` times.
+        """
+        if len(xs) == 1:
+            return [self(xs[0], momentum)]
+        n, bn = len(xs), self.bn
+        assert bn.running_mean is not None and bn.running_var is not None
+        running = bn.running_mean, bn.running_var
+        mean, var, weight, bias = (each.repeat(n) for each in (*running, bn.weight, bn.bias))
+        x = F.batch_norm(torch.cat(list(xs), 1), mean, var, weight, bias, bn.training, momentum or 0.0, bn.eps)
+        if bn.training and momentum is not None:
+            share = torch.tensor(counts, dtype=mean.dtype, device=mean.device) / sum(counts)
+            for old, new in zip(running, (mean, var), strict=True):
+                old.data.copy_(share @ new.view(n, -1))  # unseen by autograd, as batch_norm itself moves them
+        return list(self.linear(F.relu(x).mean((2, 3)).unflatten(1, (n, -1))).unbind(1))
 
     def forgetful(self, x: Tensor, momentum: float | None) -> Tensor:
         """The same, keeping nothing for the backward pass but x, which the next block keeps anyway.
@@ -157,7 +201,7 @@ class WideResNet(nn.Module):
         outputs = []
         x = self._stem(images)
         for i, block in enumerate(self.blocks):
-            x = block(x, masks[i] if masks else None, None, momentum, relaxed)
+            x = block(x, masks[i] if masks else None, momentum, relaxed)
             if every_head:
                 head = self.heads[str(i)]
                 assert isinstance(head, Head)
@@ -220,24 +264,43 @@ class WideResNet(nn.Module):
 
         def descend(x: Tensor, depth: int, members: Sequence[int], known: bool) -> None:
             """From the input of a block on, of the networks that have come to it by the same way."""
-            if taken is not None:
-                taken.append(x.detach())
-            branches: dict[int | None, list[int]] = {}
+            branches: dict[int, list[int]] = {}
             for n in members:
-                branches.setdefault(networks[n][depth] if depth < len(networks[n]) else None, []).append(n)
-            for width, branch in branches.items():
-                if width is None:
-                    head = self.heads[str(depth - 1)]
-                    assert isinstance(head, Head)
-                    end = head.forgetful if len(branches) > 1 else head
-                    momentum = None if visits is None else visits.head(depth, len(branch))
-                    found.update(dict.fromkeys(branch, end(x, momentum)))
-                elif known and depth < len(base) and width == base[depth]:
-                    descend(inputs[depth + 1], depth + 1, branch, True)
-                else:
-                    momentum = None if visits is None else visits.block(depth, len(branch))
-                    descend(self.blocks[depth](x, None, width, momentum), depth + 1, branch, False)
+                branches.setdefault(networks[n][depth], []).append(n)
+            outputs = {}
+            common = base[depth] if known and depth < len(base) else None
+            if common in branches:
+                outputs[common] = inputs[depth + 1]
+            if widths := sorted(branches.keys() - outputs.keys()):
+                momentum = None if visits is None else visits.block(depth, sum(len(branches[w]) for w in widths))
+                block = self.blocks[depth]
+                assert isinstance(block, Block)
+                outputs.update(zip(widths, block.sliced(x, widths, momentum), strict=True))
+            if taken is not None:
+                taken.append(outputs[widths[0]].detach())
+            ends = {width: [n for n in branches[width] if len(networks[n]) == depth + 1] for width in outputs}
+            last = [width for width in outputs if len(ends[width]) == len(branches[width])]
+            finish(depth, [outputs[width] for width in last], [ends[width] for width in last])
+            for width in (width for width in outputs if width not in last):
+                if ends[width]:
+                    finish(depth, [outputs[width]], [ends[width]], forgetful=True)
+                rest = [n for n in branches[width] if n not in ends[width]]
+                descend(outputs[width], depth + 1, rest, width == common)
 
+        def finish(depth: int, xs: list[Tensor], members: list[list[int]], forgetful: bool = False) -> None:
+            """The logits of the networks whose last block has these outputs, different ones with different members."""
+            if not xs:
+                return
+            head = self.heads[str(depth)]
+            assert isinstance(head, Head)
+            counts = [len(mine) for mine in members]
+            momentum = None if visits is None else visits.head(depth + 1, sum(counts))
+            logits = [head.forgetful(xs[0], momentum)] if forgetful else head.several(xs, counts, momentum)
+            for mine, one in zip(members, logits, strict=True):
+                found.update(dict.fromkeys(mine, one))
+
+        if taken is not None:
+            taken.append(x.detach())
         descend(x, 0, range(len(networks)), bool(inputs))
         return [found[n] for n in range(len(networks))]
 

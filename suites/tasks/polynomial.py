@@ -36,20 +36,25 @@ class Polynomial(Function):
         self.power = power
         self.device = device
         self.levels = torch.linspace(0, 1, categories, device=device)
+        self.cost = (self.levels - TARGET).abs().pow(power)
 
     def __call__(self, sample: Sites) -> Tensor:
         x = torch.stack(tuple(aligned(sample)), -2)
         b = x @ self.levels.to(x.dtype)
         return (b - TARGET).abs().pow(self.power).mean(-1)
 
+    def hard(self, index: Sites) -> Tensor:
+        """f at categories, int64 `(*lead)` per site."""
+        return self.cost[torch.stack(tuple(torch.broadcast_tensors(*index)), -1)].mean(-1)
+
     def expectation(self, logits: Sites) -> Estimate:
         p = torch.softmax(torch.stack(tuple(logits), -2), -1)
-        cost = (self.levels - TARGET).abs().pow(self.power) / VARIABLES
+        cost = self.cost / VARIABLES
         each = (p * cost).sum(-1, keepdim=True)
         return Estimate(each.sum((-2, -1)), (p * (cost - each)).unbind(-2))
 
     def minimum(self) -> float:
-        return float((self.levels - TARGET).abs().pow(self.power).min())
+        return float(self.cost.min())
 
 
 class PolynomialTask(FunctionTask):
