@@ -29,7 +29,7 @@ from suites.tasks.base import Sites, Task, Workload
 WARM_UP = 2
 PARTS = (0.5, 0.75, 1.0)
 """Of the network's width, at which q is held."""
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds after which no further pair of steps is timed; two are at least."""
 
 

@@ -91,7 +91,7 @@ class Preset:
     vae_estimates: int = 2000
     overhead_depth: int = 16
     overhead_widen: int = 2
-    overhead_batch: int = 32
+    overhead_batch: int = 16
     overhead_pairs: int = 8
     memory_depth: int = 28
     memory_widen: int = 10

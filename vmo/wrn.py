@@ -60,6 +60,16 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _pooled(x: Tensor) -> Tensor:
+    """The mean over positions, `(B, C)`; what reaches x comes back channels last, which from mean((2, 3)) it does not,
+    and a CPU then takes two to four times as long for all of a head."""
+    return x.permute(0, 2, 3, 1).mean((1, 2))
+
+
 class Block(nn.Module):
     """A pre-activation residual block with a gate on its hidden channels."""
 
@@ -89,7 +99,7 @@ class Block(nn.Module):
         weights = self.conv2.weight[:, : widths[-1]].split(parts, 1)
         found, total = [], None
         for piece, weight in zip(h.split(parts, 1), weights, strict=True):
-            more = F.conv2d(piece, weight, None, self.conv2.stride, self.conv2.padding)
+            more = F.conv2d(_channels_last(piece), weight, None, self.conv2.stride, self.conv2.padding)
             total = more if total is None else total + at_least_fp32(more)  # each sum rounded once
             found.append(residual + total.to(more.dtype))
         return found
@@ -115,7 +125,7 @@ class Head(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor, momentum: float | None) -> Tensor:
-        return self.linear(_bn_relu(self.bn, x, momentum).mean((2, 3)))
+        return self.linear(_pooled(_bn_relu(self.bn, x, momentum)))
 
     def several(self, xs: Sequence[Tensor], counts: Sequence[int], momentum: float | None) -> list[Tensor]:
         """The logits of several inputs in one pass, each with batch statistics of its own.
@@ -133,7 +143,7 @@ class Head(nn.Module):
             share = torch.tensor(counts, dtype=mean.dtype, device=mean.device) / sum(counts)
             for old, new in zip(running, (mean, var), strict=True):
                 old.data.copy_(share @ new.view(n, -1))  # unseen by autograd, as batch_norm itself moves them
-        return list(self.linear(F.relu(x).mean((2, 3)).unflatten(1, (n, -1))).unbind(1))
+        return list(self.linear(_pooled(F.relu(x)).unflatten(1, (n, -1))).unbind(1))
 
     def forgetful(self, x: Tensor, momentum: float | None) -> Tensor:
         """The same, keeping nothing for the backward pass but x, which the next block keeps anyway.
@@ -210,7 +220,8 @@ class WideResNet(nn.Module):
         return torch.stack(outputs) if every_head else self.heads[str(i)](x, momentum)
 
     def _stem(self, images: Tensor) -> Tensor:
-        return self.stem(images.contiguous(memory_format=torch.channels_last))
+        # of one channel there is no layout to follow, and all that came after would be of the slow one
+        return _channels_last(self.stem(_channels_last(images)))
 
     def sliced(
         self,
