@@ -74,7 +74,7 @@ class Preset:
     steps: int = 300
     ride: int = 50
     estimates: int = 200
-    budget: int = 600
+    budget: int = 400
     references: int = 60
     enumerate: int = 64
     toy_steps: int = 2000
