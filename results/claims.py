@@ -18,7 +18,7 @@ TOO_MUCH = 2.0  # times a step of plain training
 NEGLIGIBLE = 0.01  # squared bias as a part of the squared gradient
 EFFECTIVE = 20  # draws that carry a variance, at least, for a verdict on a mean
 LEVEL = 0.05  # after Benjamini-Hochberg, where a statement is about several estimators
-_UNBIASED = ("exact", "reinforce", "rloo", "rebar", "relax")
+_UNBIASED = ("exact", "reinforce", "rloo", "rebar", "relax", "sweep")
 
 
 @dataclass(frozen=True)

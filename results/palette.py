@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 
 _SALT = "891968"
 _LIGHTNESS = (0.42, 0.56, 0.70)
+_DARKEST, _LIGHTEST, _APART = 0.3, 0.78, 0.08
 _CHROMA = 0.15
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "<", ">")
 # What is no estimator but a reference to compare them with is grey.
@@ -28,11 +29,15 @@ def base(label: str) -> str:
 def colour(label: str) -> str:
     """The colour of an estimator's label, as ``#rrggbb``."""
     name = base(label)
-    shift = 0.0 if name == label else (-0.09, -0.05, 0.05, 0.09)[_hash(label)[0] % 4]
-    if name in _REFERENCES:
-        return _oklch(_REFERENCES[name] + shift, 0.0, 0.0)
     first, second, third, *_ = _hash(name)
-    return _oklch(_LIGHTNESS[third % 3] + shift, _CHROMA, 2 * np.pi * (256 * first + second) / 65536)
+    lightness = _REFERENCES.get(name, _LIGHTNESS[third % 3])
+    if name != label:  # anywhere on the scale but near that of the base
+        below, above = max(0.0, lightness - _APART - _DARKEST), max(0.0, _LIGHTEST - lightness - _APART)
+        at = _hash(label)[6] / 256 * (below + above)
+        lightness = _DARKEST + at if at < below else lightness + _APART + at - below
+    if name in _REFERENCES:
+        return _oklch(lightness, 0.0, 0.0)
+    return _oklch(lightness, _CHROMA, 2 * np.pi * (256 * first + second) / 65536)
 
 
 def marker(label: str) -> str:

@@ -72,6 +72,7 @@ def _sections(frame: pd.DataFrame, figures: dict[str, Path]) -> Iterator[str]:
         yield "## Cells that failed"
         keys = ["suite", "task", "estimator", "preset", "dataset", "seed", "status", "message"]
         yield _markdown(frame.loc[frame["status"] != "ok", keys].drop_duplicates().sort_values(keys[:6]))
+    yield from _seconds(cells)
     yield "## Provenance"
     yield _provenance(cells)
 
@@ -132,6 +133,24 @@ def _suite(rows: pd.DataFrame, suite: str) -> Iterator[str]:
         yield f"{part['task'].iloc[0]}, {summary.context_label(part)}"
         part = part.assign(**{name: part[name].fillna("") for name in lines})
         yield _markdown(part.pivot(index=lines, columns="metric", values="text").fillna("").reset_index())
+
+
+def _seconds(cells: pd.DataFrame) -> Iterator[str]:
+    """What each estimator took on each task, with the preset of most cells."""
+    cells = cells[cells["suite"].isin(_SUITES)]
+    if cells.empty:
+        return
+    preset = cells["preset"].mode()[0]
+    spent = cells[cells["preset"] == preset].pivot_table(
+        index="estimator", columns="task", values="wall_s", aggfunc="sum"
+    )
+    spent = spent.reindex(summary.ordered(spent.index.to_series())).map("{:.0f}".format)
+    yield "## Seconds"
+    yield (
+        f"Of all cells of the suites {', '.join(_SUITES)} and all seeds, preset {preset}. What estimators share, "
+        "a run's points and the gradients there, whoever came first has paid for."
+    )
+    yield _markdown(spent.reset_index())
 
 
 def _provenance(cells: pd.DataFrame) -> str:

@@ -78,8 +78,8 @@ def _error(task: Task, label: Label, point: Point, seed: int) -> list[dict[str, 
 
 
 def _cost(task: Task, label: Label, point: Point) -> list[dict[str, Any]]:
-    plain, own = task.at(None, point.logits), task.at(label.make, point.logits)
-    base, spent = interleaved(plain, own, task.context.device, task.preset.overhead_pairs)
+    p, plain, own = task.preset, task.at(None, point.logits), task.at(label.make, point.logits)
+    base, spent = interleaved(plain, own, task.context.device, p.overhead_pairs, p.overhead_seconds)
     estimate, se = ratio(spent, base)
     return [row("mse_cost", estimate, se=se, n=len(spent), point=point.name, unit="plain steps")]
 

@@ -9,6 +9,7 @@ and is timed with q held at three widths as well.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +30,6 @@ from suites.tasks.base import Sites, Task, Workload
 WARM_UP = 2
 PARTS = (0.5, 0.75, 1.0)
 """Of the network's width, at which q is held."""
-PATIENCE = 5.0
-"""Seconds after which no further pair of steps is timed; two are at least."""
 
 
 def macs(workload: Workload, steps: int) -> float:
@@ -82,17 +81,22 @@ class Alone:
         return {"parameters": [], "optimizer": []}
 
 
-def interleaved(base: Workload, own: Workload, device: torch.device, pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of a step of each, `(n,)`, measured in turn; n is `pairs`, or fewer where these take too long."""
+def interleaved(
+    base: Workload, own: Workload, device: torch.device, pairs: int, patience: float = math.inf
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of a step of each, `(n,)`, measured in turn.
+
+    n is `pairs`, or fewer, but two at least, where these take longer than `patience` seconds.
+    """
     began = time.perf_counter()
     for _ in range(WARM_UP):
-        if time.perf_counter() - began < PATIENCE / 10:
+        if time.perf_counter() - began < patience / 10:
             seconds(base, device, 1), seconds(own, device, 1)
     # a step of a microsecond-sized objective is timed in bundles
     repeats = max(1, int(0.01 / seconds(base, device, 1)))
     times: list[tuple[float, float]] = []
     began = time.perf_counter()
-    while len(times) < pairs and (len(times) < 2 or time.perf_counter() - began < PATIENCE):
+    while len(times) < pairs and (len(times) < 2 or time.perf_counter() - began < patience):
         times.append((seconds(base, device, repeats), seconds(own, device, repeats)))
     return tuple(np.array(times).T)
 
@@ -109,9 +113,9 @@ def _held(task: Task, label: Label, plain: Workload, of_plain: float) -> list[di
     counted = {part: macs(step, 1) for part, step in steps.items()}
     if not steps or max(counted.values()) < 1.01 * min(counted.values()):
         return []  # nothing is sliced
-    device, pairs, rows = task.context.device, max(2, task.preset.overhead_pairs // 2), []
+    device, p, rows = task.context.device, task.preset, []
     for part, step in steps.items():
-        base, spent = interleaved(plain, step, device, pairs)
+        base, spent = interleaved(plain, step, device, max(2, p.overhead_pairs // 2), p.overhead_seconds)
         estimate, se = ratio(spent, base)
         rows.append(row("time_ratio_held", estimate, se=se, n=len(spent), x=part, unit="plain steps"))
         rows.append(row("macs_ratio_held", counted[part] / of_plain, n=1, x=part, unit="plain steps"))
@@ -121,12 +125,12 @@ def _held(task: Task, label: Label, plain: Workload, of_plain: float) -> list[di
 def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
     """The rows of an overhead cell."""
     task = shop.task(cell.task)
-    device, pairs = task.context.device, task.preset.overhead_pairs
+    device, pairs, patience = task.context.device, task.preset.overhead_pairs, task.preset.overhead_seconds
     plain = task.workload(None, "overhead")
     is_plain = cell.label.name == PLAIN
     own = plain if is_plain else task.workload(cell.label.make, "overhead")
     task.context.progress("timing", 0, 1)
-    base, spent = interleaved(plain, own, device, pairs)
+    base, spent = interleaved(plain, own, device, pairs, patience)
     n = len(spent)
     estimate, se = ratio(spent, base)
     rows = [
@@ -142,7 +146,7 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
     if bare is not None:
         estimator = cell.label.make(task.sizes("overhead")).to(device)
         hand, alone = Alone(*bare, None), Alone(*bare, estimator)
-        base, spent = interleaved(hand, alone, device, pairs)
+        base, spent = interleaved(hand, alone, device, pairs, patience)
         estimate, se = ratio(spent, base)
         n, per = len(spent), estimator.evaluations
         rows.append(row("backward_ratio", estimate, se=se, n=n, unit="evaluations by hand"))

@@ -24,7 +24,8 @@ class Preset:
             where there is a CUDA device.
         freeze: epochs at the end in which q is frozen at its most probable architecture.
         weights: what the weights train on: "own", the samples of the estimator, or a pass of their own on "hard" or
-            "soft" (Concrete) samples.
+            "soft" samples (Concrete's, as the paper anneals it), or on those of any other estimator, such as
+            "concrete[temperature=1.0]".
         penalty: "macs" or "parameters" (normalised: gamma nats for the full network) or "literal" (the VMO paper's
             1e-3 d + 1e-8 Σ k, whatever gamma is).
         gamma: of a normalised penalty, in nats.
@@ -45,6 +46,8 @@ class Preset:
         vae_steps, vae_lr, vae_estimates: training steps, Adam's learning rate, and estimates per point.
         overhead_depth, overhead_widen, overhead_batch, overhead_pairs: the network and minibatch whose training step is
             timed (32×32 images), and how many interleaved pairs of steps.
+        overhead_seconds: after which no further pair is timed; the rows say how many there were, and nothing else
+            depends on it.
         memory_depth, memory_widen, memory_batch: the network whose step's storage is counted, under fake tensors.
         contest_estimates, contest_steps, contest_runs: of the contest suite, fresh estimates per point, and for as long
             as how many plain steps, and how often, φ alone is optimised.
@@ -93,6 +96,7 @@ class Preset:
     overhead_widen: int = 2
     overhead_batch: int = 16
     overhead_pairs: int = 8
+    overhead_seconds: float = 5.0
     memory_depth: int = 28
     memory_widen: int = 10
     memory_batch: int = 128
@@ -118,15 +122,15 @@ PRESETS = {
         QUICK,
         dataset="cifar10", depth=16, epochs=4, batch_size=128, seeds=2, phi_lr=0.02, gamma=0.05, bf16=True,
         estimates=400, width_step=4, steps=600, budget=3000, references=400, overhead_widen=4, overhead_batch=128,
-        overhead_pairs=12, toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000, vae_steps=50_000,
-        vae_estimates=20_000, scaling_batch=64, scaling_values=5, scaling_pairs=8, contest_estimates=160,
-        contest_steps=100,
+        overhead_pairs=12, overhead_seconds=60.0, toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000,
+        vae_steps=50_000, vae_estimates=20_000, scaling_batch=64, scaling_values=5, scaling_pairs=8,
+        contest_estimates=160, contest_steps=100,
     ),
     "paper": replace(
         QUICK,
         dataset="cifar10", depth=28, widen=10, width_step=1, epochs=200, batch_size=128, seeds=5, phi_lr=0.01,
         estimates=400, penalty="literal", bf16=True, compile=True, steps=20_000, budget=20_000, references=2000,
-        overhead_depth=28, overhead_widen=10, overhead_batch=128, overhead_pairs=12,
+        overhead_depth=28, overhead_widen=10, overhead_batch=128, overhead_pairs=12, overhead_seconds=60.0,
         toy_steps=10_000, toy_estimates=1_000_000, polynomial_steps=8000, vae_steps=500_000, vae_estimates=20_000,
         scaling_batch=128, scaling_values=5, scaling_pairs=8, contest_estimates=400, contest_steps=1000,
     ),

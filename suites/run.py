@@ -223,12 +223,14 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
             console.print(noise)
     if args.compare:
         _print_comparison(console, frame[frame["hash"].isin({item.cell.hash() for item in planned})], args.compare)
+    failed: dict[tuple[str, ...], dict[str, None]] = {}
     for item in planned:
         if (kept := table.status(rows, item.cell.hash())) not in ("ok", None):
             message = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]["message"]
-            console.print(
-                f"{kept}: {item.cell.suite} of {item.cell.label} on {item.cell.task}: {message}", markup=False
-            )
+            where = str(kept), str(item.cell.label), item.cell.task, message
+            failed.setdefault(where, {})[item.cell.suite] = None
+    for (kept, label, task, message), suites in failed.items():
+        console.print(f"{kept}: {label} on {task} ({', '.join(suites)}): {message}", markup=False)
     console.print(f"rows     {rows}\nfigures  {args.out / 'figures'}\nreport   {written}", markup=False, soft_wrap=True)
 
 

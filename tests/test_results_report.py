@@ -94,6 +94,20 @@ def test_relative_bias_needs_a_gradient(frame):
     assert not summary.relative_bias(frame).empty
 
 
+def test_the_report_says_what_each_estimator_took(frame):
+    """All cells of an estimator and task with the main preset, those that run by name alone left out."""
+    spent = frame.drop_duplicates("hash").assign(wall_s=lambda cells: np.arange(len(cells)) + 0.4)
+    _, _, lines = report._seconds(spent)
+    header, _, *body = lines.splitlines()
+    tasks = [word.strip() for word in header.strip("|").split("|")]
+    found = {row[0].strip(): dict(zip(tasks[1:], map(str.strip, row[1:]), strict=True))
+             for row in (line.strip("|").split("|") for line in body)}  # fmt: skip
+    mine = spent[(spent["estimator"] == "rebar") & (spent["task"] == "width") & (spent["preset"] == "small")]
+    assert {"contest", "accuracy"} < set(mine["suite"])
+    mine = mine[~mine["suite"].isin(["contest", "scaling"])]
+    assert found["rebar"]["width"] == f"{mine['wall_s'].sum():.0f}"
+
+
 # A finder and not sys.modules["torch"] = None, which scipy would take for torch.
 WITHOUT_TORCH = """
 import sys

@@ -237,3 +237,24 @@ LEAN = ["concrete", "straight_through", "gumbel_straight_through", "reinforce", 
 def test_peak_storage_of_a_step_against_plain(task: str, estimator: str, most: float) -> None:
     """Counted, at WRN-28-10 and a minibatch of 128; textbook forms need two to four times as much."""
     assert peak(task, estimator) < most * peak(task, None)
+
+
+@pytest.mark.parametrize(
+    ("weights", "relaxed", "temperature"),
+    [("hard", False, None), ("soft", True, 0.1), ("concrete[temperature=1.0]", True, 1.0)],
+)
+def test_weights_train_on_the_samples_of_whom_the_preset_names(
+    weights: str, relaxed: bool, temperature: float | None
+) -> None:
+    of = factory("width")(context(f"weights={weights}"))
+    of.prepare()
+    trainer = of.trainer(labels.parse("rloo").make, 0)
+    assert trainer.weight_estimator.relaxed == relaxed and trainer.weight_estimator.evaluations == 1
+    if temperature is not None:
+        assert float(trainer.weight_estimator.temperature.value) == pytest.approx(temperature)
+
+
+@pytest.mark.parametrize("weights", ["sotf", "plain", "concrete[temperature=0]", "concrete[temprature=1.0]"])
+def test_weights_that_nobody_can_train_on_are_refused_before_anything_runs(weights: str) -> None:
+    with pytest.raises(ValueError, match="weights must be own, hard, soft or an estimator: "):
+        factory("width")(context(f"weights={weights}")).prepare()

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-import estimators
 from estimators import Estimator
 from results.table import row
+from suites import labels
 from suites.presets import select
 from suites.tasks.base import Make, Point, Sites, Task
 from suites.tasks.reference_run import ReferenceRun
@@ -111,7 +111,9 @@ class NetworkTask(Task):
         config, images = self.config("accuracy"), len(self.dataset.train)
         if self.preset.batch_size > images:
             raise ValueError(f"batch_size={self.preset.batch_size} exceeds the {images} training images")
-        self.penalty(Space(self.name, config.widths, self.preset.width_step), config, self.dataset.shape[-1])
+        space = Space(self.name, config.widths, self.preset.width_step)
+        self.penalty(space, config, self.dataset.shape[-1])
+        self.weight_estimator(space)
 
     def config(self, suite: str) -> WideResNetConfig:
         """The network at the size at which a suite works; the data are read only where they decide it."""
@@ -148,11 +150,14 @@ class NetworkTask(Task):
 
     def weight_estimator(self, space: Space) -> Estimator | None:
         """What the weights train on, where not on the samples of the estimator of φ."""
-        makers = {"own": None, "hard": ("reinforce", {"baseline": "none"}), "soft": ("concrete", {})}
-        if self.preset.weights not in makers:
-            raise ValueError(f"weights must be own, hard or soft, got {self.preset.weights!r}")
-        maker = makers[self.preset.weights]
-        return None if maker is None else estimators.get(maker[0], sizes=space.sizes, **maker[1])
+        named = {"hard": "reinforce[baseline=none]", "soft": "concrete"}
+        if self.preset.weights == "own":
+            return None
+        try:
+            label = labels.parse(named.get(self.preset.weights, self.preset.weights))
+            return label.make(space.sizes)
+        except ValueError as error:
+            raise ValueError(f"weights must be own, hard, soft or an estimator: {error}") from None
 
     def trainer(
         self, make: Make | None, seed: int, *, learn: bool = True, architecture: Architecture | None = None
