@@ -117,6 +117,10 @@ def symlog(axis: Axis, rows: pd.DataFrame) -> float:
     return threshold
 
 
+BEYOND = 100.0
+"""Squared bias / ‖∇‖² from which on an estimator follows another gradient, and would only flatten what others do."""
+
+
 def rounding(values: pd.Series) -> pd.Series:
     """Where values are zero but for the rounding of others: a log axis has no place for them."""
     return values <= 1e-12 * values.max()

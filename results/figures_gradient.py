@@ -20,7 +20,8 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
     """Squared bias relative to the squared gradient against variance; a column per point of training, a row per task.
 
     The area of a marker is the number of objective evaluations. The bias is an unbiased estimate and so may be
-    negative: the axis is linear around zero, and an open marker says not distinguishable from zero.
+    negative: the axis is linear around zero, and an open marker says not distinguishable from zero. Where it is a
+    hundred times the squared gradient or more, only its size is written.
     """
     variance = summary.pool(summary.measured(frame, "variance", part="logits"))
     bias = summary.relative_bias(frame)
@@ -39,6 +40,11 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
             for ax, point in zip(axes[i], points, strict=True):
                 here = both[(both["task"] == task) & (both["point"].fillna("") == point)]
                 ax.axhline(0, color=drawing.MUTED, lw=0.9)
+                far = here[here["value"] > drawing.BEYOND]
+                off = "".join(f"\n{line.estimator}: {line.value:.1g}" for line in far.itertuples())
+                ax.text(0.98, 0.98, off and f"off the scale{off}", transform=ax.transAxes, ha="right", va="top",
+                        fontsize=8, color=drawing.MUTED)  # fmt: skip
+                here = here.drop(far.index)
                 nothing = drawing.rounding(here["value_v"])
                 for line in here.itertuples():
                     if nothing[line.Index]:
@@ -56,7 +62,7 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
                         hollow=not line.low > 0,
                     )
                 ax.set_xscale("log")
-                scale = drawing.symlog(ax.yaxis, both)
+                scale = drawing.symlog(ax.yaxis, both[both["value"] <= drawing.BEYOND])
                 ax.set_title(f"{task}, {point}" if point else task)
                 ax.set_xlabel("variance, tr Σ of one estimate")
             axes[i, 0].set_ylabel("squared bias / ‖∇‖²")

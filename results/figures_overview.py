@@ -9,7 +9,7 @@ from matplotlib.ticker import NullLocator
 from results import drawing, summary
 
 _PANELS = {
-    "relative bias": ("squared bias\n/ ‖∇‖²", "symlog"),
+    "relative bias": ("bias²\n/ ‖∇‖²", "symlog"),
     "variance": ("variance\ntr Σ", "log"),
     "variance × cost": ("variance\n× cost", "log"),
     "peak memory": ("memory\n/ plain", "ratio"),
@@ -38,6 +38,11 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
         for ax, (name, rows) in zip(axes[0], panels.items(), strict=True):
             for y in range(0, len(names), 2):
                 ax.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", lw=0, zorder=0)
+            if name == "relative bias":
+                for line in rows[rows["value"] > drawing.BEYOND].itertuples():
+                    ax.text(0.98, names.index(line.estimator), f"{line.value:.0g}", ha="right", va="center",
+                            fontsize=8.5, transform=ax.get_yaxis_transform(), color=drawing.MUTED)  # fmt: skip
+                rows = rows[rows["value"] <= drawing.BEYOND]
             nothing = drawing.rounding(rows["value"])
             for line in rows.itertuples():
                 if _PANELS[name][1] == "log" and nothing[line.Index]:
@@ -66,7 +71,7 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
             ax.grid(False, axis="y")
             ax.tick_params(axis="y", length=0)
             ax.spines["left"].set_visible(False)
-        axes[0, 0].set_yticks(range(len(names)), names, fontsize=9.5)
+        axes[0, 0].set_yticks(range(len(names)), drawing.wrapped(names), fontsize=8.5)
         axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
         figure.align_xlabels()
         where = f"{places[0]}; " if len(places) == 1 else ""

@@ -3,8 +3,8 @@
 The hue, the lightness and the marker come from a hash of the name, so that a new estimator has its own without anyone
 choosing it and without moving the others. The salt of that hash was searched for: among six million it keeps the names
 known when it was chosen furthest apart (see ``tests/test_results_plots.py``). A label with options has the hue of
-its base name and a lightness and a marker of its own. Colours are OKLCH (Ottosson 2020), where equal steps look equal,
-dark enough to print.
+its base name, a lightness apart from it and a marker of its own. Colours are OKLCH (Ottosson 2020), where equal steps
+look equal, dark enough to print.
 """
 
 from hashlib import blake2b

@@ -28,6 +28,8 @@ from suites.labels import PLAIN, Label
 from suites.tasks.base import Sites, Task, Workload
 
 WARM_UP = 2
+MANY = 10
+"""Evaluations of a step beyond which it is timed, and of the rest only its first MACs are counted."""
 PARTS = (0.5, 0.75, 1.0)
 """Of the network's width, at which q is held."""
 
@@ -129,6 +131,8 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
     plain = task.workload(None, "overhead")
     is_plain = cell.label.name == PLAIN
     own = plain if is_plain else task.workload(cell.label.make, "overhead")
+    estimator = None if is_plain else cell.label.make(task.sizes("overhead")).to(device)
+    many = estimator is not None and estimator.evaluations > MANY
     task.context.progress("timing", 0, 1)
     base, spent = interleaved(plain, own, device, pairs, patience)
     n = len(spent)
@@ -138,13 +142,12 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
         row("seconds", float(np.median(spent)), n=n, unit="s"),
     ]
     if of_plain := macs(plain, 1):  # some objectives have no multiply-accumulates that are counted
-        steps = max(n, 10) if n == pairs else 1  # some tune at every tenth
+        steps = 1 if many else max(pairs, 10)  # some tune at every tenth
         rows.append(row("macs_ratio", macs(own, steps) / of_plain, n=steps, unit="plain steps"))
-    if not is_plain and n == pairs:  # of what needs a minute for a few steps, this is enough
+    if estimator is not None and not many:
         rows += _held(task, cell.label, plain, of_plain)
-    bare = None if is_plain else task.alone("overhead")
-    if bare is not None:
-        estimator = cell.label.make(task.sizes("overhead")).to(device)
+    bare = None if estimator is None else task.alone("overhead")
+    if bare is not None and estimator is not None:
         hand, alone = Alone(*bare, None), Alone(*bare, estimator)
         base, spent = interleaved(hand, alone, device, pairs, patience)
         estimate, se = ratio(spent, base)

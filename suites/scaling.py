@@ -118,7 +118,8 @@ def _measure(cell: Cell, shop: Workshop, size: Size) -> list[dict[str, Any]]:
                 raise ValueError(
                     f"{evaluations} evaluations a step, which budget={preset.budget} is not enough to time"
                 )
-        base, spent = interleaved(task.workload(None, "overhead"), task.workload(make, "overhead"), device, pairs)
+        plain_step, own_step = (task.workload(made, "overhead") for made in (None, make))
+        base, spent = interleaved(plain_step, own_step, device, pairs, preset.overhead_seconds)
         peak, plain = (sum(count(fake, made).values()) for made in (make, None))
     except ValueError as error:
         return [row("seconds", None, n=0, status="infeasible", message=str(error))]

@@ -1,6 +1,9 @@
 """The suites against things whose answer is known."""
 
 import functools
+import math
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from suites import labels, plan, presets
 from suites.cell import Workshop
 from suites.measure import Counted, Hardened, learns, measure, reference
 from suites.memory import StorageCounter, count
-from suites.overhead import macs
+from suites.overhead import interleaved, macs
 from suites.tasks import available, factory
 from suites.tasks.base import Context, Point
 
@@ -258,3 +261,28 @@ def test_weights_train_on_the_samples_of_whom_the_preset_names(
 def test_weights_that_nobody_can_train_on_are_refused_before_anything_runs(weights: str) -> None:
     with pytest.raises(ValueError, match="weights must be own, hard, soft or an estimator: "):
         factory("width")(context(f"weights={weights}")).prepare()
+
+
+@pytest.mark.parametrize(("patience", "least", "most"), [(0.0, 2, 2), (0.1, 2, 19), (math.inf, 20, 20)])
+def test_pairs_are_timed_until_patience_ends_and_twice_at_least(patience: float, least: int, most: int) -> None:
+    class Slow:
+        def step(self) -> None:
+            time.sleep(0.005)
+
+        def tensors(self) -> dict[str, list[Tensor]]:
+            return {}
+
+    base, spent = interleaved(Slow(), Slow(), torch.device("cpu"), 20, patience)
+    assert least <= len(base) == len(spent) <= most
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_impatience_leaves_out_pairs_and_nothing_else(seconds: float) -> None:
+    settings = ("overhead_depth=10", "overhead_widen=1", "overhead_batch=2", f"overhead_seconds={seconds}")
+    shop = Workshop(context(*settings), Path("unused"))
+    (item,) = plan.plan(shop, ["width"], [labels.parse("rloo")], ["overhead"], "smoke", Path("unused"))[1:]
+    rows = plan.SUITES["overhead"].run(item.cell, shop)
+    assert {row["x"] for row in rows if row["metric"] == "time_ratio_held"} == {0.5, 0.75, 1.0}
+    (counted,) = (row for row in rows if row["metric"] == "macs_ratio")
+    (timed,) = (row for row in rows if row["metric"] == "time_ratio")
+    assert counted["n"] == 10 and timed["n"] == (3 if seconds else 2)

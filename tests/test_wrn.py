@@ -6,6 +6,7 @@ wrong, must not pass it.
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vmo.config import WideResNetConfig
 from vmo.masks import prefix_mask
-from vmo.wrn import Block, Head, Visits, WideResNet
+from vmo.wrn import Block, Head, Visits, WideResNet, _pooled
 
 SMALL = WideResNetConfig(10, 1, 10, 3, heads="all")
 DEEPER = WideResNetConfig(16, 2, 7, 3, heads="all")
@@ -378,6 +379,64 @@ def test_networks_together_move_running_statistics_by_their_mean(momentum: float
         mean = torch.stack([each[i][name] for i in having]).mean(0)
         expected = (1 - momentum) * before[name] + momentum * mean
         torch.testing.assert_close(value[:least], expected[:least], rtol=1e-10, atol=1e-12)
+
+
+def test_a_channel_moves_at_each_pass_whose_widest_network_has_it() -> None:
+    """By the share of all networks of the pass, whichever of them have the channel itself."""
+    network, images = make(SMALL, True), batch(SMALL)
+    bn, networks = network.blocks[1].bn2, [(5, 9, 3), (5, 31, 3), (16, 12, 3), (16, 12, 3)]
+    before = bn.running_mean.clone()
+    alone = []
+    for first, second in ((5, 31), (16, 12)):
+        single = copy.deepcopy(network)
+        one = (first, second, 3)
+        single.sliced(images, [one], visits=Visits([one], 1.0))
+        alone.append(single.blocks[1].bn2.running_mean)
+    network.sliced(images, networks, visits=Visits(networks, 0.1))
+    moved = bn.running_mean
+    torch.testing.assert_close(
+        moved[:12], 0.9 * before[:12] + 0.05 * (alone[0] + alone[1])[:12], rtol=1e-10, atol=1e-12
+    )
+    share = 0.05 / (1 - 0.05)  # of the first pass, when half of the networks are still to come
+    torch.testing.assert_close(moved[12:31], before[12:31].lerp(alone[0][12:31], share), rtol=1e-10, atol=1e-12)
+    assert torch.equal(moved[31:], before[31:])
+
+
+def test_autocast_leaves_running_statistics_in_single_precision() -> None:
+    networks = [(16, 32, 64), (16, 32, 9)]
+    network = make(SMALL, True).float()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        network.sliced(batch(SMALL).float(), networks, visits=Visits(networks, 0.1))
+    moved = {
+        name: value
+        for name, value in network.state_dict().items()
+        if "running" in name and not torch.equal(value, before[name])
+    }
+    assert any("heads" in name for name in moved)
+    assert not [name for name, value in moved.items() if torch.equal(value, value.bfloat16().float())]
+
+
+def test_a_sum_over_widths_is_rounded_once() -> None:
+    """In bfloat16 the widest of many widths is as near to the exact value as it is alone."""
+    torch.manual_seed(0)
+    block, x = Block(64, 64, 64, 1), torch.randn(2, 64, 8, 8).bfloat16()
+    (exact,) = copy.deepcopy(block).double().sliced(x.double(), [64], None)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        (alone,) = block.sliced(x, [64], None)
+        *_, summed = block.sliced(x, range(1, 65), None)
+    assert summed.dtype == alone.dtype == torch.bfloat16
+    assert (summed - exact).norm() < 1.2 * (alone - exact).norm()
+
+
+def test_grey_images_and_heads_keep_the_layout_of_convolutions() -> None:
+    """Channels last, forward and backward; of one channel a convolution cannot tell, and a mean forgets it."""
+    grey = replace(SMALL, channels=1)
+    assert make(grey, True)._stem(batch(grey)).stride(1) == 1
+    x = torch.randn(3, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    (slope,) = torch.autograd.grad(_pooled(x).square().sum(), x)
+    assert slope.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(_pooled(x), x.mean((2, 3)))
 
 
 # --- depth ----------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class Block(nn.Module):
         found, total = [], None
         for piece, weight in zip(h.split(parts, 1), weights, strict=True):
             more = F.conv2d(_channels_last(piece), weight, None, self.conv2.stride, self.conv2.padding)
-            total = more if total is None else total + at_least_fp32(more)  # each sum rounded once
+            total = more if total is None else total + at_least_fp32(more)  # each part and each sum rounded once
             found.append(residual + total.to(more.dtype))
         return found
 
@@ -126,24 +126,6 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, momentum: float | None) -> Tensor:
         return self.linear(_pooled(_bn_relu(self.bn, x, momentum)))
-
-    def several(self, xs: Sequence[Tensor], counts: Sequence[int], momentum: float | None) -> list[Tensor]:
-        """The logits of several inputs in one pass, each with batch statistics of its own.
-
-        Running statistics move by the mean of these, in which the i-th counts `counts[i]` times.
-        """
-        if len(xs) == 1:
-            return [self(xs[0], momentum)]
-        n, bn = len(xs), self.bn
-        assert bn.running_mean is not None and bn.running_var is not None
-        running = bn.running_mean, bn.running_var
-        mean, var, weight, bias = (each.repeat(n) for each in (*running, bn.weight, bn.bias))
-        x = F.batch_norm(torch.cat(list(xs), 1), mean, var, weight, bias, bn.training, momentum or 0.0, bn.eps)
-        if bn.training and momentum is not None:
-            share = torch.tensor(counts, dtype=mean.dtype, device=mean.device) / sum(counts)
-            for old, new in zip(running, (mean, var), strict=True):
-                old.data.copy_(share @ new.view(n, -1))  # unseen by autograd, as batch_norm itself moves them
-        return list(self.linear(_pooled(F.relu(x)).unflatten(1, (n, -1))).unbind(1))
 
     def forgetful(self, x: Tensor, momentum: float | None) -> Tensor:
         """The same, keeping nothing for the backward pass but x, which the next block keeps anyway.
@@ -278,37 +260,28 @@ class WideResNet(nn.Module):
             branches: dict[int, list[int]] = {}
             for n in members:
                 branches.setdefault(networks[n][depth], []).append(n)
-            outputs = {}
             common = base[depth] if known and depth < len(base) else None
-            if common in branches:
-                outputs[common] = inputs[depth + 1]
-            if widths := sorted(branches.keys() - outputs.keys()):
+            outputs: dict[int, Tensor] = {}
+            if widths := sorted(branches.keys() - {common}):
                 momentum = None if visits is None else visits.block(depth, sum(len(branches[w]) for w in widths))
                 block = self.blocks[depth]
                 assert isinstance(block, Block)
                 outputs.update(zip(widths, block.sliced(x, widths, momentum), strict=True))
+            if common is not None and common in branches:
+                outputs[common] = inputs[depth + 1]
             if taken is not None:
                 taken.append(outputs[widths[0]].detach())
-            ends = {width: [n for n in branches[width] if len(networks[n]) == depth + 1] for width in outputs}
-            last = [width for width in outputs if len(ends[width]) == len(branches[width])]
-            finish(depth, [outputs[width] for width in last], [ends[width] for width in last])
-            for width in (width for width in outputs if width not in last):
-                if ends[width]:
-                    finish(depth, [outputs[width]], [ends[width]], forgetful=True)
-                rest = [n for n in branches[width] if n not in ends[width]]
-                descend(outputs[width], depth + 1, rest, width == common)
-
-        def finish(depth: int, xs: list[Tensor], members: list[list[int]], forgetful: bool = False) -> None:
-            """The logits of the networks whose last block has these outputs, different ones with different members."""
-            if not xs:
-                return
-            head = self.heads[str(depth)]
-            assert isinstance(head, Head)
-            counts = [len(mine) for mine in members]
-            momentum = None if visits is None else visits.head(depth + 1, sum(counts))
-            logits = [head.forgetful(xs[0], momentum)] if forgetful else head.several(xs, counts, momentum)
-            for mine, one in zip(members, logits, strict=True):
-                found.update(dict.fromkeys(mine, one))
+            for width in list(outputs):
+                out = outputs.pop(width)  # and nothing else keeps it when its networks have been passed
+                ends = [n for n in branches[width] if len(networks[n]) == depth + 1]
+                rest = [n for n in branches[width] if len(networks[n]) > depth + 1]
+                if ends:
+                    head = self.heads[str(depth)]
+                    assert isinstance(head, Head)
+                    momentum = None if visits is None else visits.head(depth + 1, len(ends))
+                    found.update(dict.fromkeys(ends, (head.forgetful if rest else head)(out, momentum)))
+                if rest:
+                    descend(out, depth + 1, rest, width == common)
 
         if taken is not None:
             taken.append(x.detach())
@@ -320,8 +293,8 @@ class Visits:
     """By how much each pass moves BN's running statistics, where several networks move them together.
 
     They end at (1 − m) old + m · mean over the networks that have the block, or the head, however many of them share a
-    pass. A channel moves at the passes that have it, so one that only some networks have moves by less, and by how much
-    depends on their order.
+    pass. A channel moves at each pass whose widest network has it, by the share of all networks of that pass, and stays
+    at the others; by how much it moves in all depends on their order.
 
     Args:
         networks: all of them, see `WideResNet.sliced`.
