@@ -117,8 +117,13 @@ def symlog(axis: Axis, rows: pd.DataFrame) -> float:
     return threshold
 
 
-BEYOND = 100.0
-"""Squared bias / ‖∇‖² from which on an estimator follows another gradient, and would only flatten what others do."""
+def beyond(bias: pd.DataFrame) -> pd.Series:
+    """Where squared bias / ‖∇‖² is above 100 with its whole interval, if it is not everywhere.
+
+    Such an estimator follows another gradient, and its point would only flatten what the others do.
+    """
+    far = bias["low"] > 100
+    return far & ~far.all()
 
 
 def rounding(values: pd.Series) -> pd.Series:

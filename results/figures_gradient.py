@@ -33,6 +33,7 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
     if both.empty:
         return None
     tasks, points = sorted(both["task"].unique()), _in_order(both["point"].fillna(""))
+    off_scale = drawing.beyond(both)
     with drawing.style():
         legend = 0.07 * both["estimator"].nunique()  # inches, in three columns
         figure, axes = drawing.grid(len(tasks), len(points), 1.1 + 2.9 * len(tasks) + legend, sharey=True, sharex="row")
@@ -40,7 +41,7 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
             for ax, point in zip(axes[i], points, strict=True):
                 here = both[(both["task"] == task) & (both["point"].fillna("") == point)]
                 ax.axhline(0, color=drawing.MUTED, lw=0.9)
-                far = here[here["value"] > drawing.BEYOND]
+                far = here[off_scale[here.index]]
                 off = "".join(f"\n{line.estimator}: {line.value:.1g}" for line in far.itertuples())
                 ax.text(0.98, 0.98, off and f"off the scale{off}", transform=ax.transAxes, ha="right", va="top",
                         fontsize=8, color=drawing.MUTED)  # fmt: skip
@@ -62,7 +63,7 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
                         hollow=not line.low > 0,
                     )
                 ax.set_xscale("log")
-                scale = drawing.symlog(ax.yaxis, both[both["value"] <= drawing.BEYOND])
+                scale = drawing.symlog(ax.yaxis, both[~off_scale])
                 ax.set_title(f"{task}, {point}" if point else task)
                 ax.set_xlabel("variance, tr Σ of one estimate")
             axes[i, 0].set_ylabel("squared bias / ‖∇‖²")

@@ -39,10 +39,10 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
             for y in range(0, len(names), 2):
                 ax.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", lw=0, zorder=0)
             if name == "relative bias":
-                for line in rows[rows["value"] > drawing.BEYOND].itertuples():
+                for line in rows[drawing.beyond(rows)].itertuples():
                     ax.text(0.98, names.index(line.estimator), f"{line.value:.0g}", ha="right", va="center",
                             fontsize=8.5, transform=ax.get_yaxis_transform(), color=drawing.MUTED)  # fmt: skip
-                rows = rows[rows["value"] <= drawing.BEYOND]
+                rows = rows[~drawing.beyond(rows)]
             nothing = drawing.rounding(rows["value"])
             for line in rows.itertuples():
                 if _PANELS[name][1] == "log" and nothing[line.Index]:

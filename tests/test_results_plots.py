@@ -298,6 +298,21 @@ def test_labels_are_moved_apart_in_order():
     assert (np.diff(np.sort(placed)) > 0.0999).all()
 
 
+def test_what_is_biased_beyond_the_scale_is_written_and_not_drawn(frame):
+    """Unless it is all there is; and noise, however large, is not beyond it."""
+    rows = (frame["metric"] == "bias_sq") & (frame["estimator"] == "concrete") & (frame["part"] == "logits")
+    far = frame.copy()
+    far.loc[rows, "value"] *= 1e6
+    assert max(ax.get_ylim()[1] for ax in plots.bias_variance(far).axes) < 100
+    assert "concrete: " in words(plots.bias_variance(far)) and "off the scale" in words(plots.bias_variance(far))
+    noisy = far.copy()
+    noisy.loc[rows, "se"] = noisy.loc[rows, "value"]
+    assert "off the scale" not in words(plots.bias_variance(noisy))
+    alone = far[(far["estimator"] == "concrete") | (far["metric"] == "gradient_sq")]
+    assert "off the scale" not in words(plots.bias_variance(alone))
+    assert plots.overview(alone) is not None
+
+
 KNOWN = re.split(
     r"\s+",
     """exact reinforce rloo nvil muprop unordered arsm disarm carms rodeo double_cv concrete straight_through
