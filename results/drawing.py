@@ -18,6 +18,7 @@ from matplotlib.ticker import NullLocator
 from results import palette
 
 WIDTH = 8.5  # inches; at 150 dots per inch a little more than the width of a README
+NOTE = 125  # characters that fit below a headline
 MUTED = "#6b6b6b"
 _STYLE: Any = {
     "font.size": 9.5,
@@ -57,7 +58,8 @@ def title(figure: Figure, text: str, note: str = "") -> None:
     """A headline with a quieter line of conditions below it, both at the left."""
     headline = figure.suptitle(text + "\n ", x=0.01, ha="left", fontsize=12, fontweight="bold", linespacing=1.35)
     shown = next(ax for ax in figure.axes if ax.get_visible())
-    below = shown.annotate(note, (0, 0), xycoords=headline, va="bottom", color=MUTED, fontsize=9)
+    size = 9 * min(1, NOTE / max(1, len(note)))  # a preset with many changes has a long name
+    below = shown.annotate(note, (0, 0), xycoords=headline, va="bottom", color=MUTED, fontsize=size)
     below.set_in_layout(False)  # its room is the headline's second line
 
 

@@ -91,7 +91,8 @@ def _counts(n: pd.Series) -> str:
 def _scale(ax: Axes, scale: str, rows: pd.DataFrame) -> None:
     if scale == "symlog":
         threshold = drawing.symlog(ax.xaxis, rows)
-        ticks = [tick for tick in ax.get_xticks() if tick == 0 or tick > threshold]
+        above = [tick for tick in ax.get_xticks() if tick > threshold]
+        ticks = [0, *above[:1], *above[1:][-1:]]  # a panel is narrow
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         return
     if scale == "ratio":  # of what costs about as much as plain training and, by some, a hundred times as much
