@@ -54,6 +54,14 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return lines[-1]
 
 
+def test_what_failed_alike_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of = ["--estimator", "exact", "rloo", "--task", "polynomial", "--suite", "bias", "variance", "accuracy"]
+    run(*of, "--set", *SMALL, "polynomial_steps=4", out=tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("infeasible: ")]
+    assert len(said) == 1
+    assert said[0].startswith("infeasible: exact on polynomial (bias, variance, accuracy): exact would enumerate")
+
+
 def test_main_command_end_to_end_and_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
