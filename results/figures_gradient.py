@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from results import drawing, palette, summary
 
@@ -112,6 +112,8 @@ def frontier(frame: pd.DataFrame) -> Figure | None:
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.xaxis.set_minor_formatter(NullFormatter())
+            if ends[1] < 10 * ends[0]:  # where there is one power of ten or none
+                ax.xaxis.set_major_locator(MaxNLocator(5))
         axes[-1, 0].set_xlabel(f"cost of one estimate, {unit}")
         points = ", ".join(both["point"].dropna().unique())
         drawing.title(

@@ -38,7 +38,7 @@ def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: st
     accuracy = summary.measured(frame, "accuracy", part="test")
     of_runs = summary.measured(frame, metric, suite="accuracy")
     both = accuracy.merge(of_runs, on=keys, suffixes=("", "_x"))
-    if both.empty:
+    if both["estimator"].nunique() < 2:  # nothing to compare
         return None
     both = both.assign(value=100 * both["value"], value_x=factor * both["value_x"])
     tasks = sorted(both["task"].unique())

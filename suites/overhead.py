@@ -29,7 +29,7 @@ from suites.tasks.base import Sites, Task, Workload
 
 WARM_UP = 2
 MANY = 10
-"""Evaluations of a step beyond which it is timed, and of the rest only its first MACs are counted."""
+"""Evaluations beyond which a step is timed as q begins and not held, and its MACs are those of one step."""
 PARTS = (0.5, 0.75, 1.0)
 """Of the network's width, at which q is held."""
 

@@ -336,11 +336,14 @@ def test_colours_are_distinct_and_print():
 
 
 def test_a_variant_keeps_the_hue_and_shows():
-    for label in ("relax[temperature=0.5]", "concrete[temperature=0.1]"):
+    others = [f"{name}[a={i}]" for name in ("relax", "concrete", "gumbel_rao") for i in range(20)]
+    for label in ("relax[temperature=0.5]", "concrete[temperature=0.1]", *others):
         own, other = (palette.oklab(palette.colour(name)) for name in (palette.base(label), label))
         hues = np.arctan2(own[2], own[1]), np.arctan2(other[2], other[1])
         assert abs(hues[0] - hues[1]) < 0.1
-        assert abs(own[0] - other[0]) > 0.03
+        assert abs(own[0] - other[0]) > 0.07
+    temperatures = [f"concrete[temperature={t}]" for t in ("1.0", "0.3", "0.1", "0.03")]  # that stand in one figure
+    assert apart(["concrete", *temperatures]) > 0.04
 
 
 def test_a_new_name_has_a_colour_of_its_own():
