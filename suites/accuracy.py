@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from results import table
-from suites.cell import Cell, Workshop
-from suites.labels import FIXED, PLAIN, RANDOM, parse
+from suites.engine.cell import Cell, Workshop
+from suites.engine.labels import FIXED, PLAIN, RANDOM, parse
 from vmo.space import Architecture
 
 

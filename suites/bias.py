@@ -17,8 +17,8 @@ import torch
 
 from results.stats import squared_norm
 from results.table import row
-from suites.cell import Cell, Workshop
-from suites.labels import Label
+from suites.engine.cell import Cell, Workshop
+from suites.engine.labels import Label
 from suites.measure import Measurement, measure, reference
 from suites.tasks.base import Task
 

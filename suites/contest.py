@@ -24,8 +24,8 @@ from estimators.base import adapt
 from estimators.noise import gumbel_argmax, uniform
 from results.stats import squared_norm, variance_trace
 from results.table import row
-from suites.cell import Cell, Workshop
-from suites.labels import Label
+from suites.engine.cell import Cell, Workshop
+from suites.engine.labels import Label
 from suites.measure import fresh, frozen, reference
 from suites.overhead import interleaved, ratio, seconds
 from suites.tasks.base import Point, Sites, Task, Workload, seed_of

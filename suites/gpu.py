@@ -21,7 +21,7 @@ import torch
 
 from results import table
 from suites import run
-from suites.execute import provenance
+from suites.engine.execute import provenance
 from suites.overhead import WARM_UP, macs, seconds
 from suites.presets import PRESETS, Preset
 from suites.scale import fraction_of_peak

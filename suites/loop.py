@@ -31,7 +31,7 @@ from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
 from results import table
-from suites.execute import provenance
+from suites.engine.execute import provenance
 from suites.overhead import ratio
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split

@@ -18,7 +18,7 @@ import estimators.base
 from estimators import Estimator, Objective
 from estimators.base import Temperature
 from estimators.noise import one_hot
-from suites.labels import Label
+from suites.engine.labels import Label
 from suites.tasks.base import Point, Sites, seed_of
 
 TOGETHER = 2**20

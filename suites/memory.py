@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from results.table import row
-from suites.cell import Cell, Workshop
-from suites.labels import PLAIN
+from suites.engine.cell import Cell, Workshop
+from suites.engine.labels import PLAIN
 from suites.tasks.base import Make, Task, Workload
 
 PARTS = ("parameters", "activations", "gradients", "optimizer")

@@ -23,8 +23,8 @@ from estimators import Estimator
 from estimators.noise import gumbel_argmax, one_hot, uniform
 from results.stats import ratio_interval
 from results.table import row
-from suites.cell import Cell, Workshop
-from suites.labels import PLAIN, Label
+from suites.engine.cell import Cell, Workshop
+from suites.engine.labels import PLAIN, Label
 from suites.tasks.base import Sites, Task, Workload
 
 WARM_UP = 2

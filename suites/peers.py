@@ -24,8 +24,8 @@ from rich.table import Table
 from torch import Tensor
 
 from results import table
-from suites.execute import provenance
-from suites.labels import parse
+from suites.engine.execute import provenance
+from suites.engine.labels import parse
 from suites.overhead import Alone, interleaved, ratio
 from suites.presets import PRESETS
 from suites.tasks.base import Context, Sites

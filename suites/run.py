@@ -20,12 +20,14 @@ import estimators
 import results
 from results import paper, report, stats, table
 from results.summary import summary
-from suites import labels, presets, ray_launcher, tasks
-from suites.cell import Workshop
-from suites.plan import OVERWRITE, SUITES, Planned, plan, suite_names
-from suites.progress import Progress
+from suites import presets, tasks
+from suites.engine import labels
+from suites.engine import on_ray as ray_launcher
+from suites.engine.cell import Workshop
+from suites.engine.local import sweep
+from suites.engine.plan import OVERWRITE, SUITES, Planned, plan, suite_names
+from suites.engine.progress import Progress
 from suites.tasks.base import Context
-from suites.workers import sweep
 from vmo import data
 
 REFERENCE = Path(results.__file__).parent / "reference" / "rows"

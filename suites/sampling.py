@@ -12,7 +12,7 @@ import torch
 
 from estimators.noise import gumbel, one_hot, uniform
 from results.table import row
-from suites.cell import Cell, Workshop
+from suites.engine.cell import Cell, Workshop
 from vmo.masks import prefix_mask
 
 K, DRAWS, TEMPERATURES = 16, 4, (1.0, 0.1, 0.01)

@@ -21,8 +21,8 @@ import torch
 
 import estimators
 from results.table import row
-from suites.cell import Cell, Workshop
-from suites.labels import PLAIN, Label
+from suites.engine.cell import Cell, Workshop
+from suites.engine.labels import PLAIN, Label
 from suites.memory import count
 from suites.overhead import WARM_UP, interleaved, ratio
 from suites.tasks import factory

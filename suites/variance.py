@@ -13,7 +13,7 @@ from typing import Any
 from results.stats import variance_trace
 from results.table import row
 from suites.bias import measured
-from suites.cell import Cell, Workshop
+from suites.engine.cell import Cell, Workshop
 from suites.overhead import macs
 
 STEPS = 10  # over which MACs are averaged: those of a sliced sample depend on the sample, and not every step tunes

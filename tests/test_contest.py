@@ -9,9 +9,10 @@ import pytest
 
 from results import contest, plots, report, table
 from suites import contest as suite
-from suites import labels, presets
-from suites.cell import Workshop
-from suites.plan import SUITES, plan, suite_names
+from suites import presets
+from suites.engine import labels
+from suites.engine.cell import Workshop
+from suites.engine.plan import SUITES, plan, suite_names
 from suites.run import main
 from suites.tasks.base import Context
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from results import table
-from suites import labels, presets
-from suites.cell import Workshop
-from suites.plan import Planned, plan
+from suites import presets
+from suites.engine import labels
+from suites.engine.cell import Workshop
+from suites.engine.plan import Planned, plan
 from suites.run import main
 from suites.tasks.base import Context
 from vmo import checkpoint

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from suites import labels, presets
+from suites import presets
+from suites.engine import labels
 from suites.tasks import factory
 from suites.tasks.base import Context
 from vmo import checkpoint, cifar, compact, export

@@ -16,9 +16,11 @@ import pytest
 from filelock import FileLock
 
 from results import table
-from suites import labels, presets, ray_launcher
-from suites.cell import Workshop
-from suites.plan import Planned, plan
+from suites import presets
+from suites.engine import labels
+from suites.engine import on_ray as ray_launcher
+from suites.engine.cell import Workshop
+from suites.engine.plan import Planned, plan
 from suites.tasks.base import Context
 from vmo import checkpoint
 

@@ -14,8 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import estimators
 from estimators.base import adapt
 from results.stats import squared_norm
-from suites import labels, plan, presets
-from suites.cell import Workshop
+from suites import presets
+from suites.engine import labels, plan
+from suites.engine.cell import Workshop
 from suites.measure import Counted, Hardened, learns, measure, reference
 from suites.memory import StorageCounter, count
 from suites.overhead import interleaved, macs

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from results import table
-from suites import labels, presets, scaling
-from suites.cell import Workshop
+from suites import presets, scaling
+from suites.engine import labels
+from suites.engine.cell import Workshop
+from suites.engine.plan import SUITES, plan, suite_names
 from suites.memory import count
-from suites.plan import SUITES, plan, suite_names
 from suites.run import main
 from suites.tasks import factory
 from suites.tasks.base import Context

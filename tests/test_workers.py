@@ -12,13 +12,14 @@ from filelock import FileLock
 import estimators
 from estimators.rloo import Rloo
 from results import table
-from suites import labels, presets
-from suites.cell import Workshop
-from suites.execute import execute
-from suites.plan import plan
+from suites import presets
+from suites.engine import labels
+from suites.engine.cell import Workshop
+from suites.engine.execute import execute
+from suites.engine.local import sweep
+from suites.engine.plan import plan
 from suites.run import main
 from suites.tasks.base import Context
-from suites.workers import sweep
 
 TINY = ["epochs=1", "toy_steps=20", "toy_estimates=200", "steps=6", "ride=2", "estimates=20", "references=3"]
 COLUMNS = ["hash", "metric", "part", "point", "x", "value", "status"]

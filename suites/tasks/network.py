@@ -14,7 +14,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from results.table import row
-from suites import labels
+from suites.engine import labels
 from suites.presets import select
 from suites.tasks.base import Make, Point, Sites, Task
 from suites.tasks.reference_run import ReferenceRun

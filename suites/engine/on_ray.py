@@ -28,11 +28,11 @@ import results
 import suites
 import vmo
 from results import table
-from suites.cell import Workshop
-from suites.execute import Finished, execute, provenance, record
-from suites.plan import Planned
+from suites.engine.cell import Workshop
+from suites.engine.execute import Finished, execute, provenance, record
+from suites.engine.local import ALONE, finished, groups, lost, silent, stamps, start_anew
+from suites.engine.plan import Planned
 from suites.tasks.base import Context
-from suites.workers import ALONE, finished, groups, lost, silent, stamps, start_anew
 from vmo import data
 
 RETRIES = 3  # of a task whose node or process is lost

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from suites.execute import Finished
-from suites.plan import Planned
+from suites.engine.execute import Finished
+from suites.engine.plan import Planned
 
 
 class Progress:

@@ -11,8 +11,8 @@ import torch
 
 from results.table import status
 from suites import accuracy, bias, contest, memory, overhead, sampling, scaling, variance
-from suites.cell import Cell, Workshop
-from suites.labels import BASELINES, PLAIN, Label
+from suites.engine.cell import Cell, Workshop
+from suites.engine.labels import BASELINES, PLAIN, Label
 from suites.presets import described, nearest, select
 from suites.tasks.base import Task
 from vmo.data import identity

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from results import table
-from suites.cell import Workshop
-from suites.execute import Finished, execute, record
-from suites.plan import Planned
+from suites.engine.cell import Workshop
+from suites.engine.execute import Finished, execute, record
+from suites.engine.plan import Planned
 from suites.tasks.base import Context
 
 TRIES = 2

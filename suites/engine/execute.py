@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from results import table
 from suites.accuracy import Missing
-from suites.cell import Workshop
-from suites.plan import SUITES, Planned
+from suites.engine.cell import Workshop
+from suites.engine.plan import SUITES, Planned
 from vmo.train import Diverged
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from results.table import SCHEMA
-from suites.labels import PLAIN, Label
+from suites.engine.labels import PLAIN, Label
 from suites.tasks import factory
 from suites.tasks.base import Context, Task
 from vmo.checkpoint import Keeper
