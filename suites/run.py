@@ -21,7 +21,7 @@ import results
 from results import paper, report, stats, table
 from results.summary import summary
 from suites import presets, tasks
-from suites.engine import labels
+from suites import labels
 from suites.engine import on_ray as ray_launcher
 from suites.engine.cell import Workshop
 from suites.engine.local import sweep
@@ -197,7 +197,7 @@ def _print_plan(planned: Sequence[Planned]) -> None:
     for item in planned:
         cell = item.cell
         shown.add_row(
-            cell.suite, cell.task, escape(str(cell.label)), cell.dataset, str(cell.seed), cell.hash(), str(item)
+            cell.suite, cell.task, escape(str(cell.label)), cell.dataset, str(cell.seed), cell.hash, str(item)
         )
     console = _console()
     console.print(shown)
@@ -210,7 +210,7 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
     written = report.build([rows, REFERENCE], args.out)
     frame = table.read(rows, REFERENCE)
     console = _console()
-    own, hashes = {str(label) for label in chosen}, {item.cell.hash() for item in planned}
+    own, hashes = {str(label) for label in chosen}, {item.cell.hash for item in planned}
     # of the estimators asked for, the cells asked for and not those of other settings; of the others, all
     stale = frame["estimator"].isin(own) & frame["suite"].isin({i.cell.suite for i in planned})
     here = frame["preset"].isin({args.preset, *(item.cell.preset for item in planned)})
@@ -224,11 +224,11 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
             _print_frame(console, lines.reset_index(), f"Table 1 of the paper, and ours: {place}", own, key=1)
             console.print(noise)
     if args.compare:
-        _print_comparison(console, frame[frame["hash"].isin({item.cell.hash() for item in planned})], args.compare)
+        _print_comparison(console, frame[frame["hash"].isin({item.cell.hash for item in planned})], args.compare)
     failed: dict[tuple[str, ...], dict[str, None]] = {}
     for item in planned:
-        if (kept := table.status(rows, item.cell.hash())) not in ("ok", None):
-            message = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]["message"]
+        if (kept := table.status(rows, item.cell.hash)) not in ("ok", None):
+            message = table.read_file(rows / f"{item.cell.hash}.jsonl")[0]["message"]
             where = str(kept), str(item.cell.label), item.cell.task, message
             failed.setdefault(where, {})[item.cell.suite] = None
     for (kept, label, task, message), suites in failed.items():

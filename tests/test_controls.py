@@ -8,7 +8,7 @@ import torch
 
 from results import table
 from suites import presets
-from suites.engine import labels
+from suites import labels
 from suites.engine.cell import Workshop
 from suites.engine.plan import Planned, plan
 from suites.run import main

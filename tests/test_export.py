@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from suites import presets
-from suites.engine import labels
+from suites import labels
 from suites.tasks import factory
 from suites.tasks.base import Context
 from vmo import checkpoint, cifar, compact, export

@@ -15,7 +15,7 @@ import estimators
 from estimators.base import adapt
 from results.stats import squared_norm
 from suites import presets
-from suites.engine import labels, plan
+from suites import labels, plan
 from suites.engine.cell import Workshop
 from suites.measure import Counted, Hardened, learns, measure, reference
 from suites.memory import StorageCounter, count

@@ -8,7 +8,7 @@ import pytest
 
 from results import table
 from suites import presets, scaling
-from suites.engine import labels
+from suites import labels
 from suites.engine.cell import Workshop
 from suites.engine.plan import SUITES, plan, suite_names
 from suites.memory import count

@@ -13,7 +13,7 @@ import estimators
 from estimators.rloo import Rloo
 from results import table
 from suites import presets
-from suites.engine import labels
+from suites import labels
 from suites.engine.cell import Workshop
 from suites.engine.execute import execute
 from suites.engine.local import sweep

@@ -48,7 +48,7 @@ def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, workers: int) 
 def start_anew(planned: Sequence[Planned], shop: Workshop) -> None:
     """Discard the checkpoints of what is run anew: once, for it may be one run for several cells, and a worker may die
     in it."""
-    for keeper in {item.cell.run(): shop.keeper(item.cell) for item in planned if item.again}.values():
+    for keeper in {item.cell.run: shop.keeper(item.cell) for item in planned if item.again}.values():
         keeper.discard()
 
 
@@ -69,8 +69,8 @@ def lost(items: Sequence[Planned], before: dict[Planned, int | None], rows: Path
 
 def finished(item: Planned, rows: Path) -> Finished:
     """What the rows of a cell say of it."""
-    kept = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]
-    status = table.status(rows, item.cell.hash()) or "error"
+    kept = table.read_file(rows / f"{item.cell.hash}.jsonl")[0]
+    status = table.status(rows, item.cell.hash) or "error"
     return Finished(item, status, kept["message"], kept["provenance"]["wall_s"])
 
 
@@ -117,7 +117,7 @@ def _side_by_side(
 
 def _group(item: Planned) -> object:
     cell = item.cell
-    return (cell.task, cell.label, cell.seed) if cell.suite in TOGETHER else cell.hash()
+    return (cell.task, cell.label, cell.seed) if cell.suite in TOGETHER else cell.hash
 
 
 def _start(
@@ -143,7 +143,7 @@ def _start(
 
 
 def _stamp(item: Planned, rows: Path) -> int | None:
-    path = rows / f"{item.cell.hash()}.jsonl"
+    path = rows / f"{item.cell.hash}.jsonl"
     return path.stat().st_mtime_ns if path.exists() else None
 
 

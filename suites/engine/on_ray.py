@@ -79,7 +79,7 @@ def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[Fi
     start_anew(planned, shop)
     to_do = [item for item in planned if item.to_do]
     before = stamps(to_do, rows)
-    unfinished = {item.cell.hash() for item in to_do}
+    unfinished = {item.cell.hash for item in to_do}
     waiting = groups(to_do)
     running: dict[Any, list[Planned]] = {}
     remote = ray.remote(max_calls=1)(_work)
@@ -105,7 +105,7 @@ def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[Fi
                     message = f"the task failed on the Ray cluster: {_one_line(getattr(error, 'cause', None) or error)}"
                     for item in lost(items, before, rows):
                         record(item, shop, rows, [table.row("cell", None, status="error", message=message)], 0.0)
-                unfinished -= {item.cell.hash() for item in items}
+                unfinished -= {item.cell.hash for item in items}
                 for item in items:
                     yield finished(item, rows)
         finally:
@@ -126,7 +126,7 @@ def _work(
             _keep(learned, rows)
         for _ in execute(items, here, rows):
             pass
-        return {item.cell.hash(): table.read_file(_file(rows, item.cell.hash())) for item in items}
+        return {item.cell.hash: table.read_file(_file(rows, item.cell.hash)) for item in items}
 
 
 def _keep(found: Mapping[str, Rows], rows: Path) -> None:
@@ -143,7 +143,7 @@ def _file(rows: Path, name: str) -> Path:
 
 def _controlled(items: Sequence[Planned]) -> set[str]:
     """The cells whose learned networks these are controls of."""
-    return {learned.hash() for item in items if (learned := item.cell.controlled()) is not None}
+    return {learned.hash for item in items if (learned := item.cell.controlled()) is not None}
 
 
 @contextlib.contextmanager
