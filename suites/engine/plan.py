@@ -14,8 +14,8 @@ from suites import accuracy, bias, contest, memory, overhead, sampling, scaling,
 from suites.engine.cell import Cell, Workshop
 from suites.engine.labels import BASELINES, PLAIN, Label
 from suites.presets import described, nearest, select
-from suites.tasks.base import Task
-from vmo.data import identity
+from suites.tasks.base import Context, Task
+from vmo.data import identify
 
 
 class Suite(NamedTuple):
@@ -137,7 +137,7 @@ def _cell(shop: Workshop, task: Task, label: Label, suite: str, preset: str, see
         task_version=task.version,
         label=label,
         preset=described(context.preset, preset, names),
-        dataset=identity(context.dataset, context.data_root) if suite in task.uses_data else "none",
+        dataset=_data(context) if suite in task.uses_data else "none",
         seed=seed,
         settings=tuple(sorted({**settings, "device": context.device.type}.items())),
     )
@@ -155,3 +155,8 @@ def _impossible(task: Task, label: Label, suite: str) -> str | None:
     if suite == "memory" and evaluations > COUNTED:  # every one of them is gone through to count it
         return f"{evaluations:,} evaluations in a step are more than the {COUNTED} whose memory is counted"
     return None
+
+
+def _data(context: Context) -> str:
+    found = identify(context.dataset, context.data_root)
+    return f"{found.dataset}@{found.content}"

@@ -16,7 +16,7 @@ from estimators import Estimator
 from suites.presets import Preset, select
 from vmo import checkpoint
 from vmo.checkpoint import Keeper
-from vmo.data import identity
+from vmo.data import identify
 from vmo.space import Architecture
 
 Sites = Sequence[Tensor]
@@ -165,7 +165,7 @@ class Task(ABC):
             return make()
         about = [what, seed, self.version, select(self.preset, names), str(self.context.device), torch.__version__]
         if self.uses_data:
-            about.append(identity(self.context.dataset, self.context.data_root))
+            about.append(identify(self.context.dataset, self.context.data_root).content)
         name = f"{self.name}-{what}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.safetensors"
         path = self.context.cache / name
         found = checkpoint.load(path, self.context.device)

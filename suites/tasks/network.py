@@ -20,7 +20,7 @@ from suites.tasks.base import Make, Point, Sites, Task
 from suites.tasks.reference_run import ReferenceRun
 from vmo.checkpoint import Keeper
 from vmo.config import WideResNetConfig
-from vmo.data import Dataset, Split, identity, load
+from vmo.data import Dataset, Split, identify, load
 from vmo.extract import extract, parameters
 from vmo.space import Architecture, ArchitectureDistribution, Penalty, Space, literal_penalty, normalised_penalty
 from vmo.target import Target
@@ -196,7 +196,7 @@ class NetworkTask(Task):
     @functools.cache  # noqa: B019  a task lives as long as the run that uses it
     def _reference_run(self, seed: int) -> ReferenceRun:
         context = self.context
-        data = identity(context.dataset, context.data_root)
+        data = identify(context.dataset, context.data_root).content
         key = repr((self.name, self.version, data, str(context.device), seed, select(self.preset, (*_RUN, *_PENALTY))))
         name = f"run-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
         path = None if context.cache is None else context.cache / name
@@ -303,7 +303,7 @@ class NetworkTask(Task):
             "network": asdict(trainer.network.config),
             "architecture": asdict(trainer.architecture()),
             "recipe": asdict(trainer.recipe),
-            "dataset": identity(self.context.dataset, self.context.data_root),
+            **self.dataset.identity.recorded(),
             "seed": seed,
         }
 
