@@ -138,7 +138,8 @@ class Workshop:
 
     def keeper(self, cell: Cell) -> Keeper:
         """Of the checkpoints of a cell's run."""
-        return Keeper(self.out / "checkpoints" / f"{cell.run}.safetensors", self.seconds)
+        about = {} if cell.data is None else cell.data.recorded()
+        return Keeper(self.out / "checkpoints" / f"{cell.run}.safetensors", self.seconds, about)
 
     def task(self, name: str, device: torch.device | None = None) -> Task:
         """The task, by default on the context's device."""

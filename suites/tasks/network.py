@@ -283,8 +283,7 @@ class NetworkTask(Task):
         about = {
             "task": "plain" if make is None else self.name,
             "width_step": settings.network.width_step if isinstance(settings, RunSettings) else 1,
-            "dataset": self.dataset.identity.dataset,
-            "data": self.dataset.identity.content,
+            **self.dataset.identity.recorded(),
             "seed": seed,
         }
         whole = self.config(settings.network)
