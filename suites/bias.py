@@ -51,7 +51,9 @@ class Bias(Suite):
             rows.append(row("bias_sq", bias.value, se=bias.se, n=bias.n, part="logits", point=name, unit=unit))
             rows.append(row("bias_p", bias.p, n=bias.n, part="logits", point=name, unit="probability"))
             if len(truth) == 1:
-                rows.append(row("gradient_sq", float((truth[0] ** 2).sum()), se=0.0, part="logits", point=name, unit=unit))
+                rows.append(
+                    row("gradient_sq", float((truth[0] ** 2).sum()), se=0.0, part="logits", point=name, unit=unit)
+                )
             else:
                 size = squared_norm(truth)
                 rows.append(row("gradient_sq", size.value, se=size.se, n=size.n, part="logits", point=name, unit=unit))

@@ -227,9 +227,7 @@ def _flat(grads: Sites) -> np.ndarray:
     return torch.cat([g.double() - g.double().mean(-1, keepdim=True) for g in grads], -1).cpu().numpy()
 
 
-def reference(
-    point: Point, truth: Truth | None, cache: Path | None, seed: int, by: str = REFERENCE
-) -> np.ndarray:
+def reference(point: Point, truth: Truth | None, cache: Path | None, seed: int, by: str = REFERENCE) -> np.ndarray:
     """`(m, D)` independent estimates of the gradient on fresh minibatches, or the exact one as `(1, D)`.
 
     Each is enumerated where the space has at most `truth.enumerate` configurations, and otherwise an estimate `by` an

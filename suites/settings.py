@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Settings(BaseModel):
-    """Frozen and typed; an unknown field, an infinity and a NaN are refused. The docstring of a field is its meaning."""
+    """Frozen and typed; unknown fields, infinities and NaN are refused. The docstring of a field is its meaning."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
@@ -78,7 +78,6 @@ class Preset:
         """What code that asks for `kind` is handed: a view of a group for each of its fields."""
         views = ((name, info.annotation) for name, info in kind.model_fields.items())
         return kind(**{name: narrow(self.groups[name], cast(Any, view)) for name, view in views})
-
 
     def label(self, names: Iterable[str]) -> tuple[str, dict[str, Any]]:
         """`quick`, or `quick[train.epochs=2]` where some of the dotted `names` were changed; and what was changed."""

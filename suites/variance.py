@@ -35,7 +35,7 @@ class Variance(Suite):
     }
 
     def run(self, job: Job) -> Rows:
-            task, rows = job.task, []
+        task, rows = job.task, []
         for name, _, m in measured(job):
             unit = "(objective per logit)²"
             value, se = variance_trace(m.logits)

@@ -12,8 +12,7 @@ from filelock import FileLock
 import estimators
 from estimators.rloo import Rloo
 from results import table
-from suites import presets
-from suites import labels
+from suites import labels, presets
 from suites.engine.cell import Workshop
 from suites.engine.execute import execute
 from suites.engine.local import sweep

@@ -38,11 +38,11 @@ def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, workers: int) 
         return
     to_do = [item for item in planned if item.to_do]
     before = stamps(to_do, rows)
-    parallel = [item for item in to_do if item.cell.suite not in ALONE]
+    parallel = [item for item in to_do if not item.suite.alone]
     for controls in (False, True):  # a control needs what was learned
         wave = [item for item in parallel if (item.cell.controlled() is not None) == controls]
         yield from _side_by_side(wave, before, shop, rows, workers)
-    yield from execute([item for item in to_do if item.cell.suite in ALONE], shop, rows)
+    yield from execute([item for item in to_do if item.suite.alone], shop, rows)
 
 
 def start_anew(planned: Sequence[Planned], shop: Workshop) -> None:

@@ -30,7 +30,7 @@ import vmo
 from results import table
 from suites.engine.cell import Workshop
 from suites.engine.execute import Finished, execute, provenance, record
-from suites.engine.local import ALONE, finished, groups, lost, silent, stamps, start_anew
+from suites.engine.local import finished, groups, lost, silent, stamps, start_anew
 from suites.engine.plan import Planned
 from suites.tasks.base import Context
 from vmo import data
@@ -91,7 +91,7 @@ def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[Fi
                 ready = [items for items in waiting if not _controlled(items) & unfinished]  # it needs what was learned
                 waiting = [items for items in waiting if items not in ready]
                 for items in ready:
-                    need = all_cpus if items[0].cell.suite in ALONE else cpus
+                    need = all_cpus if items[0].suite.alone else cpus
                     threads = int(os.environ.get("OMP_NUM_THREADS") or need)
                     task = remote.options(num_cpus=need, num_gpus=int(cuda), max_retries=RETRIES)
                     learned = {name: table.read_file(_file(rows, name)) for name in _controlled(items)}

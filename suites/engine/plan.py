@@ -148,7 +148,7 @@ def _following(item: Planned, planned: dict[str, Planned]) -> Planned:
 
 def _impossible(task: Task, of: Suite, cell: Cell) -> str | None:
     """Why an estimator cannot work on the sizes of a task, or None. Raises ValueError where the task itself cannot."""
-    if not of.roles:
+    if not of.roles or cell.label.name == PLAIN:
         return None
     role, how = cell.handed[0]
     return of.impossible(cell.label, task.sizes(role, how))

@@ -238,7 +238,15 @@ class Task(ABC):
         if self.context.cache is None:
             return make()
         data = self.data.content if self.uses_data else None
-        about = [what, seed, self.version, settings.model_dump_json(), data, str(self.context.device), torch.__version__]
+        about = [
+            what,
+            seed,
+            self.version,
+            settings.model_dump_json(),
+            data,
+            str(self.context.device),
+            torch.__version__,
+        ]
         about.append([(label, parse(label).version) for label in self.uses("points", settings)])
         name = f"{self.name}-{what}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.safetensors"
         path = self.context.cache / name

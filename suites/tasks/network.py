@@ -14,6 +14,7 @@ from estimators import Estimator
 from suites import labels
 from suites.tasks import network_settings as settings_of
 from suites.tasks.base import Make, Point, Sites, Size, Task, Truth, TruthSettings
+from suites.tasks.network_run import cut_alike, whole_run
 from suites.tasks.network_settings import (
     CountedSettings,
     EstimatesSettings,
@@ -31,7 +32,6 @@ from suites.tasks.network_settings import (
     TimedSettings,
     Timing,
 )
-from suites.tasks.network_run import cut_alike, whole_run
 from suites.tasks.reference_run import REFERENCE, ReferenceRun
 from vmo.checkpoint import Keeper
 from vmo.config import WideResNetConfig

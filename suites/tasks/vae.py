@@ -152,9 +152,8 @@ class VaeTask(Task):
         return train, test
 
     def prepare(self, role: str, settings: Any) -> None:
-        size: Model = settings.vae
-        if role in ("points", "run") and size.batch_size > len(self.images[0]):
-            raise ValueError(f"vae.batch_size={size.batch_size} exceeds the {len(self.images[0])} training images")
+        if role in self.uses_data and (size := settings.vae.batch_size) > len(self.images[0]):
+            raise ValueError(f"vae.batch_size={size} exceeds the {len(self.images[0])} training images")
 
     def uses(self, role: str, settings: Any) -> tuple[str, ...]:
         return (REFERENCE,) if role == "points" else ()
