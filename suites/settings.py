@@ -40,9 +40,10 @@ class Group(Settings):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Values that differ from the defaults, by the name of the preset."""
 
-    def __init_subclass__(cls, name: str, **rest: Any) -> None:
+    def __init_subclass__(cls, name: str | None = None, **rest: Any) -> None:
         super().__init_subclass__(**rest)
-        cls.group = name
+        if name is not None:
+            cls.group = name
 
     @classmethod
     def at(cls, preset: str) -> Group:
