@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from suites import presets, settings, suite, tasks
 from suites.engine.cell import Cell, Workshop
 from suites.engine.plan import make_cell
 from suites.labels import parse
 from suites.settings import Group, Preset, Settings
-from suites.tasks.base import Context, Granted
+from suites.tasks.base import Context
 from vmo.identity import Identity
 
 TINY = [
