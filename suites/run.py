@@ -24,9 +24,10 @@ from suites import presets, tasks
 from suites.engine import labels
 from suites.engine import on_ray as ray_launcher
 from suites.engine.cell import Workshop
-from suites.engine.local import sweep
+from suites.engine.local import InProcess, LocalProcesses
 from suites.engine.plan import OVERWRITE, SUITES, Planned, plan, suite_names
 from suites.engine.progress import Progress
+from suites.engine.schedule import sweep
 from suites.tasks.base import Context
 from vmo import data
 
@@ -157,7 +158,9 @@ def _run(args: argparse.Namespace) -> int:
             shop.task(name, torch.device("cpu") if on_ray else None).prepare()
         failures = 0
         progress.begin(planned)
-        for done in ray_launcher.sweep(planned, shop, rows) if on_ray else sweep(planned, shop, rows, args.workers):
+        one = args.workers == 1
+        executor = ray_launcher.OnRay() if on_ray else InProcess() if one else LocalProcesses(args.workers)
+        for done in sweep(planned, shop, rows, executor):
             failures += done.status == "error"
             progress.finished(done)
     _present(args, planned, rows, chosen)

@@ -55,6 +55,11 @@ class Cell:
         text = json.dumps({"schema": SCHEMA, **self.described()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def work(self) -> object:
+        """Equal for cells that share work: bias and variance read the same measurement."""
+        return (self.task, self.label, self.seed) if self.suite in ("bias", "variance") else self.hash()
+
     def controlled(self) -> Cell | None:
         """The cell whose learned network this one is a control of."""
         of = self.label.of

@@ -19,24 +19,25 @@ from vmo.data import identity
 
 
 class Suite(NamedTuple):
-    """A suite: what measures a cell, whether plain training is a cell of it, whether it repeats over seeds, and whether
-    it runs only where it is asked for by name."""
+    """A suite: what measures a cell, whether plain training is a cell of it, whether it repeats over seeds, whether it
+    runs only where it is asked for by name, and whether it is timed and has to run alone."""
 
     run: Callable[[Cell, Workshop], list[dict[str, Any]]]
     baseline: bool = False
     seeds: bool = False
     by_name: bool = False
+    alone: bool = False
 
 
 SUITES = {
     "bias": Suite(bias.run),
     "variance": Suite(variance.run),
     "memory": Suite(memory.run, baseline=True),
-    "overhead": Suite(overhead.run, baseline=True),
+    "overhead": Suite(overhead.run, baseline=True, alone=True),
     "accuracy": Suite(accuracy.run, baseline=True, seeds=True),
     "sampling": Suite(sampling.run),
-    "scaling": Suite(scaling.run, baseline=True, by_name=True),
-    "contest": Suite(contest.run, by_name=True),
+    "scaling": Suite(scaling.run, baseline=True, by_name=True, alone=True),
+    "contest": Suite(contest.run, by_name=True, alone=True),
 }
 COUNTED = 512
 OVERWRITE = ("never", "failed", "always")
