@@ -104,6 +104,7 @@ class _Board:
     def _needs_another(self, group: Group) -> bool:
         """Whether it is a control of what is not finished, or the same run as one under way."""
         learned = {other.hash() for item in group.items if (other := item.cell.controlled()) is not None}
+        learned -= {item.cell.hash() for item in group.items}
         under_way = {item.cell.run() for other in self.running for item in other.items}
         return bool(learned & self.unfinished or under_way & {item.cell.run() for item in group.items})
 
@@ -129,10 +130,10 @@ class _Board:
             if (stamp := self._stamp(item)) is None or (item.again and stamp == self.before[item.cell.hash()])
         )
 
-    def _stamp(self, item: Planned) -> int | None:
-        """When the rows of a cell were written."""
+    def _stamp(self, item: Planned) -> tuple[int, int] | None:
+        """Which file has the rows of a cell, for every writing makes another, and when it was written."""
         path = self._path(item)
-        return path.stat().st_mtime_ns if path.exists() else None
+        return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
     def _path(self, item: Planned) -> Path:
         return self.rows / f"{item.cell.hash()}.jsonl"
