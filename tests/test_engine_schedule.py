@@ -70,6 +70,8 @@ class World:
     runs: Counter[str] = field(default_factory=Counter)
     discarded: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+    started: list[list[int]] = field(default_factory=list)
     ended: bool = False
     broken: bool = False
 
@@ -100,6 +102,7 @@ class World:
         measured = table.row("cell", 1.0, status=status, message=message)
         of = {"cell": dict.fromkeys(table._CELL), "provenance": dict.fromkeys(table._PROVENANCE, 0.0)}
         table.write(self.rows, name, [{**measured, **of}])
+        self.written.add(name)
 
     def record(self, item: Planned, shop: object, rows: Path, found: list[dict[str, Any]], seconds: float) -> None:
         self.failed[item.cell.hash()] = found[0]["message"]
@@ -123,9 +126,9 @@ class World:
         for cell in mine:
             learned = cell.of
             if learned is not None and learned not in mine and learned in [item.cell for item in self.to_do]:
-                assert self.runs[learned.hash()] or learned.hash() in self.failed or self.others
-                assert table.status(self.rows, learned.hash()) is not None
+                assert learned.hash() in self.written
         self.running.append(group)
+        self.started.append([cell.number for cell in mine])
 
     def wait(self, seconds: float | None) -> list[Ended]:
         assert self.running
@@ -157,6 +160,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def swept(world: World, planned: Sequence[Planned], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     world.to_do = [item for item in planned if item.to_do]
+    world.written.clear()
     monkeypatch.setattr(schedule, "record", world.record)
     return sweep(planned, world, world.rows, world)  # type: ignore[arg-type]
 
@@ -165,16 +169,19 @@ def swept(world: World, planned: Sequence[Planned], monkeypatch: pytest.MonkeyPa
 def plans(draw: st.DrawFn) -> list[Planned]:
     """Cells of which some are timed, some share work or a run, some are controls, some had run before."""
     planned: list[Planned] = []
-    for number in range(draw(st.integers(1, 6))):
-        timed = draw(st.booleans())
-        learned = [item.cell for item in planned if item.cell.of is None and not item.cell.timed]
-        if learned and not timed and draw(st.booleans()):
-            of = draw(st.sampled_from(learned))
-            cell = Cell(number, work=draw(st.sampled_from([of.work, 100 + number])), same=number, of=of)
+    kinds = st.lists(
+        st.sampled_from(["own", "own", "same run", "shared work", "timed", "control"]), min_size=1, max_size=8
+    )
+    for number, kind in enumerate(draw(kinds)):
+        learned = [item.cell for item in planned if item.cell.work == item.cell.number and not item.cell.timed]
+        if kind == "control" and learned:
+            cell = Cell(number, work=100 + number, same=number, of=draw(st.sampled_from(learned)))
+        elif kind == "shared work":
+            cell = Cell(number, work=50, same=number)
         else:
-            key = draw(st.integers(0, 3)) + 10 * timed
-            cell = Cell(number, timed, work=key, same=number if timed else draw(st.sampled_from([number, 100])))
-        planned.append(Planned(cell, *draw(st.sampled_from([(None, None, False), (None, None, True), ("ok", None)]))))
+            cell = Cell(number, timed=kind == "timed", work=number, same=50 if kind == "same run" else number)
+        state = draw(st.sampled_from([(None, None), (None, None), (None, None, True), ("ok", None)]))
+        planned.append(Planned(cell, *state))
     return planned
 
 
@@ -186,7 +193,7 @@ def test_every_cell_ends_with_one_file_and_no_rule_is_broken(planned: list[Plann
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
         world = World(
             Path(folder),
-            room=data.draw(st.integers(1, 3)),
+            room=data.draw(st.sampled_from([3, 2, 1])),
             separates=data.draw(st.booleans()),
             choose=lambda n: data.draw(st.integers(0, n - 1)),
             deaths=Counter({item.cell.hash(): data.draw(st.sampled_from([0, 0, 1, TRIES])) for item in planned}),
@@ -212,6 +219,24 @@ def test_every_cell_ends_with_one_file_and_no_rule_is_broken(planned: list[Plann
                 assert kept["message"] == f"the worker died {TRIES} times, the last time with exit code 7: Killed"
         again = {item.cell.run() for item in planned if item.again}
         assert world.discarded == Counter(again)
+
+
+def test_what_shares_work_goes_together_and_what_is_timed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours or not; a control may be with the network that it is a control of."""
+    first, second = Cell(0, timed=True, work=9), Cell(1, work=50, same=1)
+    cells = [first, second, Cell(2, work=2, same=2), Cell(3, work=50, same=3, of=second)]
+    world = World(tmp_path, room=1)
+    assert len(list(swept(world, [Planned(cell, None, None) for cell in cells], monkeypatch))) == 4
+    assert world.started == [[1, 3], [2], [0]]
+
+
+def test_nothing_joins_a_timed_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what another sweep lets go of while it runs."""
+    turns = iter([1, 1, 1, 0, 0])  # of the first waits nothing comes
+    world = World(tmp_path, choose=lambda n: min(next(turns), n - 1), others={"run 0": (1, False)})
+    planned = [Planned(Cell(0, work=0), None, None), Planned(Cell(1, timed=True, work=1, same=1), None, None)]
+    list(swept(world, planned, monkeypatch))
+    assert world.started == [[1], [0]]
 
 
 def test_a_cell_is_not_given_up_for_the_deaths_of_one_that_shares_its_work(
@@ -286,7 +311,7 @@ def test_what_another_process_cannot_import_is_refused_at_once(
         pass
 
     if "script" in where:
-        monkeypatch.setattr(Local, "__module__", "__main__")
+        Local.__module__, Local.__qualname__ = "__main__", "Local"
     monkeypatch.setitem(estimators._REGISTRY, "local", Local)
     world = World(tmp_path, apart=True)
     monkeypatch.setattr(Cell, "label", labels.parse("local"))
