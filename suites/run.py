@@ -23,9 +23,10 @@ from results.summary import summary
 from suites import labels, presets, suite, tasks
 from suites.engine import on_ray as ray_launcher
 from suites.engine.cell import Workshop
-from suites.engine.local import sweep
+from suites.engine.local import InProcess, LocalProcesses
 from suites.engine.plan import OVERWRITE, Planned, plan, prepare, suite_names
 from suites.engine.progress import Progress
+from suites.engine.schedule import sweep
 from suites.tasks.base import Context
 from vmo import data
 
@@ -155,7 +156,9 @@ def _run(args: argparse.Namespace) -> int:
         prepare(shop, planned, torch.device("cpu") if on_ray else None)
         failures = 0
         progress.begin(planned)
-        for done in ray_launcher.sweep(planned, shop, rows) if on_ray else sweep(planned, shop, rows, args.workers):
+        one = args.workers == 1
+        executor = ray_launcher.OnRay() if on_ray else InProcess() if one else LocalProcesses(args.workers)
+        for done in sweep(planned, shop, rows, executor):
             failures += done.status == "error"
             progress.finished(done)
     _present(args, planned, rows, chosen)

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from deadly import Deadly
 from filelock import FileLock
 
 import estimators
-from estimators.rloo import Rloo
 from results import table
 from suites import labels, presets
 from suites.engine.cell import Workshop
-from suites.engine.execute import execute
-from suites.engine.local import sweep
-from suites.engine.plan import plan
+from suites.engine.execute import execute, title
+from suites.engine.local import InProcess, LocalProcesses
+from suites.engine.plan import Planned, plan
+from suites.engine.schedule import TRIES, sweep
 from suites.run import main
 from suites.tasks.base import Context
 
@@ -47,25 +48,37 @@ def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
     assert values(tmp_path / "1") == values(tmp_path / "2")
 
 
+def planned(shop: Workshop, names: list[str], suites: list[str]) -> list[Planned]:
+    return plan(shop, ["toy"], [labels.parse(name) for name in names], suites, "smoke", shop.out / "rows")
+
+
 def test_a_cell_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
     shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
     rows = tmp_path / "rows"
-    planned = plan(shop, ["toy"], [labels.parse("rloo"), labels.parse("reinforce")], ["bias"], "smoke", rows)
-    first = planned[0].cell
+    items = planned(shop, ["rloo", "reinforce"], ["bias"])
+    first = items[0].cell
     lock = FileLock(shop.lock(first))
     lock.acquire()
-    found = execute(planned, shop, rows)
+    found = sweep(items, shop, rows, InProcess())
     item, status, *_ = next(found)
-    assert item.cell == planned[1].cell
+    assert item.cell == items[1].cell
     assert status == "ok"
     # the other process finishes its cell and lets go
-    source = (rows / f"{planned[1].cell.hash()}.jsonl").read_text()
-    text = source.replace(planned[1].cell.hash(), first.hash())
+    source = (rows / f"{items[1].cell.hash()}.jsonl").read_text()
+    text = source.replace(items[1].cell.hash(), first.hash())
     (rows / f"{first.hash()}.jsonl").write_text(text)
     lock.release()
-    assert next(found) == (planned[0], "ok", "by another process", 0.0)
+    assert next(found) == (items[0], "ok", "by another process", 0.0)
     assert (rows / f"{first.hash()}.jsonl").read_text() == text
     assert next(found, None) is None
+
+
+def test_one_that_starts_late_takes_the_rows_of_another_process(tmp_path: Path) -> None:
+    """It was free when the group was handed over, and is done by the time that a worker comes to it."""
+    shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
+    items = planned(shop, ["rloo"], ["memory"])
+    assert [done.status for done in execute(items, shop, tmp_path / "rows")] == ["ok"] * len(items)
+    assert {done.message for done in execute(items, shop, tmp_path / "rows")} == {"by another process"}
 
 
 def test_two_sweeps_at_once_do_everything_once(tmp_path: Path) -> None:
@@ -95,36 +108,35 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
             pass
 
 
-def test_rows_that_another_sweep_wrote_meanwhile_are_kept(tmp_path: Path) -> None:
-    """Planned before, written by another, and then found by this one: nobody has died."""
-    shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
-    rows = tmp_path / "rows"
-    planned = plan(shop, ["toy"], [labels.parse("rloo")], ["accuracy"], "smoke", rows)
-    assert [done.status for done in execute(planned, shop, rows)] == ["ok"]
-    path = rows / f"{planned[0].cell.hash()}.jsonl"
-    written = path.read_bytes()
-    assert [done.status for done in sweep(planned, shop, rows, 2)] == ["ok"]
-    assert path.read_bytes() == written
-
-
-class Deadly(Rloo):
-    """Takes its process with it."""
-
-    def draw(self, logits: object, generator: object = None) -> None:  # type: ignore[override]
-        import os
-
-        os._exit(7)
-
-
-def test_a_dead_workers_cell_is_tried_again_and_then_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_workers_cell_is_tried_again_and_then_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the last that it said. A worker finds an estimator whose name was given here."""
     monkeypatch.setitem(estimators._REGISTRY, "deadly", Deadly)
     shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
+    items = planned(shop, ["deadly", "rloo"], ["bias", "variance"])
+    swept = sweep(items, shop, tmp_path / "rows", LocalProcesses(2))
+    found = {(item.cell.label.name, item.cell.suite): (status, message) for item, status, message, _ in swept}
+    assert found["rloo", "bias"] == found["rloo", "variance"] == ("ok", None)
+    died = f"the worker died {TRIES} times, the last time with exit code 7: and the last word"
+    assert found["deadly", "bias"] == found["deadly", "variance"] == ("error", died)
+    assert capfd.readouterr().err.count("a word\n") == TRIES
+
+
+def test_a_worker_that_cannot_write_stops_the_sweep(tmp_path: Path) -> None:
+    """Its one line is the sweep's."""
+    shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
+    items = planned(shop, ["rloo"], ["bias"])
     rows = tmp_path / "rows"
-    chosen = [labels.parse("deadly"), labels.parse("rloo")]
-    planned = plan(shop, ["toy"], chosen, ["bias", "variance"], "smoke", rows)
-    # a spawned process does not know the name: it fails there too, and the sweep must still end
-    found = {(str(item.cell.label), item.cell.suite): status for item, status, *_ in sweep(planned, shop, rows, 2)}
-    assert found[("rloo", "bias")] == found[("rloo", "variance")] == "ok"
-    assert found[("deadly", "bias")] == found[("deadly", "variance")] == "error"
-    frame = table.read(rows)
-    assert set(frame.loc[frame["estimator"] == "deadly", "status"]) == {"error"}
+    rows.write_text("a file where a folder should be")
+    with pytest.raises(OSError, match=r"^\[Errno \d+\] [^\n]*rows"):
+        next(sweep(items, shop, rows, LocalProcesses(2)))
+
+
+def test_workers_tell_of_their_progress(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    shop = Workshop(Context(presets.resolve("smoke", TINY), progress=lambda *given: told.append(given)), tmp_path)
+    items = planned(shop, ["rloo"], ["overhead"])
+    assert {done.status for done in sweep(items, shop, tmp_path / "rows", LocalProcesses(2))} == {"ok"}
+    assert told[0][1:] == (0, 0)
+    assert {title(item.cell) for item in items} == {what for what, _, total in told if not total}

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from results import table
 from suites.accuracy import Missing
-from suites.engine.cell import Workshop
+from suites.engine.cell import Cell, Workshop
 from suites.engine.plan import Planned
 from vmo.train import Diverged
 
@@ -34,36 +34,28 @@ class Finished(NamedTuple):
 def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[Finished]:
     """Run what is to do; after each cell yield it with its status and message.
 
-    A cell that another process is busy with, in another sweep on the same folder, is left to it: its rows are waited
-    for at the end, and if that process died, the cell is run here. The lock is the operating system's and goes with the
-    process that holds it.
+    A cell that another process is busy with, in another sweep on the same folder, is waited for: its rows are taken,
+    and if that process died, the cell is run here. The lock is the operating system's and goes with the process that
+    holds it.
 
     Raises:
         OSError: something cannot be written; what was finished stays, and a run under way goes on from its checkpoint.
     """
-    waiting = [item for item in planned if item.to_do]
-    for patience in (0, -1):  # first what is free, then what others were busy with
-        busy = []
-        for item in waiting:
-            learned = item.cell.controlled()
-            if patience == 0 and learned is not None and table.status(rows, learned.hash) is None:
-                busy.append(item)  # another process has what this one is a control of
-                continue
-            lock = FileLock(shop.lock(item.cell), timeout=patience)
-            try:
-                lock.acquire()
-            except Timeout:
-                busy.append(item)
-                continue
-            try:
-                elsewhere = None if item.again else table.status(rows, item.cell.hash)
-                if elsewhere is None:
-                    yield _run(item, shop, rows)
-                else:
-                    yield Finished(item, elsewhere, "by another process", 0.0)
-            finally:
-                lock.release()
-        waiting = busy
+    for item in planned:
+        if not item.to_do:
+            continue
+        with FileLock(shop.lock(item.cell)):
+            elsewhere = None if item.again else table.status(rows, item.cell.hash)
+            if elsewhere is None:
+                shop.context.progress(title(item.cell), 0, 0)
+                yield _run(item, shop, rows)
+            else:
+                yield Finished(item, elsewhere, "by another process", 0.0)
+
+
+def title(cell: Cell) -> str:
+    """A cell in a line of progress: "width accuracy rloo seed 0"."""
+    return f"{cell.task} {cell.suite} {cell.label} seed {cell.seed}"
 
 
 def record(item: Planned, shop: Workshop, rows: Path, found: Sequence[dict[str, Any]], seconds: float) -> None:

@@ -1,150 +1,201 @@
-"""Cells in parallel on one machine: one process for each group of cells that share work, so many at a time.
+"""Executors of this machine: in this process, or in several others.
 
-A process that dies takes nothing with it: its group is tried once more, where runs go on from their checkpoints, and
-then recorded as failed. Timings are taken alone, after everything else.
+Workers are forked from a server that has imported torch once, so that one starts in milliseconds. They end with this
+process, however it ends.
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import wait
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 
-from results import table
 from suites.engine.cell import Workshop
-from suites.engine.execute import Finished, execute, record
-from suites.engine.plan import Planned
+from suites.engine.executor import Ended, Group, work
 from suites.tasks.base import Context
 
-TRIES = 2
-ALONE = ("overhead", "scaling")
-TOGETHER = ("bias", "variance")  # they read the same measurement
+
+class InProcess:
+    """One group after the other, here."""
+
+    room, apart, separates = 1, False, False
+
+    def begin(self, shop: Workshop, rows: Path) -> None:
+        self._shop, self._rows = shop, rows
+
+    def submit(self, group: Group) -> None:
+        self._group = group
+
+    def wait(self, seconds: float | None) -> Sequence[Ended]:
+        """Run it."""
+        work(self._group, self._shop, self._rows)
+        return [Ended(self._group)]
+
+    def end(self) -> None: ...
 
 
-def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, workers: int) -> Iterator[Finished]:
-    """`execute` with several processes; on GPUs, process i uses the i-th of them in turn."""
-    start_anew(planned, shop)
-    if workers == 1:
-        yield from execute(planned, shop, rows)
-        return
-    to_do = [item for item in planned if item.to_do]
-    before = stamps(to_do, rows)
-    parallel = [item for item in to_do if not item.suite.alone]
-    for controls in (False, True):  # a control needs what was learned
-        wave = [item for item in parallel if (item.cell.controlled() is not None) == controls]
-        yield from _side_by_side(wave, before, shop, rows, workers)
-    yield from execute([item for item in to_do if item.suite.alone], shop, rows)
+class LocalProcesses:
+    """Each group in a process of its own, so many at a time, and each with its part of the threads.
 
+    On GPUs the i-th of them uses the i-th GPU in turn. What is alone has all threads.
+    """
 
-def start_anew(planned: Sequence[Planned], shop: Workshop) -> None:
-    """Discard the checkpoints of what is run anew: once, for it may be one run for several cells, and a worker may die
-    in it."""
-    for keeper in {item.cell.run: shop.keeper(item.cell) for item in planned if item.again}.values():
-        keeper.discard()
+    apart, separates = True, False
 
+    def __init__(self, processes: int) -> None:
+        self.room = processes
 
-def groups(to_do: Sequence[Planned]) -> list[list[Planned]]:
-    """Neighbours that share work."""
-    return [list(items) for _, items in itertools.groupby(to_do, _group)]
+    def begin(self, shop: Workshop, rows: Path) -> None:
+        self._shop, self._rows = shop, rows
+        self._workers: list[_Worker] = []
+        self._free = deque(range(self.room))
+        self._folder = tempfile.TemporaryDirectory()
 
-
-def stamps(to_do: Sequence[Planned], rows: Path) -> dict[Planned, int | None]:
-    """When the rows of each cell were written."""
-    return {item: _stamp(item, rows) for item in to_do}
-
-
-def lost(items: Sequence[Planned], before: dict[Planned, int | None], rows: Path) -> list[Planned]:
-    """Cells without rows; those that another sweep wrote are no loss, unless they are what this one is to replace."""
-    return [item for item in items if (stamp := _stamp(item, rows)) is None or (item.again and stamp == before[item])]
-
-
-def finished(item: Planned, rows: Path) -> Finished:
-    """What the rows of a cell say of it."""
-    kept = table.read_file(rows / f"{item.cell.hash}.jsonl")[0]
-    status = table.status(rows, item.cell.hash) or "error"
-    return Finished(item, status, kept["message"], kept["provenance"]["wall_s"])
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody would see. A lambda cannot be sent to another process."""
-
-
-def _side_by_side(
-    to_do: Sequence[Planned], before: dict[Planned, int | None], shop: Workshop, rows: Path, workers: int
-) -> Iterator[Finished]:
-    queue = deque((items, 1) for items in groups(to_do))
-    running: dict[int, tuple[multiprocessing.process.BaseProcess, list[Planned], int, int]] = {}
-    free = deque(range(workers))
-    count = 0
-    try:
-        while queue or running:
-            while queue and free:
-                items, tries = queue.popleft()
-                slot = free.popleft()
-                process = _start(items, shop, rows, slot, workers)
-                running[process.sentinel] = (process, items, tries, slot)
-            under_way = [items[0].cell for _, items, _, _ in running.values()]
-            what = ", ".join(f"{cell.task} {cell.suite} {cell.label} {cell.seed}" for cell in under_way)
-            shop.context.progress(f"now: {what}", count, len(to_do))
-            for sentinel in wait(list(running)):
-                process, items, tries, slot = running.pop(int(sentinel))  # type: ignore[arg-type]
-                process.join()
-                free.append(slot)
-                gone = lost(items, before, rows)
-                if gone and tries < TRIES:
-                    queue.appendleft((items, tries + 1))
-                    continue
-                for item in gone:
-                    message = f"the worker died {tries} times, the last time with exit code {process.exitcode}"
-                    failure = table.row("cell", None, status="error", message=message)
-                    record(item, shop, rows, [failure], 0.0)
-                count += len(items)
-                for item in items:
-                    yield finished(item, rows)
-    finally:
-        for process, *_ in running.values():  # what they were at goes on from its checkpoint another time
-            process.terminate()
-
-
-def _group(item: Planned) -> object:
-    cell = item.cell
-    return (cell.task, cell.label, cell.seed) if cell.suite in TOGETHER else cell.hash
-
-
-def _start(
-    items: list[Planned], shop: Workshop, rows: Path, slot: int, workers: int
-) -> multiprocessing.process.BaseProcess:
-    threads = max(1, torch.get_num_threads() // workers)
-    context = Context(**{**vars(shop.context), "progress": silent})
-    process = multiprocessing.get_context("spawn").Process(
-        target=_work, args=(items, context, shop.out, shop.seconds, rows, threads), daemon=True
-    )
-    kept = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shop.context.device.type == "cuda":
-        visible = kept.split(",") if kept else [str(i) for i in range(torch.cuda.device_count())]
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
-    try:
+    def submit(self, group: Group) -> None:
+        start = multiprocessing.get_context("forkserver")
+        start.set_forkserver_preload([__name__])
+        slot = self._free.popleft()
+        progress, told = start.Pipe(duplex=False)
+        said = Path(self._folder.name) / str(slot)
+        shop, threads = self._shop, torch.get_num_threads()
+        orders = _Orders(
+            group,
+            replace(shop.context, progress=_Told(told)),
+            shop.out,
+            shop.seconds,
+            self._rows,
+            threads if group.alone else max(1, threads // self.room),
+            _visible(slot) if shop.context.device.type == "cuda" else None,
+            said,
+        )
+        process = start.Process(target=_run, args=(orders,), daemon=True)
         process.start()
-    finally:
-        if kept is None:
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        told.close()
+        self._workers.append(_Worker(process, progress, group, slot, said))
+
+    def wait(self, seconds: float | None) -> Sequence[Ended]:
+        """Forward what workers tell of their progress, until one of them is over."""
+        until = float("inf") if seconds is None else time.monotonic() + seconds
+        while not (over := [worker for worker in self._workers if not worker.process.is_alive()]):
+            left = until - time.monotonic()
+            if left <= 0:
+                return []
+            heard = {worker.progress: worker for worker in self._workers if not worker.progress.closed}
+            ready = wait([*heard, *(worker.process.sentinel for worker in self._workers)], min(left, 3600))
+            for connection in ready:
+                if isinstance(connection, Connection):
+                    heard[connection].forward(self._shop.context)
+        return [self._over(worker) for worker in over]
+
+    def end(self) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join()
+            worker.progress.close()
+        self._folder.cleanup()
+
+    def _over(self, worker: _Worker) -> Ended:
+        self._workers.remove(worker)
+        self._free.append(worker.slot)
+        worker.process.join()
+        worker.progress.close()
+        text = worker.said.read_text(errors="replace") if worker.said.exists() else ""
+        worker.said.unlink(missing_ok=True)
+        code, last = worker.process.exitcode, text.strip().rpartition("\n")[2].strip()
+        if code == os.EX_IOERR:
+            raise OSError(last)
+        sys.stderr.write(text)
+        return Ended(worker.group, f"with exit code {code}" + (f": {last[:300]}" if last else "") if code else None)
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    progress: Connection
+    group: Group
+    slot: int
+    said: Path
+    title: str = ""
+
+    def forward(self, context: Context) -> None:
+        """Tell what it told, under the title of its present cell."""
+        try:
+            what, done, total = self.progress.recv()
+        except (EOFError, OSError):  # it is over, or dying
+            self.progress.close()
+            return
+        if total:
+            context.progress(self.title, 0, 0)
         else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = kept
-    return process
+            self.title = what
+        context.progress(what, done, total)
 
 
-def _stamp(item: Planned, rows: Path) -> int | None:
-    path = rows / f"{item.cell.hash}.jsonl"
-    return path.stat().st_mtime_ns if path.exists() else None
+@dataclass(frozen=True)
+class _Orders:
+    """What a worker is sent."""
+
+    group: Group
+    context: Context
+    out: Path
+    seconds: float
+    rows: Path
+    threads: int
+    visible: str | None
+    said: Path
+
+
+@dataclass
+class _Told:
+    """Progress that is sent to the sweep, at most once a second but for the beginning of a cell."""
+
+    sweep: Connection
+    last: float = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if total and now < self.last + 1:
+            return
+        self.last = now
+        with contextlib.suppress(OSError):
+            self.sweep.send((what, done, total))
+
+
+def _visible(slot: int) -> str:
+    """The GPU of a slot."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
+    return there[slot % len(there)]
+
+
+def _run(orders: _Orders) -> None:
+    """The life of a worker, whose errors are written to a file that the sweep reads."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with orders.said.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    if orders.visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = orders.visible
+    torch.set_num_threads(orders.threads)
+    try:
+        work(orders.group, Workshop(orders.context, orders.out, orders.seconds), orders.rows)
+    except OSError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(os.EX_IOERR)
 
 
 def _end_with_parent() -> None:
@@ -153,14 +204,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-def _work(items: list[Planned], context: Context, out: Path, seconds: float, rows: Path, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    try:
-        for _ in execute(items, Workshop(context, out, seconds), rows):
-            pass
-    except OSError as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")

@@ -1,8 +1,7 @@
-"""Cells on a Ray cluster: one task, in a process of its own, for each group of cells that share work.
+"""An executor on a Ray cluster: each group of cells is a task, in a process of its own.
 
-Ray places the tasks by what they need. A cell needs one GPU, where the device is cuda, and as many CPUs as it has
-threads: OMP_NUM_THREADS, or 1. A timing needs every CPU of the largest node, so that it is alone there. What a lost
-node was running Ray gives to another.
+Ray queues the tasks and places them by what they need. A cell needs one GPU, where the device is cuda, and as many CPUs
+as it has threads: OMP_NUM_THREADS, or 1. A timing needs every CPU of the largest node, so that it is alone there.
 
 Where the nodes share the folder of everything that is written, cells write there, as local workers do, and one that is
 given again goes on from its checkpoint. Elsewhere a cell works in a temporary folder and begins anew. Its rows come
@@ -15,6 +14,7 @@ import contextlib
 import logging
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,13 +29,12 @@ import suites
 import vmo
 from results import table
 from suites.engine.cell import Workshop
-from suites.engine.execute import Finished, execute, provenance, record
-from suites.engine.local import finished, groups, lost, silent, stamps, start_anew
+from suites.engine.execute import provenance
+from suites.engine.executor import Ended, Group, work
 from suites.engine.plan import Planned
+from suites.engine.progress import silent
 from suites.tasks.base import Context
 from vmo import data
-
-RETRIES = 3  # of a task whose node or process is lost
 
 Rows = list[dict[str, Any]]
 
@@ -66,56 +65,60 @@ def has_gpu() -> bool:
     return any(node.get("GPU", 0) >= 1 for node in _nodes())
 
 
-def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[Finished]:
-    """`execute` on the cluster that was joined. What is under way when this is closed is cancelled.
+class OnRay:
+    """Groups on the cluster that was joined by `connect`. Progress inside a cell stays on its node."""
 
-    Raises:
-        ValueError: no node has what a cell needs.
-    """
-    import ray
+    room, apart, separates = sys.maxsize, True, True
 
-    cuda = shop.context.device.type == "cuda"
-    cpus, all_cpus = _cpus(cuda)
-    start_anew(planned, shop)
-    to_do = [item for item in planned if item.to_do]
-    before = stamps(to_do, rows)
-    unfinished = {item.cell.hash for item in to_do}
-    waiting = groups(to_do)
-    running: dict[Any, list[Planned]] = {}
-    remote = ray.remote(max_calls=1)(_work)
-    code = {key: provenance()[key] for key in ("commit", "dirty")}
-    there = Workshop(_elsewhere(shop.context), shop.out.resolve(), shop.seconds, code)
-    with _mark(shop.out) as mark:
+    def begin(self, shop: Workshop, rows: Path) -> None:
+        """Raises ValueError where no node has what a cell needs."""
+        import ray
+
+        self._cuda = shop.context.device.type == "cuda"
+        self._cpus, self._all_cpus = _cpus(self._cuda)
+        self._rows = rows
+        self._running: dict[Any, Group] = {}
+        self._remote = ray.remote(max_calls=1, max_retries=0)(_work)  # it is the sweep that tries again
+        code = {key: provenance()[key] for key in ("commit", "dirty")}
+        self._there = Workshop(_elsewhere(shop.context), shop.out.resolve(), shop.seconds, code)
+        self._end = contextlib.ExitStack()
+        self._mark = self._end.enter_context(_mark(shop.out))
+
+    def submit(self, group: Group) -> None:
+        need = self._all_cpus if group.alone else self._cpus
+        threads = int(os.environ.get("OMP_NUM_THREADS") or need)
+        learned = {name: table.read_file(_file(self._rows, name)) for name in _controlled(group.items)}
+        task = self._remote.options(num_cpus=need, num_gpus=int(self._cuda))
+        self._running[task.remote(group, self._there, learned, threads, self._mark)] = group
+
+    def wait(self, seconds: float | None) -> Sequence[Ended]:
+        import ray
+
+        over, _ = ray.wait(list(self._running), timeout=seconds)
+        return [self._over(ref, self._running.pop(ref)) for ref in over]
+
+    def end(self) -> None:
+        import ray
+
+        for ref in self._running:
+            ray.cancel(ref, force=True)
+        self._end.close()
+
+    def _over(self, ref: Any, group: Group) -> Ended:
+        """Write the rows that came back."""
+        import ray
+
         try:
-            while waiting or running:
-                ready = [items for items in waiting if not _controlled(items) & unfinished]  # it needs what was learned
-                waiting = [items for items in waiting if items not in ready]
-                for items in ready:
-                    need = all_cpus if items[0].suite.alone else cpus
-                    threads = int(os.environ.get("OMP_NUM_THREADS") or need)
-                    task = remote.options(num_cpus=need, num_gpus=int(cuda), max_retries=RETRIES)
-                    learned = {name: table.read_file(_file(rows, name)) for name in _controlled(items)}
-                    running[task.remote(items, there, learned, threads, mark)] = items
-                shop.context.progress("cells, on the Ray cluster", len(to_do) - len(unfinished), len(to_do))
-                (ref,), _ = ray.wait(list(running))
-                items = running.pop(ref)
-                try:
-                    _keep(ray.get(ref), rows)
-                except ray.exceptions.RayError as error:
-                    message = f"the task failed on the Ray cluster: {_one_line(getattr(error, 'cause', None) or error)}"
-                    for item in lost(items, before, rows):
-                        record(item, shop, rows, [table.row("cell", None, status="error", message=message)], 0.0)
-                unfinished -= {item.cell.hash for item in items}
-                for item in items:
-                    yield finished(item, rows)
-        finally:
-            for ref in running:  # what they were at goes on from its checkpoint another time
-                ray.cancel(ref, force=True)
+            _keep(ray.get(ref), self._rows)
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            if isinstance(cause, OSError) and not isinstance(cause, ray.exceptions.RayError):
+                raise OSError(f"on a node of the Ray cluster: {_one_line(cause)}") from None
+            return Ended(group, f"on the Ray cluster: {_one_line(cause)}")
+        return Ended(group)
 
 
-def _work(
-    items: list[Planned], shop: Workshop, learned: Mapping[str, Rows], threads: int, mark: str
-) -> dict[str, Rows]:
+def _work(group: Group, shop: Workshop, learned: Mapping[str, Rows], threads: int, mark: str) -> dict[str, Rows]:
     """On a node: the rows of the cells, by their names."""
     torch.set_num_threads(threads)
     shared = (shop.out / mark).exists()
@@ -124,9 +127,8 @@ def _work(
         rows = here.out / "rows"
         if not shared:
             _keep(learned, rows)
-        for _ in execute(items, here, rows):
-            pass
-        return {item.cell.hash: table.read_file(_file(rows, item.cell.hash)) for item in items}
+        work(group, here, rows)
+        return {item.cell.hash: table.read_file(_file(rows, item.cell.hash)) for item in group.items}
 
 
 def _keep(found: Mapping[str, Rows], rows: Path) -> None:

@@ -1,35 +1,56 @@
-"""Progress of a sweep: bars on a terminal, plain lines elsewhere."""
+"""Progress of a sweep: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from suites.engine.execute import Finished
+from suites.engine.execute import Finished, title
 from suites.engine.plan import Planned
+
+AT_LEAST, AT_MOST = 5.0, 60.0
+"""Seconds between two lines of a cell: it is not worth one that takes less, nor is silence for more."""
+
+Level = Literal["quiet", "normal", "verbose"]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody would see. A lambda cannot be sent to another process."""
 
 
 class Progress:
-    """One bar for the cells and one for what the present cell does; lines where output is no terminal."""
+    """One bar for the cells and one for each cell under way; lines where output is no terminal.
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    Args:
+        level: "quiet" tells of cells that met an error and of nothing else; "verbose" has a line for everything that
+            begins and every tenth of it, on a terminal too.
+        console: where to; by default standard error.
+    """
+
+    def __init__(self, level: Level = "normal", console: Console | None = None) -> None:
+        self._level = level
+        self._console = console or Console(stderr=True)
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._console.is_terminal or level == "quiet",
             transient=True,
         )
+        self._lines = level == "verbose" or (level == "normal" and not self._console.is_terminal)
         self._cells = self._bars.add_task("cells", total=None, visible=False)
-        self._inside = self._bars.add_task("", total=None, visible=False)
+        self._under_way: dict[str, _Cell] = {}
+        self._present = ""
         self._total = self._done = 0
 
     def __enter__(self) -> Progress:
@@ -45,20 +66,75 @@ class Progress:
         """The sweep starts."""
         self._total = sum(item.to_do for item in planned)
         finished = len(planned) - self._total
-        if finished:
+        if finished and self._level != "quiet":
             self._console.print(f"{finished} of {len(planned)} cells are done already")
         self._bars.update(self._cells, total=self._total, visible=self._total > 0)
 
     def detail(self, what: str, done: int, total: int) -> None:
-        """Something inside the present cell moves on."""
-        self._bars.update(self._inside, description=what, completed=done, total=total, visible=True)
+        """Something inside a cell moves on; with a total of 0, `what` is the cell that begins or goes on."""
+        if not total:
+            self._present = what
+        if self._present not in self._under_way:
+            bar = self._bars.add_task(self._present, total=None)
+            self._under_way[self._present] = _Cell(bar)
+        cell = self._under_way[self._present]
+        if not total:
+            return
+        self._bars.update(cell.bar, description=f"{self._present}: {what}", completed=done, total=total)
+        if self._lines and cell.moves(what, done, total, time.monotonic(), 0 if self._level == "verbose" else AT_LEAST):
+            self._print(f"{self._present}: {cell.line(time.monotonic())}")
 
     def finished(self, done: Finished) -> None:
         """A cell is done."""
         self._done += 1
-        cell = done.item.cell
-        line = f"[{self._done}/{self._total}] {cell.task} {cell.suite} {cell.label} seed {cell.seed}: {done.status}"
+        name = title(done.item.cell)
+        line = f"[{self._done}/{self._total}] {name}: {done.status}"
         line += f" ({done.seconds:.1f} s)" + (f": {done.message}" if done.message else "")
-        self._console.print(line, markup=False, soft_wrap=True)
+        if self._level != "quiet" or done.status == "error":
+            self._print(line)
         self._bars.update(self._cells, completed=self._done)
-        self._bars.update(self._inside, visible=False)
+        if name in self._under_way:
+            self._bars.remove_task(self._under_way.pop(name).bar)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass
+class _Cell:
+    """How far a cell is, and what was last told of it."""
+
+    bar: TaskID
+    what: str = ""
+    done: int = 0
+    total: int = 0
+    begun: tuple[int, float] = (0, 0.0)  # where and when what it does now was first heard of
+    told: tuple[str, int] = ("", 0)  # what, and how many tenths of it
+    told_at: float = field(default_factory=time.monotonic)
+
+    def moves(self, what: str, done: int, total: int, now: float, at_least: float) -> bool:
+        """Take in how far it is. Returns whether that is worth a line, at most one in so many seconds."""
+        if total != self.total or done < self.done:
+            self.begun = done, now
+        self.what, self.done, self.total = what, done, total
+        tenths, since = 10 * done // total, now - self.told_at
+        if since < at_least or ((what, tenths) == self.told and since < AT_MOST):
+            return False
+        self.told, self.told_at = (what, tenths), now
+        return True
+
+    def line(self, now: float) -> str:
+        """What it is at, how much of it is done, and the time left at the pace so far."""
+        first, since = self.begun
+        line = f"{self.what}, {100 * self.done // self.total} %" if self.done else self.what
+        if self.done > first:
+            line += f", {_spoken((now - since) * (self.total - self.done) / (self.done - first))} left"
+        return line
+
+
+def _spoken(seconds: float) -> str:
+    """A time to the precision at which it is known: "40 s", "2 min", "3 h 20 min"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
