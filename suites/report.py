@@ -1,38 +1,57 @@
-"""``python -m suites.report``: figures and REPORT.md from the rows of finished cells. Needs no torch."""
+"""The command that reports: figures and REPORT.md from the rows of finished cells. Needs no torch."""
 
-import argparse
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from jsonargparse import ArgumentParser, Namespace
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Build the report and return the exit status: 2, after one line, when there is nothing to report on."""
-    parser = argparse.ArgumentParser(prog="python -m suites.report", description="Draw and tabulate finished cells.")
+from suites.commands import command, listing, tables
+from suites.commands.command import Command
+
+FILTERS = {"task": "tasks", "suite": "suites", "estimator": "estimators", "preset": "presets", "dataset": "datasets"}
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument(
-        "--rows",
-        nargs="+",
-        type=Path,
-        default=[Path("results/runs/rows")],
-        metavar="DIR",
-        help="directories of rows; of a cell in several, the first counts (default: results/runs/rows)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("results/runs"),
-        metavar="DIR",
-        help="where REPORT.md and figures/ go (default: results/runs)",
-    )
-    options = parser.parse_args(arguments)
+        "--rows", nargs="+", type=Path, default=[Path("results/runs/rows")], metavar="DIR",
+        help="directories of rows; of a cell in several, the first counts",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("results/runs"), metavar="DIR", help="where all of it goes")
+    for name in FILTERS:
+        parser.add_argument(f"--{name}", nargs="+", default=[], metavar="NAME", help=f"only rows of these {name}s")
+    command.as_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Build the report. Returns the exit status."""
     from results import report  # seaborn takes two seconds, which --help need not wait for
 
-    try:
-        print(report.build(options.rows, options.out))
-    except (OSError, ValueError) as error:
-        print(f"suites.report: {error}", file=sys.stderr)
-        return 2
+    only = {name: args[name] for name in FILTERS if args[name]}
+    written = report.build(args.rows, args.out, **({"only": only} if only else {}))
+    if args.json:
+        tables.say_json({"report": str(written), "figures": str(args.out / "figures")})
+    else:
+        tables.say(str(written))
     return 0
+
+
+COMMAND = Command(
+    "report",
+    "Draw and tabulate finished cells, from their rows alone.",
+    arguments,
+    run,
+    names={name: partial(listing.names, kind) for name, kind in FILTERS.items()},
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build the report and return the exit status: 2, after one line, when there is nothing to report on."""
+    return COMMAND.main(argv, "python -m suites.report")
 
 
 if __name__ == "__main__":

@@ -30,17 +30,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from vmo import partial
+from vmo import export_arguments, partial
 from vmo.config import WideResNetConfig
+from vmo.export_arguments import EXTRA, INSTALL
 from vmo.wrn import WideResNet
 
 FILES = ("config.json", "model.safetensors", "model.pt2", "model.onnx", "table.md")
 FORMAT = 1
 TOLERANCE = 1e-4
 """By how much the logits of a written program may differ, relative to the largest logit where that is above 1."""
-
-EXTRA = ("onnx", "onnxruntime", "onnxscript")
-INSTALL = "pip install 'vmo-gradient-bench[export]'"
 
 
 def load(folder: str | os.PathLike[str]) -> WideResNet:
@@ -134,42 +132,27 @@ def _difference(network: nn.Module, program: Any, images: Tensor) -> float:
     return worst
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments, with their help."""
-    parse = argparse.ArgumentParser(
-        prog="python -m vmo.export", description="Export the compact network of a finished run of the accuracy suite."
-    )
-    parse.add_argument("checkpoint", type=Path, help="OUT/checkpoints/HASH.safetensors")
-    parse.add_argument("--to", type=Path, required=True, metavar="DIR", help="where the files go")
-    parse.add_argument("--data-root", type=Path, help="where data sets lie; by default $VMO_DATA or data")
-    parse.add_argument(
-        "--fine-tune",
-        type=int,
-        default=0,
-        metavar="M",
-        help="train the compact network for M epochs by the run's recipe, at its last learning rate; by default 0",
-    )
-    parse.add_argument(
-        "--onnx",
-        action=argparse.BooleanOptionalAction,
-        help=f"insist on model.onnx, or leave it out; by default it is written where {', '.join(EXTRA)} are installed",
-    )
-    parse.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="to compute and measure on")
-    return parse
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 2 for what cannot be done."""
-    args = parser().parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m vmo.export", description="Export the compact network of a finished run of the accuracy suite."
+    )
+    export_arguments.add(parser)
+    args = parser.parse_args(argv)
     try:
-        print(_export(args))
+        return run(args)
     except (ValueError, OSError, ArithmeticError) as error:  # one line that says what and where
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+
+
+def run(args: Any) -> int:
+    """Export as the options say and print what was written. Raises ValueError or OSError for what cannot be done."""
+    print(_export(args))
     return 0
 
 
-def _export(args: argparse.Namespace) -> str:
+def _export(args: Any) -> str:
     from vmo import compact  # with what trains, which `load` does without
     from vmo.data import normalise
 

@@ -1,4 +1,4 @@
-"""Our estimators beside those of other libraries, where these are installed: python -m suites.peers.
+"""Our estimators beside those of other libraries, where these are installed: vmo-bench library-speed.
 
 The objective of the VAE task: 64 rows, 16 sites of 10 categories, and an MLP decoder of 784 pixels. Each library is
 used as its documentation has it, on logits in one tensor, and alternates in one process with the objective by hand,
@@ -8,28 +8,24 @@ and version. torch is always there; `pip install reinmax pyro-ppl storchastic` a
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from results import table
-from suites.engine.execute import provenance
+from suites.commands import tables
 from suites.labels import parse
 from suites.overhead import Alone, interleaved, ratio
-from suites.presets import PRESETS
+from suites.presets import resolve
+from suites.scripts import rows
 from suites.tasks.base import Context, Sites
-from suites.tasks.vae import VaeTask
+from suites.tasks.vae import StepSettings, VaeTask
 
 Objective = Callable[[Sites], Tensor]
 CPU = torch.device("cpu")
@@ -136,54 +132,52 @@ class _Theirs:
         return {"parameters": [], "optimizer": []}
 
 
-def measured(pairs: int) -> Iterator[tuple[Peer, str, list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Every peer that is installed, its version, and the rows of it and of ours."""
-    task = VaeTask(Context(PRESETS["quick"]))
-    f, logits = task.alone("overhead")
+def measured(pairs: int) -> Iterator[tuple[Peer, str, dict[str, Any], dict[str, Any]]]:
+    """Every peer that is installed, its version, and the row of it and of ours."""
+    f, logits = VaeTask(Context()).alone(resolve("quick").hand(StepSettings))
     for peer in PEERS:
         try:
-            found = version(peer.package)
+            there = version(peer.package)
         except PackageNotFoundError:
             continue
         hand = Alone(f, logits, None)
         ours = Alone(f, logits, parse(peer.ours).make([site.shape[-1] for site in logits]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other libraries, about versions
-            rows = []
+            found = []
             for own in (_Theirs(peer, logits, f), ours):
                 base, spent = interleaved(hand, own, CPU, pairs)
                 value, se = ratio(spent, base)
-                rows.append([table.row("backward_ratio", value, se=se, n=pairs, unit="evaluations by hand")])
-        yield peer, found, rows[0], rows[1]
+                found.append(table.row("backward_ratio", value, se=se, n=pairs, unit="evaluations by hand"))
+        yield peer, there, found[0], found[1]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print and, with --out, write rows. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m suites.peers", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=30, metavar="N", help="interleaved pairs of each; by default 30")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write rows to DIR/rows")
-    args = parser.parse_args(argv)
-    if args.pairs < 2:
-        print(f"error: --pairs must be at least 2, got {args.pairs}", file=sys.stderr)
-        return 2
-    shown = Table("library", "estimator there", "ratio there", "estimator here", "ratio here")
-    for peer, found, theirs, ours in measured(args.pairs):
-        texts = [f"{rows[0]['value']:.2f} ± {1.96 * rows[0]['se']:.2f}" for rows in (theirs, ours)]
-        shown.add_row(f"{peer.package} {found}", peer.name, texts[0], peer.ours.replace("[", r"\["), texts[1])
-        if args.out is not None:
-            _write(args.out / "rows", f"{peer.name} of {peer.package} {found}", theirs)
-    Console(width=130).print(shown)
-    print("time of a backward pass, in evaluations of the objective by hand, forward and backward")
+def run(pairs: int, out: Path | None, as_json: bool = False) -> int:
+    """Measure, print and, with a folder, write rows. Returns the exit status."""
+    lines, found = [], []
+    for peer, there, theirs, ours in measured(pairs):
+        texts = [f"{row['value']:.2f} ± {1.96 * row['se']:.2f}" for row in (theirs, ours)]
+        lines.append([f"{peer.package} {there}", peer.name, texts[0], peer.ours, texts[1]])
+        found.append({"library": peer.package, "version": there, "name": peer.name, "theirs": theirs})
+        found[-1] |= {"estimator": peer.ours, "ours": ours}
+        if out is not None:
+            _write(out / "rows", f"{peer.name} of {peer.package} {there}", theirs, pairs)
+    if as_json:
+        tables.say_json(found)
+        return 0
+    header = ["library", "estimator there", "ratio there", "estimator here", "ratio here"]
+    tables.show("", header, lines, keys=2)
+    tables.say("time of a backward pass, in evaluations of the objective by hand, forward and backward")
     return 0
 
 
-def _write(rows: Path, name: str, found: list[dict[str, Any]]) -> None:
-    cell = {"suite": "overhead", "task": "vae", "task_version": VaeTask.version, "estimator": name}
-    cell |= {"estimator_version": 1, "preset": "quick", "dataset": "none", "seed": 0, "settings": {}}
-    shared = {"cell": cell, "provenance": {**provenance(), "device": f"cpu × {torch.get_num_threads()}"}}
-    shared["provenance"] |= {"dtype": "float32", "wall_s": None}
-    table.write(rows, hashlib.sha256(repr(cell).encode()).hexdigest()[:16], [{**one, **shared} for one in found])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _write(folder: Path, name: str, row: dict[str, Any], pairs: int) -> None:
+    settings = {"vae": resolve("quick").hand(StepSettings).vae.model_dump(), "overhead": {"pairs": pairs}}
+    about: dict[str, Any] = {
+        "suite": "overhead",
+        "task": "vae",
+        "task_version": VaeTask.version,
+        "name": name,
+        "preset": "quick",
+    }
+    rows.write(folder, [row], settings=settings, **about)

@@ -1,4 +1,4 @@
-"""Numbers of the literature beside ours: python -m suites.reproduce.
+"""Numbers of the literature beside ours: vmo-bench reproduce.
 
 Each line runs an experiment as its paper describes it, with the code that everything here runs, and prints what was
 published, what came out with its standard error over seeds, and whether the two agree within that error and the last
@@ -13,9 +13,7 @@ digit that the paper gives. What is read off a plot of one seed is held to half 
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,14 +21,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from scipy import stats
 from torch import Tensor
 
 from estimators import Estimator
 from estimators.arsm import Noise
+from suites.commands import tables
 from suites.labels import parse
-from suites.presets import nearest
+from suites.settings import nearest
 from suites.tasks.base import Sites
 from suites.tasks.function import Step
 from suites.tasks.polynomial import Polynomial
@@ -133,7 +131,9 @@ def relax(seeds: int) -> Iterator[Line]:
             theta = torch.zeros((), requires_grad=True)
             generator, other = (torch.Generator().manual_seed(seed + offset) for offset in (0, 10_000))
             optimizer = torch.optim.Adam([theta, *estimator.parameters()], lr=0.01)
-            for step in track(range(1, STEPS[-1] + 1), f"relax, {label}, seed {seed}", transient=True):
+            for step in track(
+                range(1, STEPS[-1] + 1), f"relax, {label}, seed {seed}", transient=True, console=Console(stderr=True)
+            ):
                 optimizer.zero_grad()
                 estimator.backward(squared, (torch.stack([torch.zeros_like(theta), theta]),), generator=generator)
                 optimizer.step()
@@ -153,7 +153,12 @@ def polynomial(seeds: int) -> Iterator[Line]:
             step = Step(f, estimator, 64, 1e-3, seed, torch.device("cpu"))
             optimizer = step.optimizers[0]
             optimizer.param_groups[0]["lr"] = 1e-3
-            for _ in track(range(POLYNOMIAL_STEPS), f"polynomial, {label}, seed {seed}", transient=True):
+            for _ in track(
+                range(POLYNOMIAL_STEPS),
+                f"polynomial, {label}, seed {seed}",
+                transient=True,
+                console=Console(stderr=True),
+            ):
                 if estimator is not None:
                     step.step()
                 else:
@@ -176,39 +181,27 @@ EXPERIMENTS: dict[str, Callable[[int], Iterator[Line]]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run experiments and print the table. Returns the exit status: 2 for what does not exist."""
-    described: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(prog="python -m suites.reproduce", description=__doc__, **described)
-    parser.add_argument("experiment", nargs="*", metavar="NAME", help=f"some of {', '.join(EXPERIMENTS)}; or all")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each; by default 3")
-    args = parser.parse_args(argv)
-    for name in args.experiment:
+def run(names: Sequence[str], seeds: int, as_json: bool = False) -> int:
+    """Run experiments and print the table. Returns the exit status. Raises ValueError for one that does not exist."""
+    for name in names:
         if name not in EXPERIMENTS:
-            near = nearest(name, EXPERIMENTS)
-            print(f"error: no experiment {name!r}{near}; there are {', '.join(EXPERIMENTS)}", file=sys.stderr)
-            return 2
-    if args.seeds < 1:
-        print(f"error: --seeds must be at least 1, got {args.seeds}", file=sys.stderr)
-        return 2
-    shown = Table("experiment", "number", "published", "measured (95 %)", "seeds", "agrees")
-    for name in args.experiment or EXPERIMENTS:
-        for line in EXPERIMENTS[name](args.seeds):
-            error = "" if math.isnan(line.error) else f" ± {line.error:.2g}"
-            digits = max(4, len(f"{line.published:g}".partition(".")[2]))
-            mean = f"{np.mean(line.measured):.{digits}f}{error}"
-            shown.add_row(
-                line.experiment,
-                line.what.replace("[", r"\["),
-                f"{line.published:g}",
-                mean,
-                str(len(line.measured)),
-                line.agrees,
-            )
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(shown)
+            raise ValueError(f"no experiment {name!r}{nearest(name, EXPERIMENTS)}; there are {', '.join(EXPERIMENTS)}")
+    found = [line for name in names for line in EXPERIMENTS[name](seeds)]
+    if as_json:
+        tables.say_json([_as_json(line) for line in found])
+        return 0
+    header = ["experiment", "number", "published", "measured (95 %)", "seeds", "agrees"]
+    tables.show("", header, [_texts(line) for line in found], keys=2)
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _texts(line: Line) -> list[str]:
+    error = "" if math.isnan(line.error) else f" ± {line.error:.2g}"
+    digits = max(4, len(f"{line.published:g}".partition(".")[2]))
+    mean = f"{np.mean(line.measured):.{digits}f}{error}"
+    return [line.experiment, line.what, f"{line.published:g}", mean, str(len(line.measured)), line.agrees]
+
+
+def _as_json(line: Line) -> dict[str, Any]:
+    error = None if math.isnan(line.error) else line.error
+    return {**line._asdict(), "mean": float(np.mean(line.measured)), "error": error, "agrees": line.agrees}

@@ -1,4 +1,4 @@
-"""The plain loop against the least that it could do, and against the usual one: python -m suites.loop.
+"""The plain loop against the least that it could do, and against the usual one: vmo-bench loop-speed.
 
 Epochs of `Trainer` without a distribution, augmentation and all, alternate in one process with as many steps of
 
@@ -11,28 +11,24 @@ and each row is the trainer's time over theirs, per image.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
 from results import table
-from suites.engine.execute import provenance
+from suites.commands import tables
 from suites.overhead import ratio
+from suites.scripts import rows
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split
 from vmo.train import Recipe, Trainer
@@ -136,61 +132,41 @@ def measure(
                 epoch()  # reads its loss at the end, and so waits for a device
                 if turn:  # the first warms up
                     times[name].append((time.perf_counter() - begin) / (images // batch * batch))
-    rows = []
+    found = []
     for name, spent in times.items():
-        rows.append(table.row("loop_seconds", float(np.median(spent)), part=name, n=pairs, unit="s per image"))
+        found.append(table.row("loop_seconds", float(np.median(spent)), part=name, n=pairs, unit="s per image"))
         if name != "trainer":
             value, se = ratio(np.array(times["trainer"]), np.array(spent))
-            rows.append(table.row("loop_ratio", value, se=se, part=name, n=pairs, unit="trainer / other"))
-    return rows
+            found.append(table.row("loop_ratio", value, se=se, part=name, n=pairs, unit="trainer / other"))
+    return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print and write rows. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m suites.loop", description=(__doc__ or "").partition(":")[0])
-    for name, default, what in (
-        ("depth", 16, "of the network"), ("widen", 1, "of the network"), ("images", 1280, "in an epoch"),
-        ("batch", 128, "images in a minibatch"), ("pairs", 8, "epochs of each, in turn"),
-    ):  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; by default {default}")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write rows to DIR/rows")
-    args = parser.parse_args(argv)
-    try:
-        if args.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda: this machine has no CUDA device that PyTorch can use")
-        if args.pairs < 2 or not 1 <= args.batch <= args.images:
-            raise ValueError("--pairs must be at least 2, and --batch must lie in 1 … --images")
-        config = WideResNetConfig(args.depth, args.widen)
-        if args.out is not None:
-            (args.out / "rows").mkdir(parents=True, exist_ok=True)  # before anything is measured
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    device = torch.device(args.device)
+def run(
+    depth: int, widen: int, images: int, batch: int, pairs: int, on: str, out: Path | None, as_json: bool = False
+) -> int:
+    """Measure, print and write rows. Returns the exit status. Raises ValueError for what cannot be."""
+    if on == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this machine has no CUDA device that PyTorch can use")
+    if batch > images:
+        raise ValueError(f"--batch must lie in 1 … --images, got {batch} of {images}")
+    config = WideResNetConfig(depth, widen)
+    if out is not None:
+        (out / "rows").mkdir(parents=True, exist_ok=True)  # before anything is measured
+    device = torch.device(on)
     begin = time.perf_counter()
-    rows = measure(config, args.images, args.batch, device, args.pairs)
-    shown = Table("loop", "ms per image", "trainer / it (95 %)")
-    ratios = {row["part"]: f"{row['value']:.3f} ± {1.96 * row['se']:.3f}" for row in rows if row["se"] is not None}
-    for row in rows:
-        if row["metric"] == "loop_seconds":
-            shown.add_row(row["part"], f"{1e3 * row['value']:.3f}", ratios.get(row["part"], ""))
-    Console(width=100).print(shown)
-    if args.out is not None:
-        settings = {key: value for key, value in vars(args).items() if key != "out"}
-        _write(args.out / "rows", rows, settings, device, time.perf_counter() - begin)
+    found = measure(config, images, batch, device, pairs)
+    if out is not None:
+        settings = {"loop": {"depth": depth, "widen": widen, "images": images, "batch": batch, "pairs": pairs}}
+        spent = time.perf_counter() - begin
+        rows.write(out / "rows", found, suite="loop", task="plain", settings=settings, device=device, seconds=spent)
+    if as_json:
+        tables.say_json(found)
+        return 0
+    ratios = {row["part"]: f"{row['value']:.3f} ± {1.96 * row['se']:.3f}" for row in found if row["se"] is not None}
+    lines = [
+        [row["part"], f"{1e3 * row['value']:.3f}", ratios.get(row["part"], "")]
+        for row in found
+        if row["metric"] == "loop_seconds"
+    ]
+    tables.show("", ["loop", "ms per image", "trainer / it (95 %)"], lines)
     return 0
-
-
-def _write(
-    rows: Path, found: list[dict[str, Any]], settings: dict[str, Any], device: torch.device, spent: float
-) -> None:
-    cell = {"suite": "loop", "task": "plain", "task_version": 1, "estimator": "plain", "estimator_version": 1}
-    cell |= {"preset": "loop", "dataset": "none", "seed": 0, "settings": settings}
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu × {torch.get_num_threads()}"
-    shared = {"cell": cell, "provenance": {**provenance(), "device": where, "dtype": "float32", "wall_s": spent}}
-    table.write(rows, hashlib.sha256(repr(cell).encode()).hexdigest()[:16], [{**one, **shared} for one in found])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

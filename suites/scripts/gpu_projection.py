@@ -1,4 +1,4 @@
-"""What a training run should take on a GPU, projected from what a step computes and moves: python -m suites.scale.
+"""What a training run should take on a GPU, projected from what a step computes and moves: vmo-bench gpu-projection.
 
     seconds of a step = max(2 · MACs / (COMPUTE · peak), bytes / (MEMORY · bandwidth), operations · LAUNCH)
 
@@ -10,10 +10,7 @@ those of NVIDIA's data sheets (A100: nvidia-a100-datasheet; H100: h100-tensor-co
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -22,8 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from suites.commands import tables
 from suites.labels import PLAIN, parse
-from suites.presets import PRESETS, Preset
+from suites.presets import PRESETS, resolve
+from suites.settings import Preset, nearest
 from suites.tasks import factory
 from suites.tasks.base import Context
 
@@ -80,16 +79,22 @@ def fraction_of_peak(macs: float, seconds: float, name: str, dtype: str) -> floa
 
 def counted(preset: Preset, estimator: str, task: str = "width") -> tuple[float, float, int]:
     """Multiply-accumulates, bytes moved and operations of a training step at a preset's size, in bfloat16."""
-    own = replace(preset, overhead_depth=preset.depth, overhead_widen=preset.widen, overhead_batch=preset.batch_size)
-    own = replace(own, penalty="macs")
+    trained = {"depth": "network.depth", "widen": "network.widen", "batch": "train.batch_size"}
+    given = {f"timed.{own}": _of(preset, name) for own, name in trained.items()}
+    made, plain = factory(task)(Context()), estimator == PLAIN
+    roles = {**made.roles, **(made.plain_roles if plain else {})}
+    handed = preset.with_({**given, "train.bf16": True}).hand(roles["timed"])
     with FakeTensorMode():
-        made = factory(task)(Context(own))
-        workload: Any = made.workload(None if estimator == PLAIN else parse(estimator).make, "overhead")
-        workload.trainer.recipe = replace(workload.trainer.recipe, bf16=True)
+        workload = made.workload("timed", handed, None if plain else parse(estimator).make)
         workload.step()  # the optimizers have their state after it
         with Moved() as moved, FlopCounterMode(display=False) as flops:
             workload.step()
     return flops.get_total_flops() / 2, float(moved.bytes), moved.operations
+
+
+def _of(preset: Preset, name: str) -> Any:
+    group, _, field = name.partition(".")
+    return getattr(preset.groups[group], field)
 
 
 def seconds(macs: float, size: float, operations: int, device: Device) -> float:
@@ -98,38 +103,50 @@ def seconds(macs: float, size: float, operations: int, device: Device) -> float:
     return max(computing, size / (MEMORY * device.bandwidth), operations * LAUNCH)
 
 
-def projection(names: Sequence[str]) -> str:
-    """The table, in Markdown."""
-    heads = [f"{head} {name}" for name in DEVICES for head in ("ms per step,", "hours per run,")]
-    lines = [["preset", "estimator", "GMACs per step", "GB moved per step", "operations", *heads]]
-    lines.append(["---", "---", *["---:"] * (len(lines[0]) - 2)])
+def projected(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Preset, estimator, what a step computes and moves, and milliseconds and hours on each device."""
+    found = []
     for name in names:
-        preset = PRESETS[name]
-        steps = preset.epochs * (IMAGES // preset.batch_size)
+        preset = resolve(name)
+        steps = _of(preset, "train.epochs") * (IMAGES // _of(preset, "train.batch_size"))
         for estimator in ESTIMATORS:
             macs, size, operations = counted(preset, estimator)
-            each = [seconds(macs, size, operations, device) for device in DEVICES.values()]
-            times = [text for s in each for text in (f"{1e3 * s:.1f}", f"{s * steps / 3600:.2g}")]
-            lines.append([name, f"`{estimator}`", f"{macs / 1e9:,.0f}", f"{size / 1e9:.1f}", f"{operations:,}", *times])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            line: dict[str, Any] = {
+                "preset": name,
+                "estimator": estimator,
+                "macs": macs,
+                "bytes": size,
+                "operations": operations,
+            }
+            for gpu, device in DEVICES.items():
+                each = seconds(macs, size, operations, device)
+                line |= {f"ms per step, {gpu}": 1e3 * each, f"hours per run, {gpu}": each * steps / 3600}
+            found.append(line)
+    return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the projection. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m suites.scale", description=(__doc__ or "").partition(":")[0])
-    parser.add_argument(
-        "preset", nargs="*", default=["cpu", "paper"], metavar="PRESET", help="by default cpu and paper"
-    )
-    args = parser.parse_args(argv)
-    for name in args.preset:
+def lines(names: Sequence[str]) -> list[list[str]]:
+    """The table as text, its head first."""
+    heads = [f"{head} {name}" for name in DEVICES for head in ("ms per step,", "hours per run,")]
+    found = [["preset", "estimator", "GMACs per step", "GB moved per step", "operations", *heads]]
+    for one in projected(names):
+        counts = [f"{one['macs'] / 1e9:,.0f}", f"{one['bytes'] / 1e9:.1f}", f"{one['operations']:,}"]
+        times = [f"{one[head]:.1f}" if head.startswith("ms") else f"{one[head]:.2g}" for head in heads]
+        found.append([one["preset"], one["estimator"], *counts, *times])
+    return found
+
+
+def run(names: Sequence[str], as_json: bool = False) -> int:
+    """Print the projection. Returns the exit status. Raises ValueError for a preset that there is not."""
+    for name in names:
         if name not in PRESETS:
-            print(f"error: no preset {name!r}; there are {', '.join(PRESETS)}", file=sys.stderr)
-            return 2
+            raise ValueError(f"no preset {name!r}{nearest(name, PRESETS)}; there are {', '.join(PRESETS)}")
+    if as_json:
+        parts = {"of peak": COMPUTE, "of bandwidth": MEMORY, "seconds per operation": LAUNCH}
+        tables.say_json({"assumed": parts, "projected": projected(names)})
+        return 0
     assumed = f"{COMPUTE:.0%} of peak, {MEMORY:.0%} of bandwidth and {1e6 * LAUNCH:g} µs per operation"
-    print(f"Projected, not measured: {assumed} are assumed.\n")
-    print(projection(args.preset))
+    tables.say_folded(f"Projected, not measured: {assumed} are assumed.")
+    head, *rest = lines(names)
+    tables.show("", head, rest, keys=2)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,130 @@
+"""One command: its options, what it does, and how its errors are told."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from typing import Literal
+
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
+
+DISTRIBUTION = "vmo-gradient-bench"
+PROGRAM = "vmo-bench"
+
+
+class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Types and defaults behind the help of each option; examples as they are written."""
+
+
+@dataclass(frozen=True, eq=False)
+class Command:
+    """A command.
+
+    Attributes:
+        name: as a subcommand.
+        summary: one line.
+        arguments: adds its options to a parser.
+        run: does it and returns the exit status; raises ValueError or OSError for what cannot be done.
+        description: further lines of help.
+        names: for completion, the values that an option or argument may take, by its name in the namespace.
+    """
+
+    name: str
+    summary: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+    description: str = ""
+    names: Mapping[str, Callable[[], Sequence[str]]] = field(default_factory=dict)
+    own_help: bool = False
+
+    def parser(self, prog: str | None = None) -> ArgumentParser:
+        """Its parser, which raises instead of exiting."""
+        made = ArgumentParser(
+            prog=prog or f"{PROGRAM} {self.name}",
+            description=f"{self.summary}\n\n{self.description}".strip(),
+            formatter_class=_Formatter,
+            exit_on_error=False,
+            add_help=not self.own_help,
+            version=version(),
+        )
+        made.add_argument("--config", action=ActionConfigFile, metavar="FILE", help="options from a YAML or JSON file")
+        self.arguments(made)
+        return made
+
+    def main(self, argv: Sequence[str] | None, prog: str) -> int:
+        """The command as a program of its own. Returns the exit status: 2, after one line, for what cannot be done."""
+        parser = self.parser(prog)
+        return told(lambda: self.run(parser.parse_args(argv)), options(parser))
+
+
+def version() -> str:
+    """That of the installed distribution."""
+    try:
+        return version_of(DISTRIBUTION)
+    except PackageNotFoundError:  # a checkout that is only on the path
+        return "unknown"
+
+
+def options(parser: ArgumentParser) -> list[str]:
+    """The names of a parser's options, as they are typed."""
+    return [f"--{name.replace('_', '-')}" for name in parser.get_defaults().keys()]  # noqa: SIM118  a namespace
+
+
+def told(run: Callable[[], int], known: Sequence[str] = ()) -> int:
+    """The exit status of a command, 2 after one line on standard error for what cannot be done."""
+    try:
+        return run()
+    except ArgumentError as error:
+        print(f"error: {_clear(str(error), known)}", file=sys.stderr)
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, ArithmeticError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted; finished cells are kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    return 2
+
+
+def notice(text: str, args: Namespace) -> None:
+    """One line on standard error, unless `--quiet`."""
+    if not args.quiet:
+        print(f"note: {text}", file=sys.stderr)
+
+
+def talk(parser: ArgumentParser) -> None:
+    """Add `--quiet`, `--verbose` and `--json`."""
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quiet", action="store_true", help="no progress and no notices")
+    how.add_argument("--verbose", action="store_true", help="a line for every step of the progress")
+    as_json(parser)
+
+
+def as_json(parser: ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
+
+
+def level(args: Namespace) -> Literal["quiet", "normal", "verbose"]:
+    """How much is told."""
+    return "quiet" if args.quiet else "verbose" if args.verbose else "normal"
+
+
+def _clear(message: str, known: Sequence[str]) -> str:
+    """An error of the parser in one line, in the words of the command line, with the nearest option."""
+    text = " ".join(message.split())
+    if text.startswith("Parser key "):
+        key, _, rest = text.removeprefix("Parser key ").partition(":")
+        text = f"--{key.strip(chr(34)).replace('_', '-')}:{rest}"
+    wrong = [word.partition("=")[0] for word in text.split() if word.startswith("--")]
+    if text.startswith("unrecognized") and wrong:
+        near = difflib.get_close_matches(wrong[0], known, n=1)
+        text += f", did you mean {near[0]}?" if near else ""
+    return text

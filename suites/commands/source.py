@@ -1,0 +1,186 @@
+"""Names, first lines and options, read from the source: importing what a list names would import torch, for seconds.
+
+A registry is a module-level dict of names to "module:class". What was registered since (or by another package, at an
+entry point) is listed too, by what can be read of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Described(NamedTuple):
+    """What the source says of a class: the first lines of its module and its own, options with defaults, constants."""
+
+    summary: str
+    own: str
+    options: Mapping[str, str]
+    constants: Mapping[str, Any]
+
+
+NOTHING = Described("", "", {}, {})
+
+
+def registry(module: str) -> dict[str, Any]:
+    """What is registered in `module._REGISTRY`: where each name is found."""
+    loaded = sys.modules.get(module)
+    return dict(loaded._REGISTRY) if loaded is not None else dict(constant(module, "_REGISTRY"))
+
+
+def estimators() -> dict[str, Any]:
+    """Where each estimator is found, with those of other packages, sorted by name."""
+    outside = {point.name: point.value for point in entry_points(group="estimators.registry")}
+    return dict(sorted((outside | registry("estimators")).items()))
+
+
+def tasks() -> dict[str, Any]:
+    """Where each task is found."""
+    return registry("suites.tasks")
+
+
+def suites() -> dict[str, Any]:
+    """Where each suite is found."""
+    return registry("suites.suite")
+
+
+def presets() -> dict[str, str]:
+    """Each preset and what it is for."""
+    return dict(constant("suites.presets", "PRESETS"))
+
+
+def datasets() -> tuple[str, ...]:
+    """The data sets known by name."""
+    return tuple(constant("vmo.sources", "NAMES"))
+
+
+def constant(module: str, name: str) -> Any:
+    """A literal of a module; of a dict that is spread into a sequence, and is no literal, the keys."""
+    tree = _tree(module)
+    if tree is None:
+        raise ValueError(f"module {module} has no source")
+    return _value(_assigned(tree.body)[name], module)
+
+
+def describe(place: str | Callable[..., Any]) -> Described:
+    """What is known of a registered class without importing it."""
+    if not isinstance(place, str):
+        return _inspected(place)
+    module, _, name = place.partition(":")
+    tree = _tree(module)
+    found = None if tree is None else _class(tree, name)
+    if tree is None or found is None:
+        return NOTHING
+    own, text = (_first_line(ast.get_docstring(node)) for node in (found, tree))
+    constants = {}
+    for key, node in _assigned(found.body).items():
+        try:
+            constants[key] = ast.literal_eval(node)
+        except ValueError:
+            continue
+    return Described(text or own, own, _options(module, name), constants)
+
+
+def _inspected(made: Callable[..., Any]) -> Described:
+    options = {
+        parameter.name: repr(parameter.default)
+        for parameter in inspect.signature(made).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    constants = {key: value for key, value in vars(made).items() if not key.startswith("_")}
+    own = _first_line(inspect.getdoc(made))
+    return Described(own, own, options, constants)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
+
+def _options(module: str, name: str) -> dict[str, str]:
+    """The keyword-only parameters of a class, or of the base from which it has its `__init__`."""
+    tree = _tree(module)
+    found = None if tree is None else _class(tree, name)
+    if tree is None or found is None:
+        return {}
+    for node in found.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            return {argument.arg: "" if default is None else ast.unparse(default) for argument, default in pairs}
+    for base in found.bases:
+        if isinstance(base, ast.Name):
+            inherited = _options(*_imported(tree, module, base.id))
+            if inherited:
+                return inherited
+    return {}
+
+
+def _imported(tree: ast.Module, module: str, name: str) -> tuple[str, str]:
+    """Where a name of a module is defined."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return node.module, alias.name
+    return module, name
+
+
+def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
+    return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+
+
+def _assigned(body: Sequence[ast.stmt]) -> dict[str, ast.expr]:
+    """What is assigned, by name."""
+    found: dict[str, ast.expr] = {}
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            found[node.target.id] = node.value
+        elif isinstance(node, ast.Assign):
+            found.update({target.id: node.value for target in node.targets if isinstance(target, ast.Name)})
+    return found
+
+
+def _value(node: ast.expr, module: str) -> Any:
+    """A literal, in which other dicts may be spread for their keys."""
+    if isinstance(node, ast.Tuple | ast.List):
+        items: list[Any] = []
+        for item in node.elts:
+            items += _keys(item.value, module) if isinstance(item, ast.Starred) else [_value(item, module)]
+        return tuple(items)
+    return ast.literal_eval(node)
+
+
+def _keys(node: ast.expr, module: str) -> list[Any]:
+    """The keys of a dict of this module, or of one that it imports."""
+    tree = _tree(module)
+    assert tree is not None
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        package, name = _imported(tree, module, node.value.id)
+        return _keys(ast.Name(node.attr), f"{package}.{name}")
+    assert isinstance(node, ast.Name)
+    found = _assigned(tree.body)[node.id]
+    assert isinstance(found, ast.Dict)
+    return [ast.literal_eval(key) for key in found.keys if key is not None]
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module | None:
+    """A module's source. Packages above it are not imported, as `find_spec` of a dotted name would."""
+    top, *inside = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin)
+    if inside:
+        path = path.parent.joinpath(*inside)
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else None

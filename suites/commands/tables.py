@@ -1,0 +1,93 @@
+"""Tables that fit where they are printed: a terminal's width, or 80 columns where output is piped.
+
+Columns that do not fit go into a further table below, with the key columns again, and what is still too wide is folded.
+Nothing is cut off, and nothing that is printed is read as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+LEAST = 12
+"""Columns that a key may be folded to."""
+
+
+def show(
+    title: str,
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    keys: int = 1,
+    bold: Collection[int] = (),
+    console: Console | None = None,
+) -> None:
+    """Print a table.
+
+    Args:
+        title: above it.
+        header, lines: text.
+        keys: how many of the first columns stand in every part.
+        bold: indices of lines.
+        console: by default standard output.
+    """
+    console = console or Console()
+    for columns in _parts(header, lines, keys, console.width):
+        table = Table(title=Text(title, style="italic") if title else None, box=box.SIMPLE_HEAD, title_justify="left")
+        for i in columns:
+            table.add_column(Text(header[i]), overflow="fold")
+        for number, line in enumerate(lines):
+            table.add_row(*(Text(line[i]) for i in columns), style="bold" if number in bold else None)
+        console.print(table)
+
+
+def say(text: str) -> None:
+    """Plain text, wrapped by nobody."""
+    print(text)
+
+
+def say_folded(text: str, indent: str = "") -> None:
+    """Text in lines no wider than the table would be."""
+    for line in textwrap.wrap(text, Console().width, initial_indent=indent, subsequent_indent=indent or " " * 4):
+        print(line)
+
+
+def say_json(value: Any) -> None:
+    """JSON on standard output."""
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=1, allow_nan=False)
+    print()
+
+
+def spoken(seconds: float) -> str:
+    """A time to the precision at which it is known: "4.2 s", "40 s", "2 min", "3 h 20 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _parts(header: Sequence[str], lines: Sequence[Sequence[str]], keys: int, width: int) -> list[list[int]]:
+    """Indices of the columns of each part."""
+    widths = [max(cell_len(text) for text in (name, *(line[i] for line in lines))) + 2 for i, name in enumerate(header)]
+    key = list(range(keys))
+    room = width - 2 - sum(min(widths[i], max(LEAST, width // 3)) for i in key)
+    parts: list[list[int]] = [[]]
+    used = 0
+    for i in range(keys, len(header)):
+        if parts[-1] and used + widths[i] > room:
+            parts.append([])
+            used = 0
+        parts[-1].append(i)
+        used += widths[i]
+    return [[*key, *part] for part in parts]

@@ -1,0 +1,132 @@
+"""Commands that are neither a suite nor the engine. Their options are here, and what they do is imported when done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt, restricted_number_type
+
+from suites.commands import command, listing
+from suites.commands.command import Command
+from vmo import export_arguments
+
+Pairs = restricted_number_type("a number of pairs, at least 2", int, (">=", 2))
+EXPERIMENTS = ("bernoulli", "arm", "relax", "polynomial")
+
+
+def _device(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to measure")
+
+
+def _reproduce_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("experiment", nargs="*", metavar="NAME", help=f"some of {', '.join(EXPERIMENTS)}; or all")
+    parser.add_argument("--seeds", type=PositiveInt, default=3, metavar="N", help="runs of each")
+    command.as_json(parser)
+
+
+def _reproduce(args: Namespace) -> int:
+    from suites.scripts import reproduce
+
+    return reproduce.run(args.experiment or EXPERIMENTS, args.seeds, args.json)
+
+
+def _gpu_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("results/gpu"), help="the folder of all that is written")
+    parser.add_argument("--estimator", nargs="+", default=["all"], metavar="NAME", help="of the suites")
+
+
+def _gpu(args: Namespace) -> int:
+    from suites.scripts import gpu_check
+
+    return gpu_check.run(args.out, args.estimator)
+
+
+def _projection_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("preset", nargs="*", metavar="PRESET", help="some presets; without any, cpu and paper")
+    command.as_json(parser)
+
+
+def _projection(args: Namespace) -> int:
+    from suites.scripts import gpu_projection
+
+    return gpu_projection.run(args.preset or ["cpu", "paper"], args.json)
+
+
+def _loop_arguments(parser: ArgumentParser) -> None:
+    for name, default, what in (
+        ("depth", 16, "of the network"), ("widen", 1, "of the network"), ("images", 1280, "in an epoch"),
+        ("batch", 128, "images in a minibatch"),
+    ):  # fmt: skip
+        parser.add_argument(f"--{name}", type=PositiveInt, default=default, metavar="N", help=what)
+    parser.add_argument("--pairs", type=Pairs, default=8, metavar="N", help="epochs of each, in turn")
+    _device(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write rows to DIR/rows")
+    command.as_json(parser)
+
+
+def _loop(args: Namespace) -> int:
+    from suites.scripts import loop_speed
+
+    return loop_speed.run(args.depth, args.widen, args.images, args.batch, args.pairs, args.device, args.out, args.json)
+
+
+def _library_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--pairs", type=Pairs, default=30, metavar="N", help="interleaved pairs of each")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write rows to DIR/rows")
+    command.as_json(parser)
+
+
+def _library(args: Namespace) -> int:
+    from suites.scripts import library_speed
+
+    return library_speed.run(args.pairs, args.out, args.json)
+
+
+def _export(args: Namespace) -> int:
+    from vmo import export
+
+    return export.run(args)
+
+
+COMMANDS = (
+    Command(
+        "export",
+        "Export the compact network of a finished run of the accuracy suite.",
+        export_arguments.add,
+        _export,
+    ),
+    Command(
+        "reproduce",
+        "Numbers of the literature beside ours, by the code that everything here runs.",
+        _reproduce_arguments,
+        _reproduce,
+        names={"experiment": lambda: EXPERIMENTS},
+    ),
+    Command(
+        "gpu",
+        "Every check that needs a GPU, and its rows.",
+        _gpu_arguments,
+        _gpu,
+        names={"estimator": lambda: listing.names("estimators")},
+    ),
+    Command(
+        "gpu-projection",
+        "What a training run should take on a GPU, projected from what a step computes and moves.",
+        _projection_arguments,
+        _projection,
+        names={"preset": lambda: listing.names("presets")},
+    ),
+    Command(
+        "loop-speed",
+        "The plain training loop against the least that it could do, and against one fed by a DataLoader.",
+        _loop_arguments,
+        _loop,
+    ),
+    Command(
+        "library-speed",
+        "Our estimators beside those of other libraries, where these are installed.",
+        _library_arguments,
+        _library,
+    ),
+)
