@@ -60,6 +60,7 @@ def _parser() -> tuple[ArgumentParser, dict[Command, ArgumentParser]]:
         prog=PROGRAM,
         description="Gradient estimators for learning the depth and width of a network, measured against each other.",
         exit_on_error=False,
+        allow_abbrev=False,
         version=command.version(),
     )
     commands = parser.add_subcommands(dest="command")

@@ -55,7 +55,11 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--preset", default="quick", help=", ".join(listing.names("presets")))
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="change settings of the preset: train.epochs=2"
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change settings of the preset: train.epochs=2; in place of those of a --config before it",
     )
     parser.add_argument(
         "--target-macs", type=Part, metavar="R", help="hold q to this part of the full network's MACs, unpenalised"
@@ -137,7 +141,7 @@ def _measure(args: Namespace) -> int:
         if not found:
             names = ", ".join(map(str, chosen))
             raise ValueError(f"no cell: {', '.join(suites)} does not apply to {names} on {', '.join(args.task)}")
-        asked.notice_unused(args, found)
+        asked.notice_unused(args, preset, found)
         if args.dry_run:
             known = table.read(rows, REFERENCE)
             if args.json:

@@ -53,13 +53,13 @@ def suites(args: Namespace) -> list[str]:
     return names
 
 
-def notice_unused(args: Namespace, found: Sequence[Planned]) -> None:
-    """Say which of the given settings no cell depends on."""
-    from suites import settings
+def notice_unused(args: Namespace, preset: Preset, found: Sequence[Planned]) -> None:
+    """Say which of the settings that were changed no cell depends on."""
+    from suites.settings import dotted, parse
 
-    given = [*settings.parse(args.set), *(["penalty.target_macs"] if args.target_macs is not None else [])]
-    read = {name for item in found for name in settings.dotted(item.cell.settings)}
-    if unused := [name for name in given if name not in read]:
+    given = {*parse(args.set), *(["penalty.target_macs"] if args.target_macs is not None else [])}
+    read = {name for item in found for name in dotted(item.cell.settings)}
+    if unused := [name for name in preset.changed if name in given - read]:
         notice(f"no cell that was asked for depends on {', '.join(unused)}", args)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter,
 
 DISTRIBUTION = "vmo-gradient-bench"
 PROGRAM = "vmo-bench"
+WORDS = {"PositiveInt": "an integer of at least 1", "NonNegativeFloat": "a number of at least 0"}
+"""Of the library's types with a range, for messages."""
 
 
 class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -50,6 +53,7 @@ class Command:
             description=f"{self.summary}\n\n{self.description}".strip(),
             formatter_class=_Formatter,
             exit_on_error=False,
+            allow_abbrev=False,
             add_help=not self.own_help,
             version=version(),
         )
@@ -118,13 +122,18 @@ def level(args: Namespace) -> Literal["quiet", "normal", "verbose"]:
 
 
 def _clear(message: str, known: Sequence[str]) -> str:
-    """An error of the parser in one line, in the words of the command line, with the nearest option."""
+    """An error of the parser in one line, in the words of the command line, with the nearest option or subcommand."""
     text = " ".join(message.split())
-    if text.startswith("Parser key "):
-        key, _, rest = text.removeprefix("Parser key ").partition(":")
-        text = f"--{key.strip(chr(34)).replace('_', '-')}:{rest}"
-    wrong = [word.partition("=")[0] for word in text.split() if word.startswith("--")]
-    if text.startswith("unrecognized") and wrong:
-        near = difflib.get_close_matches(wrong[0], known, n=1)
+    if found := re.fullmatch(r'Parser key "([^"]+)": (.*)', text):
+        text = f"--{found[1].replace('_', '-')}: {found[2]}"
+    if found := re.fullmatch(r"(--\S+): Not of type (.+?): (.*)", text):
+        quoted = re.findall(r"'([^']*)'", found[3])
+        got = quoted[-1] if quoted else found[3].partition(" ")[0]
+        text = f"{found[1]} must be {WORDS.get(found[2], found[2])}, got {got}"
+    if found := re.search(r"required: (.*)", text):
+        text = text.replace(found[1], re.sub(r"\b\w+\.", "", found[1]))
+    if found := re.search(r"unrecognized arguments: (--[^\s=]+)|invalid choice: '([^']*)'", text):
+        choices = re.findall(r"'([^']*)'", text.partition("choose from")[2]) or known
+        near = difflib.get_close_matches(found[1] or found[2], choices, n=1)
         text += f", did you mean {near[0]}?" if near else ""
     return text

@@ -22,7 +22,7 @@ def save(parser: ArgumentParser, args: Namespace, preset: Preset, folder: Path) 
     """Write it, under a name made of its content; the same command has the same file."""
     kept = args.clone()
     for name in TRANSIENT:
-        kept[name] = parser.get_default(name)
+        kept.pop(name)
     kept["target_macs"] = None  # it is among the settings
     kept["set"] = [
         f"{name}.{field}={value}"

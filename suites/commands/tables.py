@@ -41,24 +41,29 @@ def show(
         console: by default standard output.
     """
     console = console or Console()
-    for columns in _parts(header, lines, keys, console.width):
-        table = Table(title=Text(title, style="italic") if title else None, box=box.SIMPLE_HEAD, title_justify="left")
+    if title:
+        say_folded(title, console=console)
+    for number, columns in enumerate(_parts(header, lines, keys, console.width)):
+        table = Table(box=box.SIMPLE_HEAD)
         for i in columns:
             table.add_column(Text(header[i]), overflow="fold")
-        for number, line in enumerate(lines):
-            table.add_row(*(Text(line[i]) for i in columns), style="bold" if number in bold else None)
+        for at, line in enumerate(lines):
+            if number == 0 or any(line[i] for i in columns[keys:]):
+                table.add_row(*(Text(line[i]) for i in columns), style="bold" if at in bold else None)
         console.print(table)
 
 
+def say_folded(text: str, indent: str = "", console: Console | None = None) -> None:
+    """Text in lines no wider than a table would be."""
+    for line in textwrap.wrap(
+        text, (console or Console()).width, initial_indent=indent, subsequent_indent=indent or " " * 4
+    ):
+        say(line)
+
+
 def say(text: str) -> None:
-    """Plain text, wrapped by nobody."""
+    """Plain text as it is."""
     print(text)
-
-
-def say_folded(text: str, indent: str = "") -> None:
-    """Text in lines no wider than the table would be."""
-    for line in textwrap.wrap(text, Console().width, initial_indent=indent, subsequent_indent=indent or " " * 4):
-        print(line)
 
 
 def say_json(value: Any) -> None:

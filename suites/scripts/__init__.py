@@ -11,7 +11,7 @@ from suites.commands import command, listing
 from suites.commands.command import Command
 from vmo import export_arguments
 
-Pairs = restricted_number_type("a number of pairs, at least 2", int, (">=", 2))
+Pairs = restricted_number_type("an integer of at least 2", int, (">=", 2))
 EXPERIMENTS = ("bernoulli", "arm", "relax", "polynomial")
 
 
