@@ -30,7 +30,7 @@ def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
 
     Raises:
         Missing: the run that this is a control of has not finished.
-        vmo.train.Diverged: see there.
+        vmo.learner.Diverged: see there.
     """
     task, name = shop.task(cell.task), cell.label.name
     train: Callable[..., list[dict[str, Any]]] = functools.partial(

@@ -19,7 +19,7 @@ class Preset:
         dataset: where the command line names none.
         depth, widen: of the trained network, WRN-depth-widen.
         width_step: channels per category of a width.
-        epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16, compile: see `vmo.train.Recipe`; `cpu`
+        epochs, batch_size, lr, phi_lr, phi_optimizer, control_lr, bf16, compile: see `vmo.recipe.Recipe`; `cpu`
             has bf16 only where the processor computes in it, and is `cpu[bf16=False]` elsewhere; `paper` compiles only
             where there is a CUDA device.
         freeze: epochs at the end in which q is frozen at its most probable architecture.

@@ -149,7 +149,7 @@ class Task(ABC):
             keeper: of its checkpoints.
 
         Raises:
-            Diverged: see `vmo.train`.
+            Diverged: see `vmo.learner`.
         """
 
     def kept(self, what: str, seed: int, names: Sequence[str], make: Callable[[], Any]) -> Any:

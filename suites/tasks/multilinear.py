@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from suites.tasks.base import Sites
-from suites.tasks.function import Function, FunctionTask
+from suites.tasks.function import FunctionTask
+from suites.tasks.functions import Function
 
 
 class Multilinear(Function):

@@ -21,10 +21,12 @@ from suites.tasks.reference_run import ReferenceRun
 from vmo.checkpoint import Keeper
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split, identity, load
+from vmo.evaluate import evaluate, recalibrate
 from vmo.extract import extract, parameters
+from vmo.recipe import Recipe
 from vmo.space import Architecture, ArchitectureDistribution, Penalty, Space, literal_penalty, normalised_penalty
 from vmo.target import Target
-from vmo.train import Recipe, Trainer, evaluate, recalibrate
+from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
 _RECIPE = (
@@ -59,11 +61,7 @@ class Step:
         self.trainer.step(self.images, self.labels)
 
     def tensors(self) -> dict[str, list[Tensor]]:
-        trainer = self.trainer
-        modules = [m for m in (trainer.network, trainer.distribution, trainer.estimator) if m is not None]
-        kept = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-        states = [s for optimizer in trainer.optimizers.values() for s in optimizer.state.values()]
-        return {"parameters": kept, "optimizer": [t for s in states for t in s.values() if isinstance(t, Tensor)]}
+        return self.trainer.learner.tensors()
 
 
 def _first(split: Split, count: int) -> Split:
@@ -234,8 +232,7 @@ class NetworkTask(Task):
     def at(self, make: Make | None, logits: Sites) -> Step:
         trainer = self.trainer(make, 0)
         if trainer.distribution is not None:
-            trainer.recipe = replace(trainer.recipe, phi_lr=0.0)
-            trainer.optimizers["phi"].param_groups[0]["lr"] = 0.0
+            trainer.learner.hold(warm=True)  # a step costs what it costs where φ moves
             with torch.no_grad():
                 for site, value in zip(trainer.distribution.logits, logits, strict=True):
                     site.copy_(value)
@@ -272,7 +269,7 @@ class NetworkTask(Task):
             return {"trainer": trainer.snapshot(), "curves": curves, "epoch": epoch, "run": about}
 
         def on_step() -> None:
-            self.context.progress("training", trainer.step_count, trainer.steps)
+            self.context.progress("training", trainer.learner.step_count, trainer.steps)
             keeper.offer(state)
 
         while epoch <= trainer.recipe.epochs:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from estimators import Estimate
 from suites.tasks.base import Sites
-from suites.tasks.function import Function, FunctionTask, aligned
+from suites.tasks.function import FunctionTask
+from suites.tasks.functions import Function, aligned
 
 VARIABLES, TARGET = 128, 0.45
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from suites.tasks.base import Sites
-from suites.tasks.function import Function, FunctionTask, concatenated
+from suites.tasks.function import FunctionTask
+from suites.tasks.functions import Function, concatenated
 
 
 class Joint(Function):
