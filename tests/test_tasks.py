@@ -15,16 +15,16 @@ import estimators
 from suites.engine import labels
 from suites.measure import measure, reference
 from suites.presets import PRESETS
-from suites.tasks import available, factory, polynomial
+from suites.tasks import available, factory, functions, polynomial
 from suites.tasks.base import Context, Point
-from suites.tasks.function import Step
 from suites.tasks.multilinear import Multilinear
 from suites.tasks.polynomial import Polynomial
 from suites.tasks.quadratic import Quadratic
 from suites.tasks.toy import Joint
-from suites.tasks.vae import Run, Vae, VaeTask, bound, divergence
+from suites.tasks.vae import VaeTask
+from suites.tasks.vae_model import Run, Vae, bound, divergence
 from vmo.checkpoint import Keeper
-from vmo.train import Diverged
+from vmo.learner import Diverged
 
 CPU = torch.device("cpu")
 SMALL = replace(PRESETS["smoke"], latents=2, categories=3, vae_hidden=8, vae_layers=1, vae_steps=12, batch_size=16)
@@ -102,9 +102,9 @@ def test_estimators_are_exact_where_their_task_says(name: str, exact: str) -> No
 
 def test_a_step_of_many_rows_is_one_of_their_mean() -> None:
     f = Joint(CPU)
-    step = Step(f, estimators.get("rloo", sizes=f.sizes), 64, 0.01, 3, CPU)
-    step.step()
-    found = [leaf.grad for leaf in step.leaves]
+    run = functions.Run(f, estimators.get("rloo", sizes=f.sizes), rows=64, seed=3)
+    run.step()
+    found = [leaf.grad for leaf in run.leaves]
     estimator = estimators.get("rloo", sizes=f.sizes)
     rows = tuple(torch.zeros(64, size) for size in f.sizes)
     _, grads = estimator.estimate(f, rows, estimator.draw(rows, torch.Generator().manual_seed(3)))

@@ -111,12 +111,8 @@ class FunctionTask(Task):
     ) -> list[dict[str, Any]]:
         assert make is not None
         run = self.run(make, seed, self.steps)
-
-        def watch() -> float:
-            return float(run.f.expectation(run.logits).loss)
-
         context = self.context
-        found = curve.train(run, watch, keeper, moments=40, device=context.device, progress=context.progress)
+        found = curve.train(run, run.value, keeper, moments=40, device=context.device, progress=context.progress)
         final = found[-1][1]
         return [
             row("objective", final, unit="objective"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -133,6 +134,11 @@ class Run:
     def logits(self) -> Sites:
         """φ, `(K_l,)` per site, detached."""
         return Stacked((leaf.detach() for leaf in self.leaves), self.layout)
+
+    def value(self) -> float:
+        """E_q f; NaN where φ is not finite."""
+        finite = all(bool(leaf.isfinite().all()) for leaf in self.leaves)
+        return float(self.f.expectation(self.logits).loss) if finite else math.nan
 
     def tensors(self) -> dict[str, list[Tensor]]:
         """See `Learner.tensors`."""
