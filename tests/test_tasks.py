@@ -190,10 +190,11 @@ def test_the_bound_is_the_elbo() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["rebar", "reinforce", "concrete"])
-def test_a_run_of_the_vae_goes_on_from_its_checkpoint(estimator: str, tmp_path: Path) -> None:
-    """Bit-identical rows: the network, what the estimator learned, optimizers, order, binarisation and noise."""
+@pytest.mark.parametrize("name", ["vae", "toy", "polynomial"])
+def test_a_run_goes_on_from_its_checkpoint(name: str, estimator: str, tmp_path: Path) -> None:
+    """Bit-identical rows: what is trained, what the estimator learned, optimizers, the curve, and every generator."""
     make = labels.parse(estimator).make
-    whole = task("vae").train(make, 0, Keeper(tmp_path / "whole.safetensors", 1e9))  # type: ignore[attr-defined]
+    whole = task(name).train(make, 0, Keeper(tmp_path / "whole.safetensors", 1e9))  # type: ignore[attr-defined]
 
     class Killed(Exception):
         pass
@@ -209,8 +210,8 @@ def test_a_run_of_the_vae_goes_on_from_its_checkpoint(estimator: str, tmp_path: 
                 raise Killed
 
     with pytest.raises(Killed):
-        task("vae").train(make, 0, Stopping(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
-    again = task("vae").train(make, 0, Keeper(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
+        task(name).train(make, 0, Stopping(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
+    again = task(name).train(make, 0, Keeper(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
     assert again == whole
 
 
