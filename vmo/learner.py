@@ -11,9 +11,10 @@ the bit.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -94,15 +95,12 @@ class Learner:
         self.step_count += 1
         return loss
 
-    def backward(
-        self, objective: Callable[[Sites], Tensor], logits: Sites, estimator: Estimator | None = None
-    ) -> Tensor:
-        """What an estimator, annealed to the run's progress, gives on the learner's noise; see `Estimator.backward`.
+    def backward(self, objective: Callable[[Sites], Tensor], logits: Sites) -> Tensor:
+        """`Estimator.backward` of the learner's estimator, annealed to the run's progress, on the learner's noise.
 
         Args:
             objective: f.
-            logits: `(*rows, K_l)` per site, leaves or not; detached they receive no gradient, and weights do.
-            estimator: by default the learner's own.
+            logits: `(*rows, K_l)` per site, leaves or not; each receives its gradient.
 
         Returns:
             the detached loss `(*rows)`.
@@ -110,14 +108,37 @@ class Learner:
         Raises:
             Diverged: the logits are not finite. (On a GPU no estimator looks, and it is seen in the loss.)
         """
-        estimator = self.estimator if estimator is None else estimator
+        estimator = self._annealed(self.estimator)
+        with self._divergence(logits):
+            return estimator.backward(objective, logits, generator=self.generators["noise"])
+
+    def estimate(
+        self, objective: Callable[[Sites], Tensor], logits: Sites, estimator: Estimator | None = None
+    ) -> Tensor:
+        """As `backward`, at logits that receive nothing: what trains are weights, and the estimator itself.
+
+        Args:
+            objective: f.
+            logits: `(*rows, K_l)` per site.
+            estimator: by default the learner's own.
+        """
+        estimator = self._annealed(estimator or self.estimator)
+        with self._divergence(logits):
+            return estimator.estimate(objective, logits, estimator.draw(logits, self.generators["noise"])).loss
+
+    def _annealed(self, estimator: Estimator | None) -> Estimator:
         if estimator is None:
             raise ValueError("this learner has no estimator")
         if self.steps is not None:
             estimator.anneal(self.progress)
+        return estimator
+
+    @contextlib.contextmanager
+    def _divergence(self, logits: Sites) -> Iterator[None]:
+        """What estimators say of logits that are no distribution is said as what it is."""
         try:
-            return estimator.backward(objective, logits, generator=self.generators["noise"])
-        except ValueError:  # what estimators say of logits that are no distribution
+            yield
+        except ValueError:
             if all(bool(torch.isfinite(site).all()) for site in logits):
                 raise
             raise Diverged(f"the logits are not finite after {self.step_count} steps") from None
@@ -183,7 +204,7 @@ def ride(
     """
     learner = Learner({}, {}, estimator=estimator, control_lr=control_lr, generators={"noise": noise})
     for objective, logits in moments:
-        learner.step(functools.partial(learner.backward, objective, logits))
+        learner.step(functools.partial(learner.estimate, objective, logits))
 
 
 def _constant(optimizer: torch.optim.Optimizer) -> Schedule:

@@ -187,8 +187,7 @@ class Trainer:
             self.learner.backward(self.objective(images, labels), logits)
         finally:
             self.network.requires_grad_(True)
-        detached = tuple(site.detach() for site in logits)
-        return self.learner.backward(self.objective(images, labels), detached, self.weight_estimator).sum()
+        return self.learner.estimate(self.objective(images, labels), logits, self.weight_estimator).sum()
 
     def choice(self) -> tuple[int, ...]:
         """The category of each site that q stands for: the most probable, within the target where there is one.
