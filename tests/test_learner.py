@@ -127,9 +127,13 @@ def test_a_q_that_is_not_learned_is_held() -> None:
 @pytest.mark.parametrize("phi_optimizer", ["adam", "sgd"])
 def test_the_reference_run_holds_q_uniform_for_its_first_third(phi_optimizer: str) -> None:
     """Whatever moves it afterwards."""
-    numbers = SimpleNamespace(steps=12, ride=2, phi_lr=0.5, control_lr=0.01, batch_size=16)
+    settings = SimpleNamespace(trajectory=SimpleNamespace(steps=12, ride=2))
     recipe = Recipe(epochs=1, batch_size=16, phi_optimizer=phi_optimizer, phi_lr=0.5)
-    run = ReferenceRun("width", lambda _: make("rloo", "width", recipe), numbers, 0, lambda what, i, n: None)  # type: ignore[arg-type]
+
+    def build(_: object) -> Trainer:
+        return make("rloo", "width", recipe)
+
+    run = ReferenceRun("width", build, settings, 0, lambda what, i, n: None, lambda made: made())  # type: ignore[arg-type]
     initial = [w.detach().clone() for w in make("rloo", "width", recipe).network.parameters()]
     points = {point.name: (point.logits, [w.detach().clone() for w in point.weights]) for point in run.points()}
     assert all((site == 0).all() for site in points["uniform"][0])
