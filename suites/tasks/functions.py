@@ -24,6 +24,7 @@ LR = 0.01
 class Function(ABC):
     """f of a sample `(*lead, K_l)` per site, smooth off the vertices, `(*lead)`."""
 
+    broadcasts = True
     sizes: tuple[int, ...]
     device = torch.device("cpu")
 
