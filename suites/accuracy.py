@@ -11,13 +11,10 @@ Beside the estimators there are baselines, each by the same recipe, for the same
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
+from typing import ClassVar
 
-from results import table
-from suites.engine.cell import Cell, Workshop
-from suites.engine.labels import FIXED, PLAIN, RANDOM, parse
+from suites.labels import FIXED, PLAIN, RANDOM, parse
+from suites.suite import Job, OfSteps, Rows
 from vmo.space import Architecture
 
 
@@ -25,38 +22,66 @@ class Missing(ValueError):
     """There is no learned network to be a control of."""
 
 
-def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
-    """The rows of an accuracy cell.
+class Accuracy(OfSteps):
+    """Whole runs."""
 
-    Raises:
-        Missing: the run that this is a control of has not finished.
-        vmo.train.Diverged: see there.
-    """
-    task, name = shop.task(cell.task), cell.label.name
-    train: Callable[..., list[dict[str, Any]]] = functools.partial(
-        task.train, seed=cell.seed, keeper=shop.keeper(cell)
-    )  # of a network also with `learn` and `architecture`
-    if name == PLAIN:
-        return train(None)
-    if name == RANDOM:
-        return train(parse("reinforce[baseline=none]").make, learn=False)  # hard samples, at their cheapest
-    if name in FIXED:
-        learned = _learned(cell, shop)
-        return train(None, architecture=learned if name == "scratch" else task.cut_alike(learned))
-    return train(cell.label.make)
+    name = "accuracy"
+    title = "whole training runs"
+    roles = ("run",)
+    baseline = controls = True
+    seeds: ClassVar = {"smoke": 1, "quick": 3, "cpu": 2, "paper": 5}
+    measures: ClassVar = {
+        "loss": "nats",
+        "accuracy": "fraction",
+        "layers": "layers",
+        "width_fraction": "fraction",
+        "width_sd_blocks": "fraction",
+        "parameters": "parameters",
+        "macs": "MACs",
+        "macs_ratio": "fraction",
+        "block_width": "channels",
+        "sampled_accuracy": "fraction",
+        "entropy": "nats per site",
+        "curve_loss": "nats",
+        "curve_width": "fraction",
+        "curve_depth": "layers",
+        "curve_entropy": "nats per site",
+        "objective": "objective",
+        "objective_gap": "objective",
+        "curve_objective": "objective",
+        "elbo": "nats",
+        "distortion": "nats",
+        "rate": "nats",
+        "curve_elbo": "nats",
+    }
+
+    def run(self, job: Job) -> Rows:
+        """The rows of a run.
+
+        Raises:
+            Missing: the run that this is a control of has not finished.
+            vmo.train.Diverged: see there.
+        """
+        task, label, seed, keeper = job.task, job.label, job.seed, job.keeper
+        if label.name == PLAIN:
+            return task.run(None, seed, keeper)
+        if label.name == RANDOM:  # hard samples, at their cheapest
+            return task.run(parse("reinforce[baseline=none]").make, seed, keeper, learn=False)
+        if label.name in FIXED:
+            learned = _learned(job)
+            architecture = learned if label.name == "scratch" else task.cut_alike(learned)
+            return task.run(None, seed, keeper, architecture=architecture)
+        return task.run(label.make, seed, keeper)
 
 
-def _learned(cell: Cell, shop: Workshop) -> Architecture:
+def _learned(job: Job) -> Architecture:
     """What the run that a cell is a control of has come to, from its rows."""
-    other = cell.controlled()
-    assert other is not None
-    path = shop.out / "rows" / f"{other.hash()}.jsonl"
-    found = table.read_file(path) if path.exists() else []
+    found = job.learned()
     widths = {row["x"]: int(row["value"]) for row in found if row["metric"] == "block_width"}
     if not widths:
         status = found[0]["status"] if found else "not there"
-        if status == "ok":
-            status = "of a version that did not record it; --overwrite always runs it again"
-        raise Missing(f"needs what {other.label} learned on {other.task}, seed {other.seed}, and that run is {status}")
+        raise Missing(
+            f"needs what {job.label.of} learned on {job.task.name}, seed {job.seed}, and that run is {status}"
+        )
     hidden = tuple(widths[block] for block in sorted(widths))
     return Architecture(len(hidden), hidden)

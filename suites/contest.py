@@ -13,10 +13,12 @@ spent as a number of plain steps take; the gain in E_q f + penalty, on the same 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from estimators import Estimator
@@ -24,13 +26,14 @@ from estimators.base import adapt
 from estimators.noise import gumbel_argmax, uniform
 from results.stats import squared_norm, variance_trace
 from results.table import row
-from suites.engine.cell import Cell, Workshop
-from suites.engine.labels import Label
+from suites.labels import Label
 from suites.measure import fresh, frozen, reference
 from suites.overhead import interleaved, ratio, seconds
+from suites.settings import Group, Settings
+from suites.suite import Job, Rows, Suite
 from suites.tasks.base import Point, Sites, Task, Workload, seed_of
 
-REFERENCE = Label("sweep", (("samples", 3),))
+REFERENCE = "sweep[samples=3]"
 """By what the true gradient is estimated, on minibatches of its own: of all that are unbiased the most exact."""
 START = "uniform"
 """The point from which φ is optimised."""
@@ -40,23 +43,84 @@ MINIBATCHES, SAMPLED = 24, 4
 """On which the gain is measured, and architectures drawn for each."""
 
 
-def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
-    """The rows of a contest cell."""
-    task = shop.task(cell.task)
-    rows = []
-    for point in task.points(cell.seed):
-        task.context.progress(f"{cell.label} at {point.name} q", 0, 1)
-        rows += _error(task, cell.label, point, cell.seed) + _cost(task, cell.label, point)
-        if point.name == START:
-            rows += _descents(task, cell.label, point, cell.seed)
-    return rows
+class Rates(Settings):
+    """Learning rates of φ alone."""
+
+    phi_lr: float = Field(0.05, ge=0)
+    control_lr: float = Field(0.01, ge=0)
 
 
-def _error(task: Task, label: Label, point: Point, seed: int) -> list[dict[str, Any]]:
-    preset, rows = task.preset, []
-    truth = reference(point, preset.references, preset.enumerate, task.context.cache, seed, by=REFERENCE)
-    estimator = label.make([site.shape[-1] for site in point.logits]).to(point.logits[0].device)
-    logits, weights, hard = fresh(point, estimator, preset.contest_estimates, seed)
+class ContestGroup(Group, name="contest"):
+    """The error of a gradient at equal compute."""
+
+    estimates: int = Field(100, ge=2)
+    """Estimates per point."""
+    steps: int = Field(60, ge=1)
+    """Plain steps' worth of time for which φ alone is optimised."""
+    runs: int = Field(2, ge=1)
+    """How often φ alone is optimised."""
+    pairs: int = Field(8, ge=2)
+    """Interleaved pairs of steps that are timed."""
+    seconds: float = Field(5.0, ge=0)
+    """Time after which no further pair is begun."""
+
+    presets: ClassVar = {
+        "smoke": {"estimates": 12, "steps": 4, "pairs": 3},
+        "cpu": {"estimates": 160, "steps": 100, "pairs": 12, "seconds": 60.0},
+        "paper": {"estimates": 400, "steps": 1000, "pairs": 12, "seconds": 60.0},
+    }
+
+
+class ContestSettings(Settings):
+    """Handed to the suite."""
+
+    contest: ContestGroup
+    train: Rates
+
+
+class Contest(Suite):
+    """Errors and costs side by side."""
+
+    name = "contest"
+    title = "error of the gradient at equal compute"
+    groups = (ContestGroup,)
+    settings = ContestSettings
+    roles = ("points", "truth", "step")
+    uses = (REFERENCE, "exact")
+    alone = by_name = True
+    measures: ClassVar = {
+        "mse_variance": "(objective per logit or weight)²",
+        "mse_bias_sq": "(objective per logit or weight)²",
+        "mse_bias_p": "probability",
+        "mse_gradient_sq": "(objective per logit or weight)²",
+        "mse_unbiased": "claim",
+        "mse_entropy": "nats per site",
+        "mse_cost": "plain steps",
+        "descent_gain": "objective",
+        "descent_steps": "steps",
+    }
+
+    def applies(self, task: Task, label: Label) -> bool:
+        return super().applies(task, label) and bool(task.plain)  # a plain step is the unit of cost
+
+    def dtype(self, settings: Mapping[str, Mapping[str, Any]]) -> str:
+        return "bfloat16 steps, float32 gradients" if settings.get("train", {}).get("bf16") else "float32"
+
+    def run(self, job: Job) -> Rows:
+        rows = []
+        for point in job.task.points(job.seed):
+            job.progress(f"{job.label} at {point.name} q", 0, 1)
+            rows += _error(job, point) + _cost(job, point)
+            if point.name == START:
+                rows += _descents(job, point)
+        return rows
+
+
+def _error(job: Job, point: Point) -> Rows:
+    rows: Rows = []
+    truth = reference(point, job.task.truth, job.task.context.cache, job.seed, by=REFERENCE)
+    estimator = job.label.make([site.shape[-1] for site in point.logits]).to(point.logits[0].device)
+    logits, weights, hard = fresh(point, estimator, job.settings.contest.estimates, job.seed)
     difference = weights[: len(hard)] - hard
     found = {
         "logits": (logits, squared_norm(logits, reference_estimates=truth), squared_norm(truth)),
@@ -77,9 +141,10 @@ def _error(task: Task, label: Label, point: Point, seed: int) -> list[dict[str, 
     return rows
 
 
-def _cost(task: Task, label: Label, point: Point) -> list[dict[str, Any]]:
-    p, plain, own = task.preset, task.at(None, point.logits), task.at(label.make, point.logits)
-    base, spent = interleaved(plain, own, task.context.device, p.overhead_pairs, p.overhead_seconds)
+def _cost(job: Job, point: Point) -> Rows:
+    how, task = job.settings.contest, job.task
+    plain, own = task.at(None, point.logits), task.at(job.label.make, point.logits)
+    base, spent = interleaved(plain, own, task.context.device, how.pairs, how.seconds)
     estimate, se = ratio(spent, base)
     return [row("mse_cost", estimate, se=se, n=len(spent), point=point.name, unit="plain steps")]
 
@@ -90,17 +155,17 @@ class Descent:
     Args:
         point: where it starts; its weights must be frozen.
         estimator: in training mode.
-        preset: with the learning rates.
+        rates: of φ and of what the estimator learns.
         seed: of minibatches and noise.
     """
 
-    def __init__(self, point: Point, estimator: Estimator, task: Task, seed: int) -> None:
+    def __init__(self, point: Point, estimator: Estimator, rates: Rates, seed: int) -> None:
         self.point, self.estimator, self.seed, self.steps = point, estimator, seed, 0
         self.leaves = tuple(site.clone().requires_grad_() for site in point.logits)
         self.noise = torch.Generator(self.leaves[0].device).manual_seed(seed_of("descent", seed))
-        self.optimizers = [torch.optim.Adam(self.leaves, lr=task.preset.phi_lr)]
+        self.optimizers = [torch.optim.Adam(self.leaves, lr=rates.phi_lr)]
         if control := list(estimator.parameters()):
-            self.optimizers.append(torch.optim.Adam(control, lr=task.preset.control_lr))
+            self.optimizers.append(torch.optim.Adam(control, lr=rates.control_lr))
 
     def step(self) -> None:
         for optimizer in self.optimizers:
@@ -118,16 +183,16 @@ class Descent:
         return {"parameters": list(self.leaves), "optimizer": []}
 
 
-def _descents(task: Task, label: Label, point: Point, seed: int) -> list[dict[str, Any]]:
+def _descents(job: Job, point: Point) -> Rows:
     """One pair of rows for each run, whose number is x."""
-    preset, device, rows = task.preset, task.context.device, []
-    plain = task.at(None, point.logits)
+    runs, device, rows = job.settings.contest.runs, job.task.context.device, []
+    plain = job.task.at(None, point.logits)
     with frozen(point):
         before = _values(point, point.logits)
-        for run in range(preset.contest_runs):
-            estimator = label.make([site.shape[-1] for site in point.logits]).to(device).train()
-            descent = Descent(point, estimator, task, seed * preset.contest_runs + run)
-            _spend(descent, plain, task)
+        for run in range(runs):
+            estimator = job.label.make([site.shape[-1] for site in point.logits]).to(device).train()
+            descent = Descent(point, estimator, job.settings.train, job.seed * runs + run)
+            _spend(job, descent, plain)
             gains = before - _values(point, [site.detach() for site in descent.leaves])
             se = float(gains.std(ddof=1)) / len(gains) ** 0.5
             rows.append(row("descent_gain", float(gains.mean()), se=se, n=len(gains), x=run, unit="objective"))
@@ -135,12 +200,12 @@ def _descents(task: Task, label: Label, point: Point, seed: int) -> list[dict[st
     return rows
 
 
-def _spend(descent: Descent, plain: Workload, task: Task) -> None:
-    """Let it go on until it has taken as long as the preset's number of plain steps would."""
-    device, budget, spent, base = task.context.device, task.preset.contest_steps, 0.0, []
+def _spend(job: Job, descent: Descent, plain: Workload) -> None:
+    """Let it go on until it has taken as long as the stated number of plain steps would."""
+    device, budget, spent, base = job.task.context.device, job.settings.contest.steps, 0.0, []
     while spent < budget:
         descent.estimator.anneal(min(1.0, spent / budget))
-        task.context.progress("optimising φ", int(spent), budget)
+        job.progress("optimising φ", int(spent), budget)
         base.append(seconds(plain, device, 1))
         spent += BUNDLE * seconds(descent, device, BUNDLE) / float(np.median(base))
 

@@ -18,14 +18,14 @@ import estimators.base
 from estimators import Estimator, Objective
 from estimators.base import Temperature
 from estimators.noise import one_hot
-from suites.engine.labels import Label
-from suites.tasks.base import Point, Sites, seed_of
+from suites.labels import parse
+from suites.tasks.base import Point, Sites, Truth, seed_of
 
 TOGETHER = 2**20
 WEIGHED = 100
 PER_MINIBATCH = 50
 _FEW = 8
-REFERENCE = Label("rloo", (("samples", 8),))
+REFERENCE = "rloo[samples=8]"
 
 
 @dataclass
@@ -227,21 +227,20 @@ def _flat(grads: Sites) -> np.ndarray:
     return torch.cat([g.double() - g.double().mean(-1, keepdim=True) for g in grads], -1).cpu().numpy()
 
 
-def reference(
-    point: Point, minibatches: int, enumerate_up_to: int, cache: Path | None, seed: int, by: Label = REFERENCE
-) -> np.ndarray:
+def reference(point: Point, truth: Truth | None, cache: Path | None, seed: int, by: str = REFERENCE) -> np.ndarray:
     """`(m, D)` independent estimates of the gradient on fresh minibatches, or the exact one as `(1, D)`.
 
-    Each is enumerated where the space has at most `enumerate_up_to` configurations, and otherwise an estimate by an
+    Each is enumerated where the space has at most `truth.enumerate` configurations, and otherwise an estimate `by` an
     unbiased estimator, `PER_MINIBATCH` as many where no minibatch has to be drawn. Kept in `cache` under the hash of
     the point's own bits, so that it can never be taken for another's.
     """
     if point.gradient is not None:
         return _flat(point.gradient)[None]
+    assert truth is not None  # which only a task goes without whose points all have exact gradients
     sizes = [site.shape[-1] for site in point.logits]
-    exact = math.prod(sizes) <= enumerate_up_to
-    m = minibatches if point.stochastic else 1 if exact else PER_MINIBATCH * minibatches
-    label = Label("exact") if exact else by
+    exact = math.prod(sizes) <= truth.enumerate
+    m = truth.minibatches if point.stochastic else 1 if exact else PER_MINIBATCH * truth.minibatches
+    label = parse("exact" if exact else by)
     name = repr((point.digest(), m, str(label), label.version, seed, [str(point.logits[0].device)]))
     path = None if cache is None else cache / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
     if path is not None and path.exists():

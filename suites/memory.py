@@ -8,7 +8,8 @@ peak of a real step stands beside it.
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,11 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from results.table import row
-from suites.engine.cell import Cell, Workshop
-from suites.engine.labels import PLAIN
-from suites.tasks.base import Make, Task, Workload
+from suites.labels import BASELINES, PLAIN, Label
+from suites.suite import Job, OfSteps, Rows
+from suites.tasks.base import Granted, Make, Size, Workload
 
 PARTS = ("parameters", "activations", "gradients", "optimizer")
+COUNTED = 512
+"""Most evaluations in a step whose memory is counted."""
 
 
 class StorageCounter(TorchDispatchMode):
@@ -69,10 +72,10 @@ class StorageCounter(TorchDispatchMode):
         self._category.pop(key, None)
 
 
-def count(task: Task, make: Make | None) -> dict[str, int]:
+def count(task: Granted, role: str, make: Make | None, size: Size | None = None) -> dict[str, int]:
     """Bytes alive at the peak of a training step, by category, under fake tensors."""
     with FakeTensorMode(), StorageCounter() as counter:
-        workload = task.workload(make, "memory")
+        workload = task.workload(role, make, size)
         _claim_gradients(workload, counter)
         for _ in range(2):
             kept = workload.tensors()
@@ -93,20 +96,35 @@ def _claim_gradients(workload: Workload, counter: StorageCounter) -> None:
             tensor.register_post_accumulate_grad_hook(claim)
 
 
-def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
-    """The rows of a memory cell."""
-    task = shop.task(cell.task)
-    make = None if cell.label.name == PLAIN else cell.label.make
-    fake = shop.task(cell.task, device=torch.device("cpu"))
-    parts = count(fake, make)
-    peak, plain = sum(parts.values()), sum(count(fake, None).values())
-    rows = [row("bytes", size, part=part, unit="bytes") for part, size in parts.items()]
-    rows += [row("bytes", peak, part="peak", unit="bytes"), row("peak_ratio", peak / plain, unit="plain peaks")]
-    if task.context.device.type == "cuda":
-        torch.cuda.empty_cache()
-        workload = task.workload(make, "memory")
-        workload.step()
-        torch.cuda.reset_peak_memory_stats()
-        workload.step()
-        rows.append(row("bytes", torch.cuda.max_memory_allocated(), part="cuda_peak", unit="bytes"))
-    return rows
+class Memory(OfSteps):
+    """Bytes of a training step."""
+
+    name = "memory"
+    title = "memory of a training step"
+    roles = ("counted",)
+    baseline = True
+    measures: ClassVar = {"bytes": "bytes", "peak_ratio": "plain peaks"}
+
+    def impossible(self, label: Label, sizes: Sequence[int]) -> str | None:
+        reason = super().impossible(label, sizes)
+        if reason is not None or label.name in BASELINES:
+            return reason
+        evaluations = label.make(sizes).evaluations
+        if evaluations > COUNTED:  # every one of them is gone through to count it
+            return f"{evaluations:,} evaluations in a step are more than the {COUNTED} whose memory is counted"
+        return None
+
+    def run(self, job: Job) -> Rows:
+        make = None if job.label.name == PLAIN else job.label.make
+        parts = count(job.on_cpu, "counted", make)
+        peak, plain = sum(parts.values()), sum(count(job.on_cpu, "counted", None).values())
+        rows = [row("bytes", size, part=part, unit="bytes") for part, size in parts.items()]
+        rows += [row("bytes", peak, part="peak", unit="bytes"), row("peak_ratio", peak / plain, unit="plain peaks")]
+        if job.task.context.device.type == "cuda":
+            torch.cuda.empty_cache()
+            workload = job.task.workload("counted", make)
+            workload.step()
+            torch.cuda.reset_peak_memory_stats()
+            workload.step()
+            rows.append(row("bytes", torch.cuda.max_memory_allocated(), part="cuda_peak", unit="bytes"))
+        return rows

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,9 +24,10 @@ from estimators import Estimator
 from estimators.noise import gumbel_argmax, one_hot, uniform
 from results.stats import ratio_interval
 from results.table import row
-from suites.engine.cell import Cell, Workshop
-from suites.engine.labels import PLAIN, Label
-from suites.tasks.base import Sites, Task, Workload
+from suites.labels import PLAIN, Label
+from suites.settings import Group, Settings
+from suites.suite import Job, OfSteps, Rows
+from suites.tasks.base import Granted, Sites, Workload
 
 WARM_UP = 2
 MANY = 10
@@ -109,49 +111,87 @@ def ratio(spent: np.ndarray, base: np.ndarray) -> tuple[float, float]:
     return estimate, estimate * float(np.std(np.log(spent / base), ddof=1)) / len(base) ** 0.5
 
 
-def _held(task: Task, label: Label, plain: Workload, of_plain: float) -> list[dict[str, Any]]:
+class OverheadGroup(Group, name="overhead"):
+    """How a training step is timed."""
+
+    pairs: int = Field(8, ge=2)
+    """Interleaved pairs of steps."""
+    seconds: float = Field(5.0, ge=0)
+    """Time after which no further pair is begun; the rows say how many there were."""
+
+    presets: ClassVar = {
+        "smoke": {"pairs": 3},
+        "cpu": {"pairs": 12, "seconds": 60.0},
+        "paper": {"pairs": 12, "seconds": 60.0},
+    }
+
+
+class OverheadSettings(Settings):
+    """Handed to the suite."""
+
+    overhead: OverheadGroup
+
+
+class Overhead(OfSteps):
+    """Time and multiply-accumulates of a training step."""
+
+    name = "overhead"
+    title = "time of a training step"
+    groups = (OverheadGroup,)
+    settings = OverheadSettings
+    roles = ("timed",)
+    baseline = alone = True
+    measures: ClassVar = {
+        "time_ratio": "plain steps",
+        "seconds": "s",
+        "macs_ratio": "plain steps",
+        "time_ratio_held": "plain steps",
+        "macs_ratio_held": "plain steps",
+        "backward_ratio": "evaluations by hand",
+        "backward_per_evaluation": "evaluations by hand",
+    }
+
+    def run(self, job: Job) -> Rows:
+        task, how = job.task, job.settings.overhead
+        device, is_plain = task.context.device, job.label.name == PLAIN
+        plain = task.workload("timed", None)
+        own = plain if is_plain else task.workload("timed", job.label.make)
+        estimator = None if is_plain else job.label.make(task.sizes("timed")).to(device)
+        many = estimator is not None and estimator.evaluations > MANY
+        job.progress("timing", 0, 1)
+        base, spent = interleaved(plain, own, device, how.pairs, how.seconds)
+        n = len(spent)
+        estimate, se = ratio(spent, base)
+        rows = [
+            row("time_ratio", estimate, se=se, n=n, unit="plain steps"),
+            row("seconds", float(np.median(spent)), n=n, unit="s"),
+        ]
+        if of_plain := macs(plain, 1):  # some objectives have no multiply-accumulates that are counted
+            steps = 1 if many else max(how.pairs, 10)  # some tune at every tenth
+            rows.append(row("macs_ratio", macs(own, steps) / of_plain, n=steps, unit="plain steps"))
+        if estimator is not None and not many:
+            rows += _held(task, how, job.label, plain, of_plain)
+        bare = None if estimator is None else task.alone()
+        if bare is not None and estimator is not None:
+            hand, alone = Alone(*bare, None), Alone(*bare, estimator)
+            base, spent = interleaved(hand, alone, device, how.pairs, how.seconds)
+            estimate, se = ratio(spent, base)
+            n, per = len(spent), estimator.evaluations
+            rows.append(row("backward_ratio", estimate, se=se, n=n, unit="evaluations by hand"))
+            rows.append(row("backward_per_evaluation", estimate / per, se=se / per, n=n, unit="evaluations by hand"))
+        return rows
+
+
+def _held(task: Granted, how: OverheadGroup, label: Label, plain: Workload, of_plain: float) -> Rows:
     """Rows of a step with q held at parts of the width, where what it takes depends on them."""
     steps = {part: step for part in PARTS if (step := task.held(label.make, part)) is not None}
     counted = {part: macs(step, 1) for part, step in steps.items()}
     if not steps or max(counted.values()) < 1.01 * min(counted.values()):
         return []  # nothing is sliced
-    device, p, rows = task.context.device, task.preset, []
+    device, rows = task.context.device, []
     for part, step in steps.items():
-        base, spent = interleaved(plain, step, device, max(2, p.overhead_pairs // 2), p.overhead_seconds)
+        base, spent = interleaved(plain, step, device, max(2, how.pairs // 2), how.seconds)
         estimate, se = ratio(spent, base)
         rows.append(row("time_ratio_held", estimate, se=se, n=len(spent), x=part, unit="plain steps"))
         rows.append(row("macs_ratio_held", counted[part] / of_plain, n=1, x=part, unit="plain steps"))
-    return rows
-
-
-def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
-    """The rows of an overhead cell."""
-    task = shop.task(cell.task)
-    device, pairs, patience = task.context.device, task.preset.overhead_pairs, task.preset.overhead_seconds
-    plain = task.workload(None, "overhead")
-    is_plain = cell.label.name == PLAIN
-    own = plain if is_plain else task.workload(cell.label.make, "overhead")
-    estimator = None if is_plain else cell.label.make(task.sizes("overhead")).to(device)
-    many = estimator is not None and estimator.evaluations > MANY
-    task.context.progress("timing", 0, 1)
-    base, spent = interleaved(plain, own, device, pairs, patience)
-    n = len(spent)
-    estimate, se = ratio(spent, base)
-    rows = [
-        row("time_ratio", estimate, se=se, n=n, unit="plain steps"),
-        row("seconds", float(np.median(spent)), n=n, unit="s"),
-    ]
-    if of_plain := macs(plain, 1):  # some objectives have no multiply-accumulates that are counted
-        steps = 1 if many else max(pairs, 10)  # some tune at every tenth
-        rows.append(row("macs_ratio", macs(own, steps) / of_plain, n=steps, unit="plain steps"))
-    if estimator is not None and not many:
-        rows += _held(task, cell.label, plain, of_plain)
-    bare = None if estimator is None else task.alone("overhead")
-    if bare is not None and estimator is not None:
-        hand, alone = Alone(*bare, None), Alone(*bare, estimator)
-        base, spent = interleaved(hand, alone, device, pairs, patience)
-        estimate, se = ratio(spent, base)
-        n, per = len(spent), estimator.evaluations
-        rows.append(row("backward_ratio", estimate, se=se, n=n, unit="evaluations by hand"))
-        rows.append(row("backward_per_evaluation", estimate / per, se=se / per, n=n, unit="evaluations by hand"))
     return rows

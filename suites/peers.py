@@ -25,7 +25,7 @@ from torch import Tensor
 
 from results import table
 from suites.engine.execute import provenance
-from suites.engine.labels import parse
+from suites.labels import parse
 from suites.overhead import Alone, interleaved, ratio
 from suites.presets import PRESETS
 from suites.tasks.base import Context, Sites

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from estimators.arsm import Noise
-from suites.engine.labels import parse
+from suites.labels import parse
 from suites.presets import nearest
 from suites.tasks.base import Sites
 from suites.tasks.function import Step

@@ -20,12 +20,11 @@ import estimators
 import results
 from results import paper, report, stats, table
 from results.summary import summary
-from suites import presets, tasks
-from suites.engine import labels
+from suites import labels, presets, suite, tasks
 from suites.engine import on_ray as ray_launcher
 from suites.engine.cell import Workshop
 from suites.engine.local import InProcess, LocalProcesses
-from suites.engine.plan import OVERWRITE, SUITES, Planned, plan, suite_names
+from suites.engine.plan import OVERWRITE, Planned, plan, prepare, suite_names
 from suites.engine.progress import Progress
 from suites.engine.schedule import sweep
 from suites.tasks.base import Context
@@ -37,7 +36,8 @@ ESTIMATOR = (
     'one or more, or "all"; options in brackets: "relax[hidden=32]"; or a baseline of the accuracy suite: plain, '
     'random, "uniform[of=NAME]", "scratch[of=NAME]"'
 )
-BY_NAME = tuple(name for name, suite in SUITES.items() if suite.by_name)
+SUITES = suite.available()
+BY_NAME = tuple(name for name in SUITES if suite.get(name).by_name)
 EPILOG = """\
 examples:
   python -m suites.run --estimator relax --task width
@@ -123,11 +123,10 @@ def _run(args: argparse.Namespace) -> int:
     suites = suite_names(args.suite)
     if args.target_macs == "0":
         raise ValueError("--target-macs must lie in (0, 1], a part of the full network's, got 0")
-    short = {"seeds": args.seeds, "target_macs": args.target_macs}
-    given = [f"{key}={value}" for key, value in short.items() if value is not None]
+    given = [] if args.target_macs is None else [f"penalty.target_macs={args.target_macs}"]
     preset = presets.resolve(args.preset, [*args.set, *given])
-    if preset.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {preset.seeds}")
+    if args.seeds is not None and not 1 <= args.seeds <= 1000:
+        raise ValueError(f"--seeds must lie in 1 … 1000, got {args.seeds}")
     if args.workers < 1 or not args.checkpoint_seconds >= 0:
         raise ValueError("--workers must be at least 1 and --checkpoint-seconds at least 0")
     _check_dataset(args.dataset)
@@ -136,13 +135,13 @@ def _run(args: argparse.Namespace) -> int:
         if args.workers != 1:
             raise ValueError("--workers is of the local launcher: a Ray cluster runs as many cells as it has room for")
         ray_launcher.connect()
-    context = Context(preset, args.dataset or preset.dataset, args.data_root, _device(args.device, on_ray))
+    context = Context(args.dataset or presets.DATASETS[args.preset], args.data_root, _device(args.device, on_ray))
     rows = args.out / "rows"
     if not args.dry_run:
         _check_writable(args.out)
     with Progress() as progress:
         shop = Workshop(Context(**{**vars(context), "progress": progress.detail}), args.out, args.checkpoint_seconds)
-        planned = plan(shop, args.task, chosen, suites, args.preset, rows, args.overwrite)
+        planned = plan(shop, preset, args.task, chosen, suites, rows, seeds=args.seeds, overwrite=args.overwrite)
         if not planned:
             raise ValueError(
                 f"no cell: {', '.join(suites)} does not apply to {', '.join(names)} on {', '.join(args.task)}"
@@ -154,8 +153,7 @@ def _run(args: argparse.Namespace) -> int:
         reasons = [item.impossible for item in asked]
         if asked and all(reasons) and len({item.cell.label for item in asked}) == 1:
             raise ValueError(reasons[0])
-        for name in dict.fromkeys(item.cell.task for item in planned if item.to_do and item.cell.dataset != "none"):
-            shop.task(name, torch.device("cpu") if on_ray else None).prepare()
+        prepare(shop, planned, torch.device("cpu") if on_ray else None)
         failures = 0
         progress.begin(planned)
         one = args.workers == 1
@@ -200,7 +198,13 @@ def _print_plan(planned: Sequence[Planned]) -> None:
     for item in planned:
         cell = item.cell
         shown.add_row(
-            cell.suite, cell.task, escape(str(cell.label)), cell.dataset, str(cell.seed), cell.hash(), str(item)
+            cell.suite,
+            cell.task,
+            escape(str(cell.label)),
+            cell.described()["dataset"],
+            str(cell.seed),
+            cell.hash,
+            str(item),
         )
     console = _console()
     console.print(shown)
@@ -213,10 +217,10 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
     written = report.build([rows, REFERENCE], args.out)
     frame = table.read(rows, REFERENCE)
     console = _console()
-    own, hashes = {str(label) for label in chosen}, {item.cell.hash() for item in planned}
+    own, hashes = {str(label) for label in chosen}, {item.cell.hash for item in planned}
     # of the estimators asked for, the cells asked for and not those of other settings; of the others, all
     stale = frame["estimator"].isin(own) & frame["suite"].isin({i.cell.suite for i in planned})
-    here = frame["preset"].isin({args.preset, *(item.cell.preset for item in planned)})
+    here = frame["preset"].isin({args.preset, *(item.cell.preset[0] for item in planned)})
     same = frame[here & (frame["hash"].isin(hashes) | ~stale)]
     for task in dict.fromkeys(args.task):
         shown = summary(same, task)
@@ -227,11 +231,11 @@ def _present(args: argparse.Namespace, planned: Sequence[Planned], rows: Path, c
             _print_frame(console, lines.reset_index(), f"Table 1 of the paper, and ours: {place}", own, key=1)
             console.print(noise)
     if args.compare:
-        _print_comparison(console, frame[frame["hash"].isin({item.cell.hash() for item in planned})], args.compare)
+        _print_comparison(console, frame[frame["hash"].isin({item.cell.hash for item in planned})], args.compare)
     failed: dict[tuple[str, ...], dict[str, None]] = {}
     for item in planned:
-        if (kept := table.status(rows, item.cell.hash())) not in ("ok", None):
-            message = table.read_file(rows / f"{item.cell.hash()}.jsonl")[0]["message"]
+        if (kept := table.status(rows, item.cell.hash)) not in ("ok", None):
+            message = table.read_file(rows / f"{item.cell.hash}.jsonl")[0]["message"]
             where = str(kept), str(item.cell.label), item.cell.task, message
             failed.setdefault(where, {})[item.cell.suite] = None
     for (kept, label, task, message), suites in failed.items():

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from suites.engine.labels import PLAIN, parse
+from suites.labels import PLAIN, parse
 from suites.presets import PRESETS, Preset
 from suites.tasks import factory
 from suites.tasks.base import Context

@@ -1,6 +1,6 @@
 """How the cost of a training step grows: its seconds and its bytes as one size is varied and the others are held.
 
-They are held at the network that the preset trains, on 32×32 images, with minibatches of `scaling_batch` and the
+They are held at the network that the preset trains, on 32×32 images, with minibatches of `scaling.batch` and the
 estimator's own number of samples. Varied are the minibatch, the widen factor, the residual blocks (each is a site of
 the width task), K, by the step of the width, and the samples of an estimator that has such an option. A row's `point`
 is what is varied and its `x` to what; rows of the metric `base` say where it is held.
@@ -11,24 +11,23 @@ Seconds are taken as in `suites.overhead`, in turn with a plain step of the same
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 
-import estimators
 from results.table import row
-from suites.engine.cell import Cell, Workshop
-from suites.engine.labels import PLAIN, Label
+from suites.labels import PLAIN, Label
 from suites.memory import count
 from suites.overhead import WARM_UP, interleaved, ratio
-from suites.tasks import factory
-from suites.tasks.base import Task
+from suites.settings import Group, Settings
+from suites.suite import Job, OfSteps, Rows
+from suites.tasks.base import Size
 
-# what is varied, the field of `Size` that does it, and its values, of which a preset takes the first so many
+# what is varied, the field that does it, and its values, of which a preset takes the first so many
 RANGES = {
     "batch": ("batch", (16, 32, 64, 128)),
     "widen": ("widen", (1, 2, 3, 4)),
@@ -39,88 +38,123 @@ RANGES = {
 OF_PLAIN = ("batch", "widen", "blocks")
 
 
+class ScalingGroup(Group, name="scaling"):
+    """How the cost of a step is measured as one size grows."""
+
+    batch: int = Field(16, ge=1)
+    """Images of a step, where the minibatch is not what is varied."""
+    values: int = Field(4, ge=2, le=5)
+    """Values of each range that are taken."""
+    pairs: int = Field(4, ge=2)
+    """Interleaved pairs of steps at each value."""
+    seconds: float = Field(5.0, ge=0)
+    """Time after which no further pair is begun."""
+    budget: int = Field(400, ge=1)
+    """Most evaluations of the objective at each value; a step that needs more is infeasible."""
+
+    presets: ClassVar = {
+        "smoke": {"values": 2, "pairs": 2, "budget": 60},
+        "cpu": {"batch": 64, "values": 5, "pairs": 8, "seconds": 60.0, "budget": 3000},
+        "paper": {"batch": 128, "values": 5, "pairs": 8, "seconds": 60.0, "budget": 20_000},
+    }
+
+
+class ScalingSettings(Settings):
+    """Handed to the suite."""
+
+    scaling: ScalingGroup
+
+
 @dataclass(frozen=True)
-class Size:
+class At:
     """What the cost of a step is measured at; no samples where the estimator has no such option."""
 
-    batch: int
-    widen: int
-    depth: int
-    step: int
+    size: Size
     samples: int | None
 
+    def get(self, name: str) -> int | None:
+        """A field of the size, or the samples."""
+        return self.samples if name == "samples" else int(getattr(self.size, name))
 
-def run(cell: Cell, shop: Workshop) -> list[dict[str, Any]]:
-    """The rows of a scaling cell; a size at which the estimator cannot work is a row that says why."""
-    base = _base(cell, shop)
-    sizes = list(_sizes(cell, shop, base))
-    rows = [row("base", x, point=what) for what, x, size in sizes if size == base]
-    measured: dict[Size, list[dict[str, Any]]] = {}
-    for done, (what, x, size) in enumerate(sizes):
-        shop.context.progress(f"scaling {what}", done, len(sizes))
-        if size not in measured:
-            measured[size] = _measure(cell, shop, size)
-        rows += [found | {"point": what, "x": x} for found in measured[size]]
-    return rows
+    def with_(self, name: str, value: int) -> At:
+        """The same with another value of a field."""
+        if name == "samples":
+            return replace(self, samples=value)
+        return replace(self, size=self.size._replace(**{name: value}))
 
 
-def _base(cell: Cell, shop: Workshop) -> Size:
-    p, samples = shop.context.preset, None
-    if cell.label.name != PLAIN:
-        option = inspect.signature(estimators.factory(cell.label.name)).parameters.get("samples")
-        samples = None if option is None else dict(cell.label.options).get("samples", option.default)
-    return Size(p.scaling_batch, p.widen, p.depth, p.width_step, samples)
+class Scaling(OfSteps):
+    """Growth of time and memory."""
+
+    name = "scaling"
+    title = "growth of a step's time and memory"
+    groups = (ScalingGroup,)
+    settings = ScalingSettings
+    roles = ("scaled",)
+    baseline = alone = by_name = True
+    measures: ClassVar = {
+        "base": "",
+        "seconds": "s",
+        "time_ratio": "plain steps",
+        "bytes": "bytes",
+        "peak_ratio": "plain peaks",
+    }
+
+    def run(self, job: Job) -> Rows:
+        """The rows of a scaling cell; a size at which the estimator cannot work is a row that says why."""
+        base = _base(job)
+        sizes = list(_sizes(job, base))
+        rows = [row("base", x, point=what) for what, x, at in sizes if at == base]
+        measured: dict[At, Rows] = {}
+        for done, (what, x, at) in enumerate(sizes):
+            job.progress(f"scaling {what}", done, len(sizes))
+            if at not in measured:
+                measured[at] = _measure(job, at)
+            rows += [found | {"point": what, "x": x} for found in measured[at]]
+        return rows
 
 
-def _sizes(cell: Cell, shop: Workshop, base: Size) -> Iterator[tuple[str, int, Size]]:
+def _base(job: Job) -> At:
+    samples = None if job.label.name == PLAIN else dict(job.label.options).get("samples")
+    return At(job.task.base()._replace(batch=job.settings.scaling.batch), samples)
+
+
+def _sizes(job: Job, base: At) -> Iterator[tuple[str, int, At]]:
     """What is varied, to what, and the size that this is, in ascending order."""
     for what, (name, values) in RANGES.items():
-        held = getattr(base, name)
-        if held is None or (cell.label.name == PLAIN and what not in OF_PLAIN):
+        held = base.get(name)
+        if held is None or (job.label.name == PLAIN and what not in OF_PLAIN):
             continue
         found = {}
-        possible = [(value, replace(base, **{name: value})) for value in values]
+        possible = [(value, base.with_(name, value)) for value in values]
         # where a site has one category there is nothing to estimate
-        possible = [(value, size) for value, size in possible if what != "K" or min(_categories(cell, shop, size)) > 1]
-        for value, size in [*possible[: shop.context.preset.scaling_values], (held, base)]:
-            x = max(_categories(cell, shop, size)) if what == "K" else value // 2 - 2 if what == "blocks" else value
-            found[x] = size
+        possible = [(value, at) for value, at in possible if what != "K" or min(_categories(job, at)) > 1]
+        for value, at in [*possible[: job.settings.scaling.values], (held, base)]:
+            x = max(_categories(job, at)) if what == "K" else value // 2 - 2 if what == "blocks" else value
+            found[x] = at
         if len(found) > 1:  # the step of the width is nothing to the depth task
-            yield from ((what, x, size) for x, size in sorted(found.items()))
+            yield from ((what, x, at) for x, at in sorted(found.items()))
 
 
-def _task(cell: Cell, shop: Workshop, size: Size, device: torch.device) -> Task:
-    """The task with a step of this size, timed or counted."""
-    of_suites = {
-        f"{suite}_{name}": getattr(size, name)
-        for suite in ("overhead", "memory")
-        for name in ("depth", "widen", "batch")
-    }
-    preset = replace(shop.context.preset, width_step=size.step, **of_suites)
-    return factory(cell.task)(replace(shop.context, preset=preset, device=device))
+def _categories(job: Job, at: At) -> tuple[int, ...]:
+    return job.task.task.sizes_at(at.size)
 
 
-def _categories(cell: Cell, shop: Workshop, size: Size) -> tuple[int, ...]:
-    return _task(cell, shop, size, torch.device("cpu")).sizes("overhead")
-
-
-def _measure(cell: Cell, shop: Workshop, size: Size) -> list[dict[str, Any]]:
+def _measure(job: Job, at: At) -> Rows:
     """Seconds and bytes at one size, or why there are none."""
-    device, preset = shop.context.device, shop.context.preset
-    task, fake = (_task(cell, shop, size, where) for where in (device, torch.device("cpu")))
-    pairs, make = preset.scaling_pairs, None
+    task, how, make = job.task, job.settings.scaling, None
+    device = task.context.device
     try:
-        if cell.label.name != PLAIN:
-            given = {} if size.samples is None else {"samples": size.samples}
-            make = Label(cell.label.name, tuple(sorted({**dict(cell.label.options), **given}.items()))).make
-            evaluations = make(task.sizes("overhead")).evaluations
-            if evaluations * (WARM_UP + pairs) > preset.budget:
-                raise ValueError(
-                    f"{evaluations} evaluations a step, which budget={preset.budget} is not enough to time"
-                )
-        plain_step, own_step = (task.workload(made, "overhead") for made in (None, make))
-        base, spent = interleaved(plain_step, own_step, device, pairs, preset.overhead_seconds)
-        peak, plain = (sum(count(fake, made).values()) for made in (make, None))
+        if job.label.name != PLAIN:
+            given = {} if at.samples is None else {"samples": at.samples}
+            make = Label(job.label.name, tuple(sorted({**dict(job.label.options), **given}.items()))).make
+            evaluations = make(_categories(job, at)).evaluations
+            if evaluations * (WARM_UP + how.pairs) > how.budget:
+                needed = f"{evaluations} evaluations a step, which scaling.budget={how.budget} is not enough to time"
+                raise ValueError(needed)
+        plain_step, own_step = (task.workload("scaled", made, at.size) for made in (None, make))
+        base, spent = interleaved(plain_step, own_step, device, how.pairs, how.seconds)
+        peak, plain = (sum(count(job.on_cpu, "scaled", made, at.size).values()) for made in (make, None))
     except ValueError as error:
         return [row("seconds", None, n=0, status="infeasible", message=str(error))]
     except (torch.OutOfMemoryError, MemoryError) as error:  # of the largest sizes, which the others are worth without

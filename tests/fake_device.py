@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import estimators
-from suites.engine import labels
+from suites import labels
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split
 from vmo.space import TASKS, ArchitectureDistribution, Space, normalised_penalty

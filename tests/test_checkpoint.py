@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results import table
-from suites import presets
-from suites.engine import labels
+from suites import labels, presets
 from suites.tasks import factory
 from suites.tasks.base import Context
 from vmo.checkpoint import Keeper, load, save

@@ -9,8 +9,7 @@ import pytest
 
 from results import contest, plots, report, table
 from suites import contest as suite
-from suites import presets
-from suites.engine import labels
+from suites import labels, presets
 from suites.engine.cell import Workshop
 from suites.engine.plan import SUITES, plan, suite_names
 from suites.run import main

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 import estimators
 from estimators.rloo import Rloo
 from results import table
-from suites.engine import executor, labels, schedule
+from suites import labels, suite
+from suites.engine import executor, schedule
 from suites.engine.executor import Ended, Group
-from suites.engine.plan import SUITES, Planned
+from suites.engine.plan import Planned
 from suites.engine.schedule import TRIES, sweep
 
 
@@ -34,17 +35,25 @@ class Cell:
     same: int = 0
     of: Cell | None = None
 
-    suite = property(lambda self: "overhead" if self.timed else "accuracy")
     label = labels.parse("rloo")
 
+    @property
     def hash(self) -> str:
         return f"{self.number:016x}"
 
+    @property
     def run(self) -> str:
         return f"run {self.same}"
 
     def controlled(self) -> Cell | None:
         return self.of
+
+
+class Item(Planned):
+    """A planned cell whose suite is none that there is."""
+
+    suite = property(lambda self: SimpleNamespace(alone=self.cell.timed))  # type: ignore[assignment]
+    work = property(lambda self: self.cell.work)  # type: ignore[assignment]
 
 
 @dataclass
@@ -85,18 +94,18 @@ class World:
     # what a workshop does
 
     def lock(self, cell: Cell) -> Path:
-        run = cell.run()
+        run = cell.run
         self.looks[run] += 1
         if run in self.theirs and self.looks[run] > self.others[run][0]:
             if self.others[run][1]:
                 for item in self.to_do:
-                    if item.cell.run() == run:
-                        self.write(item.cell.hash(), "by another")
+                    if item.cell.run == run:
+                        self.write(item.cell.hash, "by another")
             self.theirs.pop(run).release()
         return self.folder / run
 
     def keeper(self, cell: Cell) -> Any:
-        return SimpleNamespace(discard=lambda: self.discarded.update([cell.run()]))
+        return SimpleNamespace(discard=lambda: self.discarded.update([cell.run]))
 
     def write(self, name: str, message: str | None = None, status: str = "ok") -> None:
         measured = table.row("cell", 1.0, status=status, message=message)
@@ -105,8 +114,8 @@ class World:
         self.written.add(name)
 
     def record(self, item: Planned, shop: object, rows: Path, found: list[dict[str, Any]], seconds: float) -> None:
-        self.failed[item.cell.hash()] = found[0]["message"]
-        self.write(item.cell.hash(), found[0]["message"], "error")
+        self.failed[item.cell.hash] = found[0]["message"]
+        self.write(item.cell.hash, found[0]["message"], "error")
 
     # what an executor does
 
@@ -118,15 +127,15 @@ class World:
         mine = [item.cell for item in group.items]
         assert len(self.running) < self.room
         assert len({cell.work for cell in mine}) == 1
-        assert not {cell.run() for cell in running} & {cell.run() for cell in mine}
-        assert not {cell.run() for cell in mine} & self.theirs.keys()
+        assert not {cell.run for cell in running} & {cell.run for cell in mine}
+        assert not {cell.run for cell in mine} & self.theirs.keys()
         assert group.alone == any(cell.timed for cell in mine)
         if not self.separates:
             assert not running or not any(cell.timed for cell in (*running, *mine))
         for cell in mine:
             learned = cell.of
             if learned is not None and learned not in mine and learned in [item.cell for item in self.to_do]:
-                assert learned.hash() in self.written
+                assert learned.hash in self.written
         self.running.append(group)
         self.started.append([cell.number for cell in mine])
 
@@ -139,7 +148,7 @@ class World:
             return []
         group = self.running.pop(at)
         for item in group.items:
-            name = item.cell.hash()
+            name = item.cell.hash
             if self.deaths[name]:
                 self.deaths[name] -= 1
                 return [Ended(group, "with exit code 7: Killed")]
@@ -181,14 +190,14 @@ def plans(draw: st.DrawFn) -> list[Planned]:
         else:
             cell = Cell(number, timed=kind == "timed", work=number, same=50 if kind == "same run" else number)
         state = draw(st.sampled_from([(None, None), (None, None), (None, None, True), ("ok", None)]))
-        planned.append(Planned(cell, *state))
+        planned.append(Item(cell, *state))
     return planned
 
 
 @given(planned=plans(), data=st.data())
 def test_every_cell_ends_with_one_file_and_no_rule_is_broken(planned: list[Planned], data: st.DataObject) -> None:
     """Whatever dies, in whatever order groups end, and whatever others do on the same folder."""
-    runs = sorted({item.cell.run() for item in planned if item.to_do})
+    runs = sorted({item.cell.run for item in planned if item.to_do})
     other = st.dictionaries(st.sampled_from(runs), st.tuples(st.integers(1, 4), st.booleans()), max_size=2)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
         world = World(
@@ -196,28 +205,28 @@ def test_every_cell_ends_with_one_file_and_no_rule_is_broken(planned: list[Plann
             room=data.draw(st.sampled_from([3, 2, 1])),
             separates=data.draw(st.booleans()),
             choose=lambda n: data.draw(st.integers(0, n - 1)),
-            deaths=Counter({item.cell.hash(): data.draw(st.sampled_from([0, 0, 1, TRIES])) for item in planned}),
+            deaths=Counter({item.cell.hash: data.draw(st.sampled_from([0, 0, 1, TRIES])) for item in planned}),
             others=data.draw(other) if runs else {},
         )
         mortal = dict(world.deaths)
         for item in planned:
             if not item.to_do or item.again:
-                world.write(item.cell.hash(), "of before")
-        done = [(item.cell.hash(), status) for item, status, *_ in swept(world, planned, monkeypatch)]
-        to_do = [item.cell.hash() for item in planned if item.to_do]
+                world.write(item.cell.hash, "of before")
+        done = [(item.cell.hash, status) for item, status, *_ in swept(world, planned, monkeypatch)]
+        to_do = [item.cell.hash for item in planned if item.to_do]
         assert sorted(name for name, _ in done) == sorted(to_do)
-        assert {path.stem for path in world.rows.iterdir()} == {item.cell.hash() for item in planned}
+        assert {path.stem for path in world.rows.iterdir()} == {item.cell.hash for item in planned}
         assert all(table.status(world.rows, name) == status for name, status in done)
         assert world.ended and not world.running and not world.theirs
         for item in planned:
-            name = item.cell.hash()
+            name = item.cell.hash
             kept = table.read_file(world.rows / f"{name}.jsonl")[0]
             assert (kept["message"] == "of before") == (not item.to_do)
             by_another = kept["message"] == "by another"
             assert world.runs[name] + (name in world.failed) + by_another == item.to_do
             if mortal[name] >= TRIES and item.to_do and not by_another:
                 assert kept["message"] == f"the worker died {TRIES} times, the last time with exit code 7: Killed"
-        again = {item.cell.run() for item in planned if item.again}
+        again = {item.cell.run for item in planned if item.again}
         assert world.discarded == Counter(again)
 
 
@@ -226,7 +235,7 @@ def test_what_shares_work_goes_together_and_what_is_timed_last(tmp_path: Path, m
     first, second = Cell(0, timed=True, work=9), Cell(1, work=50, same=1)
     cells = [first, second, Cell(2, work=2, same=2), Cell(3, work=50, same=3, of=second)]
     world = World(tmp_path, room=1)
-    assert len(list(swept(world, [Planned(cell, None, None) for cell in cells], monkeypatch))) == 4
+    assert len(list(swept(world, [Item(cell, None, None) for cell in cells], monkeypatch))) == 4
     assert world.started == [[1, 3], [2], [0]]
 
 
@@ -234,7 +243,7 @@ def test_nothing_joins_a_timed_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Not even what another sweep lets go of while it runs."""
     turns = iter([1, 1, 1, 0, 0])  # of the first waits nothing comes
     world = World(tmp_path, choose=lambda n: min(next(turns), n - 1), others={"run 0": (1, False)})
-    planned = [Planned(Cell(0, work=0), None, None), Planned(Cell(1, timed=True, work=1, same=1), None, None)]
+    planned = [Item(Cell(0, work=0), None, None), Item(Cell(1, timed=True, work=1, same=1), None, None)]
     list(swept(world, planned, monkeypatch))
     assert world.started == [[1], [0]]
 
@@ -243,23 +252,23 @@ def test_a_cell_is_not_given_up_for_the_deaths_of_one_that_shares_its_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was done before the worker died is done, and not run again."""
-    world = World(tmp_path, deaths=Counter({Cell(1).hash(): TRIES}))
-    planned = [Planned(Cell(number, same=number), None, None) for number in range(2)]
+    world = World(tmp_path, deaths=Counter({Cell(1).hash: TRIES}))
+    planned = [Item(Cell(number, same=number), None, None) for number in range(2)]
     found = {item.cell.number: status for item, status, *_ in swept(world, planned, monkeypatch)}
     assert found == {0: "ok", 1: "error"}
-    assert world.runs == {Cell(0).hash(): 1}
+    assert world.runs == {Cell(0).hash: 1}
 
 
 def test_what_ends_without_a_word_or_rows_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path)
     monkeypatch.setattr(world, "wait", lambda seconds: [Ended(world.running.pop())])
-    (found,) = swept(world, [Planned(Cell(0), None, None)], monkeypatch)
+    (found,) = swept(world, [Item(Cell(0), None, None)], monkeypatch)
     assert (found.status, found.message) == ("error", "the worker ended without rows")
 
 
 def test_a_failure_of_the_storage_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path, broken=True)
-    planned = [Planned(Cell(number, work=number, same=number), None, None) for number in range(3)]
+    planned = [Item(Cell(number, work=number, same=number), None, None) for number in range(3)]
     with pytest.raises(OSError, match="No space left"):
         next(swept(world, planned, monkeypatch))
     assert world.ended
@@ -268,7 +277,7 @@ def test_a_failure_of_the_storage_stops_the_sweep(tmp_path: Path, monkeypatch: p
 
 def test_closing_a_sweep_cancels_what_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path)
-    planned = [Planned(Cell(number, work=number, same=number), None, None) for number in range(4)]
+    planned = [Item(Cell(number, work=number, same=number), None, None) for number in range(4)]
     found = swept(world, planned, monkeypatch)
     next(found)
     assert world.running
@@ -282,18 +291,18 @@ def test_what_another_sweep_did_meanwhile_is_said_to_be_by_another(
 ) -> None:
     """Others come first, and what it is busy with does not keep them waiting."""
     world = World(tmp_path, room=1, others={"run 0": (3, True)})
-    planned = [Planned(Cell(number, work=number, same=number), None, None) for number in range(2)]
+    planned = [Item(Cell(number, work=number, same=number), None, None) for number in range(2)]
     found = [(item.cell.number, *rest) for item, *rest in swept(world, planned, monkeypatch)]
     assert found == [(1, "ok", None, 0.0), (0, "ok", "by another process", 0.0)]
 
 
 def test_all_that_is_timed_is_alone() -> None:
-    assert {name for name, suite in SUITES.items() if suite.alone} == {"overhead", "scaling", "contest"}
+    assert {name for name in suite.available() if suite.get(name).alone} == {"overhead", "scaling", "contest"}
 
 
 def of(name: str) -> Planned:
     label = SimpleNamespace(name=name, options=(("inner", "rloo"),), of=None)
-    return Planned(SimpleNamespace(label=label), None, None)  # type: ignore[arg-type]
+    return Item(SimpleNamespace(label=label), None, None)  # type: ignore[arg-type]
 
 
 def test_another_process_is_told_where_estimators_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,5 +325,5 @@ def test_what_another_process_cannot_import_is_refused_at_once(
     world = World(tmp_path, apart=True)
     monkeypatch.setattr(Cell, "label", labels.parse("local"))
     with pytest.raises(ValueError, match=rf"^estimator 'local' is defined {where}, .* without --workers[^\n]*$"):
-        next(swept(world, [Planned(Cell(0), None, None)], monkeypatch))
+        next(swept(world, [Item(Cell(0), None, None)], monkeypatch))
     assert not world.ended and not world.rows.exists()

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from suites import presets
-from suites.engine import labels
+from suites import labels, presets
 from suites.tasks import factory
 from suites.tasks.base import Context
 from vmo import checkpoint, cifar, compact, export

@@ -16,8 +16,7 @@ import pytest
 from filelock import FileLock
 
 from results import table
-from suites import presets
-from suites.engine import labels
+from suites import labels, presets
 from suites.engine import on_ray as ray_launcher
 from suites.engine.cell import Workshop
 from suites.engine.plan import Planned, plan

@@ -49,7 +49,7 @@ def test_a_target_is_met_missed_or_not_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", targets.TARGETS, ids=lambda target: f"{target.task}-{target.estimators[0]}")
 def test_labels_of_targets_are_as_rows_have_them(target: targets.Target) -> None:
-    from suites.engine import labels
+    from suites import labels
 
     for label in target.estimators:
         assert str(labels.parse(label)) == label

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from results import table
-from suites import presets
-from suites.engine import labels
+from suites import labels, presets
 from suites.run import main
 from suites.tasks import factory
 from suites.tasks.base import Context

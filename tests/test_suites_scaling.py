@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from results import table
-from suites import presets, scaling
-from suites.engine import labels
+from suites import labels, presets, scaling
 from suites.engine.cell import Workshop
 from suites.engine.plan import SUITES, plan, suite_names
 from suites.memory import count

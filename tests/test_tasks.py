@@ -12,7 +12,7 @@ from oracles import check_means, enumerate_expectation, logits_like, same
 from torch import Tensor
 
 import estimators
-from suites.engine import labels
+from suites import labels
 from suites.measure import measure, reference
 from suites.presets import PRESETS
 from suites.tasks import available, factory, polynomial

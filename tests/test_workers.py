@@ -12,8 +12,7 @@ from filelock import FileLock
 
 import estimators
 from results import table
-from suites import presets
-from suites.engine import labels
+from suites import labels, presets
 from suites.engine.cell import Workshop
 from suites.engine.execute import execute, title
 from suites.engine.local import InProcess, LocalProcesses

@@ -1,13 +1,12 @@
 """The two .npz files, one per split, in which a data set is kept once it has been downloaded.
 
 They are made in a temporary folder beside their place and renamed into it: nothing half-written is ever left under a
-final name, and several processes may start at once.
+final name, and several processes may start at once. What a killed process left is removed by the next one.
 """
 
 from __future__ import annotations
 
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vmo import partial
 
 TIMEOUT = 10.0
 """Seconds without an answer after which a download gives up; torchvision's own default is to wait for ever."""
@@ -38,13 +39,13 @@ def fill(name: str, root: Path, make: Callable[[str, Path], tuple[NDArray[Any], 
         OSError: `root` cannot be written. What `make` raises passes through.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as scratch, _socket_timeout(TIMEOUT):
+    with partial.folder(root, "download") as scratch, _socket_timeout(TIMEOUT):
         for split, target in paths(name, root).items():
             if not target.exists():
-                images, labels = make(split, Path(scratch))
-                partial = Path(scratch) / target.name
-                np.savez(partial, images=images, labels=labels)
-                partial.replace(target)
+                images, labels = make(split, scratch)
+                made = scratch / target.name
+                np.savez(made, images=images, labels=labels)
+                made.replace(target)
 
 
 @contextmanager

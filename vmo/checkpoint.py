@@ -2,7 +2,8 @@
 
 Tensors are stored as such. What holds them, nested dicts and lists of tensors and plain numbers, is JSON in the file's
 metadata, in which every tensor is a reference to its name. The file before the newest is kept, so that one that a disk
-has damaged costs the steps since the one before.
+has damaged costs the steps since the one before. A run's checkpoints say whose they are, so that no other goes on from
+them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +20,37 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-VERSION = 1
+from vmo import partial
+
+VERSION = 2
 
 
-def save(path: Path, state: Any) -> None:
+def save(path: Path, state: Any, about: Mapping[str, Any] | None = None) -> None:
     """Write `state` to `path`, whole or not at all, and keep the file that stood there as `path`.previous.
+
+    Args:
+        path: the file.
+        state: nested dicts and lists of tensors and plain numbers.
+        about: whose it is, as JSON has it. See `Keeper`.
 
     Raises:
         OSError: it cannot be written, as on a full disk; what stood there stays.
     """
     tensors: dict[str, Tensor] = {}
-    metadata = {"version": str(VERSION), "state": json.dumps(_outline(state, tensors))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    metadata = {
+        "version": str(VERSION),
+        "about": json.dumps(about or {}),
+        "state": json.dumps(_outline(state, tensors)),
+    }
+    with partial.file(path) as temporary:
         try:
-            save_file(tensors, partial, metadata)
+            save_file(tensors, temporary, metadata)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(f"{path} cannot be written: {error}") from None
-        with partial.open("rb") as file:
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         if path.exists():
             os.replace(path, _previous(path))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Any | None:
@@ -51,6 +58,12 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any | None:
 
     Tensors come on `device`, but for generator states (uint8), which belong on the CPU.
     """
+    found = _newest(path, device)
+    return None if found is None else found[0]
+
+
+def _newest(path: Path, device: torch.device | str) -> tuple[Any, dict[str, Any]] | None:
+    """The state, and whose it is."""
     for candidate in (path, _previous(path)):
         if not candidate.exists():
             continue
@@ -60,7 +73,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any | None:
                 if metadata.get("version") != str(VERSION):
                     continue
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-            return _filled(json.loads(metadata["state"]), tensors, device)
+            return _filled(json.loads(metadata["state"]), tensors, device), json.loads(metadata["about"])
         except (SafetensorError, OSError, RuntimeError, ValueError, KeyError):
             continue  # truncated or damaged: the one before it is whole, for it was moved into place whole
     return None
@@ -72,25 +85,43 @@ class Keeper:
     Args:
         path: the file.
         seconds: the least time between two of them.
+        about: whose they are, in plain numbers, strings, dicts and lists: what has to be the same for a run to go on,
+            such as its data.
     """
 
-    def __init__(self, path: Path, seconds: float = 60.0) -> None:
+    def __init__(self, path: Path, seconds: float = 60.0, about: Mapping[str, Any] | None = None) -> None:
         self.path, self.seconds = path, seconds
+        self.about: dict[str, Any] = json.loads(json.dumps(about or {}))  # as it comes back
         self._last = time.monotonic()
 
     def load(self, device: torch.device | str) -> Any | None:
-        """What to go on from, if anything. See `load`."""
-        return load(self.path, device)
+        """What to go on from, if anything. See `load`.
+
+        Raises:
+            ValueError: it is another run's; one line that says what differs.
+        """
+        found = _newest(self.path, device)
+        if found is None:
+            return None
+        state, about = found
+        for key in dict.fromkeys((*self.about, *about)):
+            own, theirs = self.about.get(key), about.get(key)
+            if own != theirs:
+                raise ValueError(
+                    f"{self.path} is the checkpoint of a run whose {key} is {theirs!r}, and this one's is {own!r}; "
+                    "delete it to begin anew"
+                )
+        return state
 
     def offer(self, state: Callable[[], Any]) -> None:
         """Save `state()` if it is time to."""
         if time.monotonic() - self._last >= self.seconds:
-            save(self.path, state())
+            save(self.path, state(), self.about)
             self._last = time.monotonic()
 
     def finish(self, state: Any) -> None:
         """Save the last state, beside which no other is needed."""
-        save(self.path, state)
+        save(self.path, state, self.about)
         _previous(self.path).unlink(missing_ok=True)
 
     def discard(self) -> None:

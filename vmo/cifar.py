@@ -63,6 +63,9 @@ ARCHIVES = {
     ),
 }
 
+NORMALISATION = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+"""Mean and standard deviation of each channel by the recipe of Wide Residual Networks, in units of 0 … 255."""
+
 CLASS_NAMES = {
     "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
     "cifar100": """

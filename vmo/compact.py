@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vmo import checkpoint, cifar
 from vmo.config import WideResNetConfig
-from vmo.data import Dataset, identity, load
+from vmo.data import DataError, Dataset, load
 from vmo.extract import extract, parameters
-from vmo.npz import DataError
+from vmo.identity import Identity
 from vmo.space import Architecture
 from vmo.train import Recipe, Trainer, evaluate, recalibrate
 from vmo.wrn import WideResNet
@@ -38,7 +38,7 @@ class Run:
 
     Attributes:
         task: "depth", "width" or "joint"; "plain" of a run without a distribution.
-        dataset: what `vmo.data.identity` calls the data.
+        data: what it was trained on.
         seed: of the run.
         recipe: by which it was trained.
         network: the gated network, on the CPU.
@@ -46,7 +46,7 @@ class Run:
     """
 
     task: str
-    dataset: str
+    data: Identity
     seed: int
     recipe: Recipe
     network: WideResNet
@@ -63,14 +63,9 @@ def read(path: Path) -> Run:
         raise ValueError(f"there is no file {path}")
     state = checkpoint.load(path)
     if state is None:
-        raise ValueError(f"{path} is not a checkpoint, or is damaged")
-    if not isinstance(state, dict) or not {"trainer", "curves", "epoch"} <= state.keys():
+        raise ValueError(f"{path} is not a checkpoint of this version, or is damaged")
+    if not isinstance(state, dict) or not {"trainer", "run", "epoch"} <= state.keys():
         raise ValueError(f"{path} is not the checkpoint of a network that the accuracy suite trained")
-    if "run" not in state or "architecture" not in state["run"]:
-        raise ValueError(
-            f"{path} is of a version that did not record what was trained; delete the run's file in rows/ "
-            "and give its command again, which completes the checkpoint without training"
-        )
     try:
         run, epochs = _run(state["run"], state["trainer"]), int(state["run"]["recipe"]["epochs"])
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
@@ -94,7 +89,8 @@ def _run(about: dict[str, Any], trained: dict[str, Any]) -> Run:
     widths = config.widths[: architecture.blocks]
     if len(architecture.hidden) != len(widths) or any(map(operator.gt, architecture.hidden, widths)):
         raise ValueError(f"blocks of {architecture.hidden} channels are not part of blocks of {config.widths}")
-    return Run(about["task"], about["dataset"], about["seed"], Recipe(**about["recipe"]), gated, architecture)
+    data = Identity.read(about)
+    return Run(about["task"], data, about["seed"], Recipe(**about["recipe"]), gated, architecture)
 
 
 def dataset(run: Run, root: Path | None, device: torch.device | str = "cpu") -> Dataset:
@@ -103,14 +99,16 @@ def dataset(run: Run, root: Path | None, device: torch.device | str = "cpu") -> 
     Raises:
         DataError: they cannot be had, or are others.
     """
-    name = run.dataset.rpartition("@")[0] or run.dataset  # a file of the user's own is NAME.npz@hash
     try:
-        found = identity(name, root)
+        found = load(run.data.name, root, device)
     except DataError as error:
-        raise DataError(f"the run was trained on {name}, but {error}; --data-root names its folder") from None
-    if found != run.dataset:
-        raise DataError(f"the run was trained on {run.dataset}, but {name} is now another file, {found}")
-    return load(name, root, device)
+        raise DataError(f"the run was trained on {run.data}, but {error}; --data-root names its folder") from None
+    if found.identity.content != run.data.content:
+        raise DataError(
+            f"the run was trained on {run.data}, but what is found is {found.identity}; "
+            "--data-root names the folder of the run's data"
+        )
+    return found
 
 
 def class_names(data: Dataset) -> list[str]:
@@ -197,10 +195,11 @@ def comparison(run: Run, network: WideResNet, data: Dataset, fine_tuned: int = 0
         counts.append(f"{n} (batch {batch})")
     accuracy = evaluate(network, data.test, data)[1]
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu × {torch.get_num_threads()}"
+    remark = f"; {run.data.note}" * bool(run.data.note)
     tuned = f", then fine-tuned for {fine_tuned} epoch{'s' * (fine_tuned > 1)}" if fine_tuned else ""
     return "\n".join(
         [
-            f"# WRN-{config.depth}-{config.widen} on {data.name}: {run.task}",
+            f"# WRN-{config.depth}-{config.widen} on {run.data.dataset}: {run.task}",
             "",
             "| | full network | compact | compact / full |",
             "|---|---:|---:|---:|",
@@ -211,5 +210,6 @@ def comparison(run: Run, network: WideResNet, data: Dataset, fine_tuned: int = 0
             f"{', '.join(map(str, kept))} of {', '.join(map(str, full))}.",
             f"Latency: medians of {' and '.join(counts)} interleaved runs in eager float32 on {where}.",
             f"Accuracy: on {len(data.test):,} test images; BN recalibrated on the training images{tuned}.",
+            f"Data: {run.data}{remark}.",
         ]
     )

@@ -10,30 +10,21 @@ Available: "digits" (scikit-learn's 8 × 8 digits, which need no download), "cif
 
 from __future__ import annotations
 
-import difflib
-import hashlib
+import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vmo import cache, cifar, npz, torchvision_sets
-from vmo.npz import DataError
-
-NAMES = ("digits", *cifar.ARCHIVES, *torchvision_sets.SOURCES)
-"""The data sets known by name."""
-
-ROOT_VARIABLE = "VMO_DATA"
-"""The environment variable that names the folder of the data sets; without it the folder is "data"."""
-
-TEST_FRACTION = 0.2
+from vmo import sources
+from vmo.identity import Identity, Measured, describe, hashed, kept
+from vmo.npz import DataError as DataError  # these three are for those who load
+from vmo.sources import NAMES as NAMES
+from vmo.sources import ROOT_VARIABLE as ROOT_VARIABLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +69,12 @@ class Dataset:
     pad: int
     flip: bool
 
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Which data these are, by the very arrays that are held here."""
+        content = hashed([(split.images, split.labels) for split in (self.train, self.test)])
+        return describe(self.name, content, len(self.train), len(self.test))
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
@@ -89,7 +86,7 @@ class Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
-def load(name: str, root: str | Path | None = None, device: torch.device | str = "cpu") -> Dataset:
+def load(name: str, root: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> Dataset:
     """Load a data set by name.
 
     Args:
@@ -105,33 +102,32 @@ def load(name: str, root: str | Path | None = None, device: torch.device | str =
     Raises:
         DataError: there is no such data set, it cannot be downloaded, or its file is damaged.
     """
-    folder = _folder(root)
-    if name == "digits":
-        dataset = _digits()
-    elif name in cifar.ARCHIVES:
-        dataset = _cifar(name, folder)
-    elif name in torchvision_sets.SOURCES:
-        dataset = _torchvision(name, folder)
-    elif name.endswith(".npz"):
-        dataset = _own(_find(name, folder))
-    else:
-        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
-        raise DataError(f"unknown data set {name!r}{hint} available: {', '.join(NAMES)}, or a NAME.npz of your own")
-    return dataset.to(device)
+    raw = sources.read(name, _folder(root))
+    train, test = _split(raw.train), _split(raw.test)
+    mean, std = raw.normalisation or _measure(train.images)
+    return Dataset(raw.name, train, test, raw.classes, mean, std, raw.pad, raw.flip).to(device)
 
 
-def identity(name: str, root: str | os.PathLike[str] | None = None) -> str:
-    """What to call the data in a record: a file of the user's own by name, without folders, and start of its SHA-256.
+def identify(name: str, root: str | os.PathLike[str] | None = None) -> Identity:
+    """Which data `load` would give, by their content.
+
+    The hash of the arrays is kept in a file `<name>.sha256` beside the data, so that only the first call reads them;
+    where that folder cannot be written every process reads them once. Data that are missing are downloaded, as by
+    `load`, for without them nothing can be said of them.
 
     Raises:
-        DataError: there is no such file.
+        DataError: see `load`.
     """
-    if not name.endswith(".npz"):
-        return name
-    path = _find(name, _folder(root))
-    with path.open("rb") as file:
-        return f"{path.name}@{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
+    files = sources.files(name, _folder(root))
+    if not files:
+        return _digits()
+    label = files[0].name if name.endswith(".npz") else name
+
+    def measure() -> Measured:
+        data = load(name, root)
+        return data.identity.content, len(data.train), len(data.test)
+
+    return describe(label, *kept(files[0].with_name(f"{label}.sha256"), files, measure))
 
 
 def normalise(images: Tensor, dataset: Dataset) -> Tensor:
@@ -209,124 +205,26 @@ def _reflect(index: Tensor, size: int) -> Tensor:
     return size - 1 - (size - 1 - index.abs()).abs()
 
 
-def _digits() -> Dataset:
-    from sklearn.datasets import load_digits  # slow to import, and needed only here
-
-    digits = load_digits()
-    images = (digits.images * 15).astype(np.uint8)[..., None]  # 0 … 16 becomes 0 … 240
-    return _from_arrays("digits", images, digits.target, pad=1, flip=False)
-
-
-def _cifar(name: str, root: Path) -> Dataset:
-    archive = cifar.ARCHIVES[name]
-    ways = f"from {archive.url}", f"put that archive into {root}"
-    train, test = _kept(name, root, cifar.fetch, ways, (32, 32, 3), archive.classes)
-    mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-    return Dataset(name, train, test, archive.classes, mean, std, pad=4, flip=True)
-
-
-def _torchvision(name: str, root: Path) -> Dataset:
-    source, side = torchvision_sets.SOURCES[name], torchvision_sets.SIDE
-    ways = f"by torchvision.datasets.{source.factory}", f"put both, with arrays images and labels, into {root}"
-    train, test = _kept(name, root, torchvision_sets.fetch, ways, (side, side, 1), source.classes)
-    return replace(_assemble(name, train, test, pad=_pad(side), flip=False), classes=source.classes)
-
-
-def _kept(
-    name: str,
-    root: Path,
-    fetch: Callable[[str, Path], None],
-    ways: tuple[str, str],
-    shape: tuple[int, int, int],
-    classes: int,
-) -> tuple[Split, Split]:
-    """Both splits from their .npz files; `ways` says how `fetch` makes those, and how the user can where it fails."""
-    paths = cache.paths(name, root)
-    if not all(path.exists() for path in paths.values()):
-        try:
-            fetch(name, root)
-        except (OSError, HTTPException, RuntimeError, ValueError) as error:
-            looked_for = " and ".join(str(path) for path in paths.values())
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(
-                f"{name}: {looked_for} are not both there, and making them {ways[0]} failed ({reason}); "
-                f"{ways[1]}, or set {ROOT_VARIABLE} to a folder that has them"
-            ) from error
-    splits = []
-    for path in paths.values():
-        images, labels = npz.labelled(path, npz.read(path, ("images", "labels")))
-        if images.shape[1:] != shape:
-            raise DataError(f"{path}: images must be (N, {', '.join(map(str, shape))}), not {images.shape}")
-        if labels.max() >= classes:
-            raise DataError(f"{path}: label {labels.max()} is out of range; {name} has {classes} classes")
-        splits.append(_split(images, labels))
-    return splits[0], splits[1]
+@functools.cache
+def _digits() -> Identity:
+    return load("digits").identity
 
 
 def _folder(root: str | os.PathLike[str] | None) -> Path:
     return Path(root if root is not None else os.environ.get(ROOT_VARIABLE) or "data")
 
 
-def _find(name: str, folder: Path) -> Path:
-    places = list(dict.fromkeys((Path(name), folder / name)))
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise DataError(f"there is no file {' or '.join(str(place) for place in places)}")
-    return path
+def _split(labelled: sources.Labelled) -> Split:
+    images, labels = labelled
+    return Split(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels))
 
 
-def _own(path: Path) -> Dataset:
-    arrays = npz.read(path, ("images", "labels"), ("test_images", "test_labels"))
-    images, labels = npz.labelled(path, arrays)
-    missing = np.flatnonzero(~np.isin(np.arange(min(labels.max() + 1, len(labels) + 1)), labels))
-    if missing.size:
-        raise DataError(f"{path}: labels must be 0, 1, 2, … without gaps, but none is {missing[0]}")
-    if labels.max() == 0:
-        raise DataError(f"{path}: at least two classes are needed, but every label is 0")
-    pad = _pad(min(images.shape[1:3]))
-    held_out = [key in arrays for key in ("test_images", "test_labels")]
-    if not any(held_out):
-        return _from_arrays(path.name, images, labels, pad=pad, flip=False, path=path)
-    if not all(held_out):
-        raise DataError(f"{path}: test_images and test_labels belong together, but only one of them is there")
-    test_images, test_labels = npz.labelled(path, arrays, "test_")
-    if test_images.shape[1:] != images.shape[1:]:
-        raise DataError(f"{path}: test_images are {test_images.shape[1:]}, but images are {images.shape[1:]}")
-    if test_labels.max() > labels.max():
-        raise DataError(f"{path}: test label {test_labels.max()} is out of range; labels end at {labels.max()}")
-    return _assemble(path.name, _split(images, labels), _split(test_images, test_labels), pad=pad, flip=False)
-
-
-def _pad(side: int) -> int:
-    return 4 if side >= 32 else side // 8
-
-
-def _from_arrays(
-    name: str, images: NDArray[Any], labels: NDArray[Any], *, pad: int, flip: bool, path: Path | None = None
-) -> Dataset:
-    """Split every class 80 / 20 by a fixed seed."""
-    # RandomState, because its stream is frozen for ever; that of default_rng may change with numpy's version.
-    random = np.random.RandomState(0)
-    test = np.zeros(len(labels), bool)
-    for label in range(int(labels.max()) + 1):
-        members = random.permutation(np.flatnonzero(labels == label))
-        test[members[: round(TEST_FRACTION * len(members))]] = True
-    if not test.any():
-        raise DataError(f"{path or name}: too few images of every class to hold a test set out; add test_images")
-    return _assemble(name, _split(images[~test], labels[~test]), _split(images[test], labels[test]), pad=pad, flip=flip)
-
-
-def _assemble(name: str, train: Split, test: Split, *, pad: int, flip: bool) -> Dataset:
-    """Measure mean and standard deviation on the training images; a constant channel is divided by 1."""
+def _measure(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel; a constant channel is divided by 1."""
     values = torch.arange(256, dtype=torch.float64)
     mean, std = [], []
-    for channel in train.images.unbind(1):
+    for channel in images.unbind(1):
         share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
         mean.append(float(share.double() @ values))
         std.append(float(share.double() @ (values - mean[-1]) ** 2) ** 0.5 or 1.0)
-    return Dataset(name, train, test, int(train.labels.max()) + 1, tuple(mean), tuple(std), pad, flip)
-
-
-def _split(images: NDArray[Any], labels: NDArray[Any]) -> Split:
-    pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return Split(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
+    return tuple(mean), tuple(std)

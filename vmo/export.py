@@ -20,9 +20,8 @@ import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from vmo import partial
 from vmo.config import WideResNetConfig
 from vmo.wrn import WideResNet
 
@@ -198,7 +198,7 @@ def _export(args: argparse.Namespace) -> str:
             "mean": list(dataset.mean),
             "std": list(dataset.std),
             "class_names": compact.class_names(dataset),
-            "dataset": run.dataset,
+            **run.data.recorded(),
             "task": run.task,
             "fine_tuned_epochs": args.fine_tune,
         }
@@ -218,13 +218,14 @@ def _staged(folder: Path) -> Iterator[Path]:
     """A folder whose files move into `folder` at the end, in the place of those that stood there, or not at all."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=folder)
+        stack = ExitStack()
+        inside = stack.enter_context(partial.folder(folder, "export"))
     except OSError as error:
         raise ValueError(f"--to {folder} cannot be written: {error.strerror}") from None
-    with scratch as inside:
-        yield Path(inside)
+    with stack:
+        yield inside
         for name in FILES:
-            made = Path(inside) / name
+            made = inside / name
             if made.exists():
                 os.replace(made, folder / name)
             else:  # of an earlier export, and so of another network

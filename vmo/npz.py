@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 
@@ -16,25 +17,54 @@ class DataError(ValueError):
 
 
 def read(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
-    """The named arrays of an .npz file; any others in it are never looked at."""
+    """The named arrays of an .npz file; any others in it are never looked at.
+
+    Raises:
+        DataError: it is damaged or no such file, lacks an array, or claims more data than it holds.
+    """
     try:
         if not zipfile.is_zipfile(path):
             raise DataError(f"{path} is not an .npz file, or is damaged")
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in required if key not in archive.files]
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            missing = [key for key in required if key not in names]
             if missing:
-                raise DataError(
-                    f"{path} has no array {' or '.join(missing)}; it has {', '.join(archive.files) or 'none'}"
-                )
-            arrays = {key: archive[key] for key in (*required, *optional) if key in archive.files}
+                raise DataError(f"{path} has no array {' or '.join(missing)}; it has {', '.join(names) or 'none'}")
+            return {
+                key: _member(path, archive, key, archive.getinfo(names[key]))
+                for key in (*required, *optional)
+                if key in names
+            }
     except DataError:
         raise
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # there is no list of what zipfile, zlib and numpy raise of damaged files
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
-    for key, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # what numpy returns for a member that is no .npy file
+
+
+def _member(path: Path, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo) -> NDArray[Any]:
+    """One array, once its header and its size are known to fit: numpy allocates whatever the header claims."""
+    with archive.open(info) as file:
+        if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
             raise DataError(f"{path}: {key} is not an array")
-    return arrays
+        file.seek(0)
+        shape, dtype = _header(file)
+        claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+        if min(shape, default=1) < 0 or (claimed > held and not dtype.hasobject):
+            raise DataError(
+                f"{path}: {key} claims to be {dtype} of shape {shape}, {claimed:,} bytes, but {held:,} bytes are there"
+            )
+        file.seek(0)
+        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype, and `file` behind the header."""
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):  # 3.0 is of records whose names are not ASCII
+        raise ValueError(f"an array is in format {version[0]}.{version[1]}, which no array of numbers needs")
+    shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
+    return shape, dtype
 
 
 def labelled(path: Path, arrays: dict[str, NDArray[Any]], prefix: str = "") -> tuple[NDArray[Any], NDArray[Any]]:

@@ -18,7 +18,7 @@ from filelock import FileLock
 from results import table
 from suites.accuracy import Missing
 from suites.engine.cell import Cell, Workshop
-from suites.engine.plan import SUITES, Planned
+from suites.engine.plan import Planned
 from vmo.train import Diverged
 
 
@@ -45,7 +45,7 @@ def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[
         if not item.to_do:
             continue
         with FileLock(shop.lock(item.cell)):
-            elsewhere = None if item.again else table.status(rows, item.cell.hash())
+            elsewhere = None if item.again else table.status(rows, item.cell.hash)
             if elsewhere is None:
                 shop.context.progress(title(item.cell), 0, 0)
                 yield _run(item, shop, rows)
@@ -64,7 +64,7 @@ def record(item: Planned, shop: Workshop, rows: Path, found: Sequence[dict[str, 
         "cell": item.cell.described(),
         "provenance": {**provenance(), **shop.code, **_machine(item, shop), "wall_s": round(seconds, 3)},
     }
-    table.write(rows, item.cell.hash(), [{**one, **shared} for one in found])
+    table.write(rows, item.cell.hash, [{**one, **shared} for one in found])
 
 
 def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
@@ -75,7 +75,7 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
         status, message = "infeasible", item.impossible
     else:
         try:
-            found = SUITES[item.cell.suite].run(item.cell, shop)
+            found = item.suite.run(shop.job(item.cell))
         except Diverged as error:
             status, message = "diverged", str(error)
         except Missing as error:
@@ -99,9 +99,7 @@ def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:
     name = f"cpu × {torch.get_num_threads()}"
     if device.type == "cuda":  # of a failure on another machine this one may have none
         name = torch.cuda.get_device_name(device) if torch.cuda.is_available() else "cuda"
-    whole_steps = item.cell.suite in ("accuracy", "memory", "overhead", "scaling")  # gradients are measured in float32
-    bf16 = whole_steps and dict(item.cell.settings).get("bf16")
-    return {"device": name, "dtype": "bfloat16" if bf16 else "float32"}
+    return {"device": name, "dtype": item.suite.dtype(item.cell.settings)}
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 import estimators
 from suites.engine.cell import Workshop
 from suites.engine.execute import execute
-from suites.engine.labels import Label
 from suites.engine.plan import Planned
+from suites.labels import Label
 
 
 @dataclass(frozen=True, eq=False)

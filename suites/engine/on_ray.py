@@ -128,7 +128,7 @@ def _work(group: Group, shop: Workshop, learned: Mapping[str, Rows], threads: in
         if not shared:
             _keep(learned, rows)
         work(group, here, rows)
-        return {item.cell.hash(): table.read_file(_file(rows, item.cell.hash())) for item in group.items}
+        return {item.cell.hash: table.read_file(_file(rows, item.cell.hash)) for item in group.items}
 
 
 def _keep(found: Mapping[str, Rows], rows: Path) -> None:
@@ -145,7 +145,7 @@ def _file(rows: Path, name: str) -> Path:
 
 def _controlled(items: Sequence[Planned]) -> set[str]:
     """The cells whose learned networks these are controls of."""
-    return {learned.hash() for item in items if (learned := item.cell.controlled()) is not None}
+    return {learned.hash for item in items if (learned := item.cell.controlled()) is not None}
 
 
 @contextlib.contextmanager

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
 from results.table import status
-from suites import accuracy, bias, contest, memory, overhead, sampling, scaling, variance
+from suites import settings, suite
 from suites.engine.cell import Cell, Workshop
-from suites.engine.labels import BASELINES, PLAIN, Label
-from suites.presets import described, nearest, select
+from suites.labels import PLAIN, Label, parse
+from suites.settings import Preset
+from suites.suite import Suite
 from suites.tasks.base import Task
-from vmo.data import identity
 
-
-class Suite(NamedTuple):
-    """A suite: what measures a cell, whether plain training is a cell of it, whether it repeats over seeds, whether it
-    runs only where it is asked for by name, and whether it is timed and has to run alone."""
-
-    run: Callable[[Cell, Workshop], list[dict[str, Any]]]
-    baseline: bool = False
-    seeds: bool = False
-    by_name: bool = False
-    alone: bool = False
-
-
-SUITES = {
-    "bias": Suite(bias.run),
-    "variance": Suite(variance.run),
-    "memory": Suite(memory.run, baseline=True),
-    "overhead": Suite(overhead.run, baseline=True, alone=True),
-    "accuracy": Suite(accuracy.run, baseline=True, seeds=True),
-    "sampling": Suite(sampling.run),
-    "scaling": Suite(scaling.run, baseline=True, by_name=True, alone=True),
-    "contest": Suite(contest.run, by_name=True, alone=True),
-}
-COUNTED = 512
 OVERWRITE = ("never", "failed", "always")
 
 
@@ -51,6 +27,17 @@ class Planned:
     kept: str | None
     impossible: str | None
     again: bool = False
+
+    @property
+    def suite(self) -> Suite:
+        """What measures it."""
+        return suite.get(self.cell.suite)
+
+    @property
+    def work(self) -> object:
+        """Cells of which this is equal share what they compute, and are run together."""
+        cell, shares = self.cell, self.suite.shares
+        return cell.hash if shares is None else (shares, cell.task, cell.label, cell.seed)
 
     @property
     def to_do(self) -> bool:
@@ -68,43 +55,84 @@ def suite_names(names: Sequence[str]) -> list[str]:
 
     Raises ValueError, with the nearest, for one that is unknown.
     """
-    for name in names:
-        if name not in SUITES:
-            raise ValueError(f"no suite {name!r}{nearest(name, SUITES)}; there are {', '.join(SUITES)}")
-    return list(dict.fromkeys(names)) or [name for name, suite in SUITES.items() if not suite.by_name]
+    if names:
+        return [suite.get(name).name for name in dict.fromkeys(names)]
+    return [name for name in suite.available() if not suite.get(name).by_name]
 
 
 def plan(
     shop: Workshop,
+    preset: Preset,
     tasks: Sequence[str],
     labels: Sequence[Label],
     suites: Sequence[str],
-    preset: str,
     rows: Path,
+    *,
+    seeds: int | None = None,
     overwrite: str = "never",
 ) -> list[Planned]:
     """Every cell, in an order in which cells that share work are neighbours: bias and variance of one estimator.
 
     The controls of learned networks come last, and those networks are planned whether they were asked for or not.
+
+    Args:
+        shop: with the data and the device.
+        preset: of all settings.
+        tasks, labels, suites: what was asked for.
+        rows: the folder of the rows that there are.
+        seeds: of suites that repeat over seeds; None: as many as they have at the preset.
+        overwrite: "never", "failed" or "always": which cells with rows run again.
     """
     planned = []
     for name in tasks:
         task = shop.task(name, torch.device("cpu"))  # nothing is computed, and the device may be another machine's
-        baseline = [Label(PLAIN)] if any(SUITES[suite].baseline for suite in suites) else []
+        measuring = [suite.get(one) for one in suites]
+        baseline = [Label(PLAIN)] if any(one.baseline for one in measuring) else []
         learned = [label.of for label in labels if label.of is not None and task.plain]
         for label in sorted(dict.fromkeys([*baseline, *labels, *learned]), key=lambda label: label.of is not None):
-            for suite in suites:
-                if not _applies(suite, task, label) or (suite != "accuracy" and label not in (*baseline, *labels)):
+            for one in measuring:
+                if not one.applies(task, label) or (not one.controls and label not in (*baseline, *labels)):
                     continue
-                for seed in range(shop.context.preset.seeds if SUITES[suite].seeds else 1):
-                    cell = _cell(shop, task, label, suite, preset, seed)
-                    kept = found = status(rows, cell.hash())
+                count = (seeds or one.seeds.get(preset.name, 1)) if one.seeds else 1
+                for seed in range(count):
+                    cell = make_cell(shop, preset, task, one, label, seed)
+                    kept = found = status(rows, cell.hash)
                     if overwrite == "always" or (overwrite == "failed" and kept != "ok"):
                         kept = None
-                    impossible = None if kept else _impossible(task, label, suite)
+                    impossible = None if kept else _impossible(task, one, cell)
                     planned.append(Planned(cell, kept, impossible, again=found is not None and kept is None))
-    anew = {item.cell.hash(): item for item in planned}
+    anew = {item.cell.hash: item for item in planned}
     return [_following(item, anew) for item in planned]
+
+
+def make_cell(shop: Workshop, preset: Preset, task: Task, of: Suite, label: Label, seed: int) -> Cell:
+    """A cell with everything that its code will be handed."""
+    kinds = {**task.roles, **(task.plain_roles if label.name == PLAIN else {})}
+    handed = tuple((role, preset.hand(kinds[role])) for role in of.roles)
+    uses = {*of.uses, *(name for role, how in handed for name in task.uses(role, how))}
+    own = preset.hand(of.settings)
+    named, changed = preset.label(settings.dotted(settings.identity([own, *(how for _, how in handed)])))
+    return Cell(
+        suite=of.name,
+        suite_version=of.version,
+        task=task.name,
+        task_version=task.version,
+        label=label,
+        seed=seed,
+        device=shop.context.device.type,
+        own=own,
+        handed=handed,
+        uses=tuple(sorted((name, parse(name).version) for name in uses)),
+        data=task.data if task.uses_data & set(of.roles) else None,
+        preset=(named, preset.name, tuple(changed.items())),
+    )
+
+
+def prepare(shop: Workshop, planned: Sequence[Planned], device: torch.device | None = None) -> None:
+    """Get the data of what is to do, and check what only they decide. Raises ValueError for what cannot work."""
+    asked = {(item.cell.task, role, how) for item in planned if item.to_do for role, how in item.cell.handed}
+    for name, role, how in sorted(asked, key=str):
+        shop.task(name, device).prepare(role, how)
 
 
 def _following(item: Planned, planned: dict[str, Planned]) -> Planned:
@@ -112,47 +140,15 @@ def _following(item: Planned, planned: dict[str, Planned]) -> Planned:
     learned = item.cell.controlled()
     if learned is None or item.kept is None:
         return item
-    other = planned[learned.hash()]
+    other = planned[learned.hash]
     if other.to_do or (item.kept == "infeasible" and other.kept == "ok"):
         return replace(item, kept=None, again=True)
     return item
 
 
-def _applies(suite: str, task: Task, label: Label) -> bool:
-    if suite == "sampling":
-        return label.name == "concrete" and task.name in ("width", "joint")
-    if label.name == PLAIN:
-        return SUITES[suite].baseline and suite in task.settings and (suite != "accuracy" or task.plain)
-    if label.name in BASELINES:
-        return suite == "accuracy" and task.plain
-    return suite in task.settings
-
-
-def _cell(shop: Workshop, task: Task, label: Label, suite: str, preset: str, seed: int) -> Cell:
-    context = shop.context
-    names = task.settings.get(suite, ())
-    settings = select(context.preset, names)
-    return Cell(
-        suite=suite,
-        task=task.name,
-        task_version=task.version,
-        label=label,
-        preset=described(context.preset, preset, names),
-        dataset=identity(context.dataset, context.data_root) if suite in task.uses_data else "none",
-        seed=seed,
-        settings=tuple(sorted({**settings, "device": context.device.type}.items())),
-    )
-
-
-def _impossible(task: Task, label: Label, suite: str) -> str | None:
+def _impossible(task: Task, of: Suite, cell: Cell) -> str | None:
     """Why an estimator cannot work on the sizes of a task, or None. Raises ValueError where the task itself cannot."""
-    sizes = task.sizes(suite)
-    if label.name in BASELINES:
+    if not of.roles or cell.label.name == PLAIN:
         return None
-    try:
-        evaluations = label.make(sizes).evaluations
-    except ValueError as error:
-        return str(error)
-    if suite == "memory" and evaluations > COUNTED:  # every one of them is gone through to count it
-        return f"{evaluations:,} evaluations in a step are more than the {COUNTED} whose memory is counted"
-    return None
+    role, how = cell.handed[0]
+    return of.impossible(cell.label, task.sizes(role, how))

@@ -23,7 +23,7 @@ from results import table
 from suites.engine.cell import Workshop
 from suites.engine.execute import Finished, record
 from suites.engine.executor import Executor, Group, registered
-from suites.engine.plan import SUITES, Planned
+from suites.engine.plan import Planned
 
 TRIES = 3
 PAUSE = 0.5
@@ -58,9 +58,9 @@ class _Board:
 
     def __init__(self, to_do: Sequence[Planned], shop: Workshop, rows: Path, places: dict[str, str]) -> None:
         self.shop, self.rows = shop, rows
-        self.before = {item.cell.hash(): self._stamp(item) for item in to_do}
-        self.unfinished = {item.cell.hash() for item in to_do}
-        self.waiting = [Group(items, any(map(_timed, items)), places) for items in _together(to_do)]
+        self.before = {item.cell.hash: self._stamp(item) for item in to_do}
+        self.unfinished = {item.cell.hash for item in to_do}
+        self.waiting = [Group(items, any(item.suite.alone for item in items), places) for items in _together(to_do)]
         self.running: list[Group] = []
         self.held = False  # whether something waits only because another sweep is busy with it
 
@@ -103,10 +103,10 @@ class _Board:
 
     def _needs_another(self, group: Group) -> bool:
         """Whether it is a control of what is not finished, or the same run as one under way."""
-        learned = {other.hash() for item in group.items if (other := item.cell.controlled()) is not None}
-        learned -= {item.cell.hash() for item in group.items}
-        under_way = {item.cell.run() for other in self.running for item in other.items}
-        return bool(learned & self.unfinished or under_way & {item.cell.run() for item in group.items})
+        learned = {other.hash for item in group.items if (other := item.cell.controlled()) is not None}
+        learned -= {item.cell.hash for item in group.items}
+        under_way = {item.cell.run for other in self.running for item in other.items}
+        return bool(learned & self.unfinished or under_way & {item.cell.run for item in group.items})
 
     def _held(self, item: Planned) -> bool:
         """Whether another process is busy with a cell. The lock is the system's, and goes with the process."""
@@ -117,7 +117,7 @@ class _Board:
             return True
 
     def _finish(self, item: Planned) -> Finished:
-        self.unfinished.discard(item.cell.hash())
+        self.unfinished.discard(item.cell.hash)
         kept = table.read_file(self._path(item))
         status = max((row["status"] for row in kept), key=table.STATUSES.index)
         return Finished(item, status, kept[0]["message"], kept[0]["provenance"]["wall_s"])
@@ -127,7 +127,7 @@ class _Board:
         return tuple(
             item
             for item in items
-            if (stamp := self._stamp(item)) is None or (item.again and stamp == self.before[item.cell.hash()])
+            if (stamp := self._stamp(item)) is None or (item.again and stamp == self.before[item.cell.hash])
         )
 
     def _stamp(self, item: Planned) -> tuple[int, int] | None:
@@ -136,23 +136,19 @@ class _Board:
         return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
     def _path(self, item: Planned) -> Path:
-        return self.rows / f"{item.cell.hash()}.jsonl"
+        return self.rows / f"{item.cell.hash}.jsonl"
 
 
 def _together(to_do: Sequence[Planned]) -> list[tuple[Planned, ...]]:
     """Groups of what shares work, in the order of their first cells."""
     found: dict[object, list[Planned]] = {}
     for item in to_do:
-        found.setdefault(item.cell.work, []).append(item)
+        found.setdefault(item.work, []).append(item)
     return [tuple(items) for items in found.values()]
-
-
-def _timed(item: Planned) -> bool:
-    return SUITES[item.cell.suite].alone
 
 
 def _discard(to_do: Sequence[Planned], shop: Workshop) -> None:
     """Forget the checkpoints of what is run anew: once, for it may be one run for several cells, and a worker may die
     in it."""
-    for keeper in {item.cell.run(): shop.keeper(item.cell) for item in to_do if item.again}.values():
+    for keeper in {item.cell.run: shop.keeper(item.cell) for item in to_do if item.again}.values():
         keeper.discard()

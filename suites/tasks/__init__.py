@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 
-from suites.presets import nearest
-from suites.tasks.base import Context, Task
+from suites.settings import nearest
+from suites.tasks.base import Task
 
-_REGISTRY: dict[str, str | Callable[[Context], Task]] = {
+_REGISTRY: dict[str, str | type[Task]] = {
     "toy": "suites.tasks.toy:Toy",
     "quadratic": "suites.tasks.quadratic:QuadraticTask",
     "multilinear": "suites.tasks.multilinear:MultilinearTask",
@@ -25,14 +24,14 @@ def available() -> tuple[str, ...]:
     return tuple(_REGISTRY)
 
 
-def register(name: str, factory: str | Callable[[Context], Task]) -> None:
+def register(name: str, factory: str | type[Task]) -> None:
     """Add a task: a `Task` subclass, or "module:class". Raises ValueError where the name is taken."""
     if name in _REGISTRY:
         raise ValueError(f"there is a task {name!r} already")
     _REGISTRY[name] = factory
 
 
-def factory(name: str) -> Callable[[Context], Task]:
+def factory(name: str) -> type[Task]:
     """The class of a task. Raises ValueError, with the nearest, where there is none."""
     if name not in _REGISTRY:
         raise ValueError(f"no task {name!r}{nearest(name, _REGISTRY)}; there are {', '.join(_REGISTRY)}")

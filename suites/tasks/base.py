@@ -1,22 +1,39 @@
-"""What a task gives the suites: points of a run, a training step to weigh and to time, and a whole run."""
+"""What a task gives the suites, and how: roles, each with settings of its own.
+
+A *role* is something that a suite may ask of a task:
+
+    points      moments of a reference run at which estimators are measured
+    truth       how the gradient that estimates should average to is obtained there
+    estimates   how many estimates to make at a point
+    step        a training step at the size that is trained
+    timed       a training step at the size that is timed
+    counted     a training step at the size whose storage is counted
+    scaled      a training step at any size
+    run         a whole training run
+
+A task names the settings that each of its roles is handed, and a suite the roles that it needs. A cell's code gets the
+task as a `Granted` one, which has these roles and no others.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from estimators import Estimator
-from suites.presets import Preset, select
+from suites.labels import parse
+from suites.settings import Group, Settings
 from vmo import checkpoint
 from vmo.checkpoint import Keeper
-from vmo.data import identity
+from vmo.data import Identity, identify
 from vmo.space import Architecture
 
 Sites = Sequence[Tensor]
@@ -26,18 +43,21 @@ Make = Callable[[Sequence[int]], Estimator]
 
 @dataclass(frozen=True)
 class Context:
-    """What a task is resolved with. `dataset` is read only by tasks that have data, and only when they need it.
+    """Where a task works and whom it tells, none of which its numbers depend on but the data and the device.
 
-    `cache` is a folder for what cells share, reference runs and gradients; None keeps them in memory alone.
+    Attributes:
+        dataset: read only by tasks that have data.
+        data_root: the folder of the data sets; None: that of the environment, see `vmo.data`.
+        device: of all tensors.
+        cache: a folder for what cells share, reference runs and gradients; None keeps them in memory alone.
+        progress: told what is under way, how much of it is done and how much there is.
     """
 
-    preset: Preset
     dataset: str = "digits"
     data_root: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     cache: Path | None = None
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
-    """Told what is under way, and how far it is."""
 
 
 @dataclass
@@ -84,66 +104,116 @@ class Workload(Protocol):
         """ "parameters" (with buffers) and "optimizer" state, as they are now."""
 
 
-class Task(ABC):
-    """A task, resolved with its context.
+class Size(NamedTuple):
+    """What the cost of a network's step is measured at: WRN-depth-widen, channels per category, images."""
 
-    `settings` names the fields of the preset that each suite's cells depend on here.
+    batch: int
+    widen: int
+    depth: int
+    step: int
+
+
+class Truth(Group, name="truth"):
+    """The gradient that estimates are compared with, where it is not known in closed form."""
+
+    minibatches: int = Field(60, ge=2)
+    """Independent minibatches whose gradients are averaged."""
+    enumerate: int = Field(64, ge=1)
+    """Largest space that is enumerated on each minibatch; a larger one is estimated by an unbiased estimator."""
+    presets: ClassVar = {"smoke": {"minibatches": 4}, "cpu": {"minibatches": 400}, "paper": {"minibatches": 2000}}
+
+
+class TruthSettings(Settings):
+    """Handed for the role "truth"."""
+
+    truth: Truth
+
+
+class Nothing(Settings):
+    """Handed where a role depends on no settings."""
+
+
+class Task(ABC):
+    """A task. It holds no settings: every method is handed those of its role.
+
+    Attributes:
+        name, version: part of a cell's identity; the version is raised when what is measured changes.
+        plain: whether "plain", training without a distribution over architectures, is a run of its own here.
+        groups: the groups of settings that the task declares.
+        roles: the settings of each role that it has.
+        plain_roles: those of plain training, where it depends on fewer.
+        uses_data: the roles that depend on the data set.
     """
 
     name: str
     version = 1
     plain = True
-    """Whether "plain", training without a distribution over architectures, is a run of its own here."""
-    uses_data: frozenset[str] = frozenset()
-    """The suites whose cells depend on the data set."""
-    settings: ClassVar[dict[str, tuple[str, ...]]] = {}
+    groups: ClassVar[tuple[type[Group], ...]] = ()
+    roles: ClassVar[Mapping[str, type[Settings]]] = {}
+    plain_roles: ClassVar[Mapping[str, type[Settings]]] = {}
+    uses_data: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.preset = context.preset
 
-    def prepare(self) -> None:  # noqa: B027  most tasks have nothing to get
-        """Get the data, before anything runs. Raises `vmo.data.DataError` where they cannot be had."""
+    @property
+    def data(self) -> Identity:
+        """What data set it is, by content. Raises `vmo.data.DataError` where it cannot be had."""
+        return identify(self.context.dataset, self.context.data_root)
+
+    def prepare(self, role: str, settings: Any) -> None:  # noqa: B027  most tasks have nothing to get
+        """Get the data and check what only they decide, before anything runs.
+
+        Raises:
+            ValueError: the settings cannot work on these data, or (`vmo.data.DataError`) there are none.
+        """
+
+    def uses(self, role: str, settings: Any) -> tuple[str, ...]:
+        """Labels of the estimators that a role uses beside the one that is measured: their versions count too."""
+        return ()
 
     @abstractmethod
-    def sizes(self, suite: str) -> tuple[int, ...]:
-        """K of each site, at the size at which a suite works."""
+    def sizes(self, role: str, settings: Any) -> tuple[int, ...]:
+        """K of each site, at the size at which a role works."""
 
     @abstractmethod
-    def estimates(self, evaluations: int) -> int:
+    def estimates(self, settings: Any, evaluations: int) -> int:
         """How many estimates of so many evaluations each to make at a point."""
 
-    def alone(self, suite: str) -> tuple[Callable[[Sites], Tensor], Sites] | None:
-        """The objective of a training step and its logits, where they can be had without the rest of the step."""
-        return None
-
-    def held(self, make: Make, part: float) -> Workload | None:
-        """The training step of "overhead" with q held at networks of a part of their width, where there are widths."""
-        return None
-
-    def at(self, make: Make | None, logits: Sites) -> Workload:
-        """The training step of "contest" with q held at these logits."""
-        raise NotImplementedError(f"{self.name} has no contest")
-
     @abstractmethod
-    def points(self, seed: int) -> Iterator[Point]:
+    def points(self, settings: Any, seed: int) -> Iterator[Point]:
         """The points of the reference run of a seed. A point is valid until the next is asked for."""
 
     @abstractmethod
-    def workload(self, make: Make | None, suite: str) -> Workload:
-        """The training step of an estimator, or of plain training, for "memory", "overhead" or (one estimate's cost at
-        the measured size) "variance"."""
+    def workload(self, role: str, settings: Any, make: Make | None, size: Size | None = None) -> Workload:
+        """The training step of an estimator, or of plain training, for "step", "timed", "counted" or "scaled"."""
+
+    def held(self, settings: Any, make: Make, part: float) -> Workload | None:
+        """The step of "timed" with q held at networks of a part of their width, where there are widths."""
+        return None
+
+    def alone(self, settings: Any) -> tuple[Callable[[Sites], Tensor], Sites] | None:
+        """The objective of the step of "timed" and its logits, where they can be had without the rest of the step."""
+        return None
+
+    def at(self, settings: Any, make: Make | None, logits: Sites) -> Workload:
+        """The step of "step" with q held at these logits."""
+        raise NotImplementedError(f"{self.name} has no training step with q held")
+
+    def base(self, settings: Any) -> Size:
+        """The size around which "scaled" varies one number at a time; its minibatch is the suite's to choose."""
+        raise NotImplementedError(f"{self.name} has no size to vary")
+
+    def sizes_at(self, size: Size) -> tuple[int, ...]:
+        """K of each site of a network of this size."""
+        raise NotImplementedError(f"{self.name} has no size to vary")
 
     @abstractmethod
-    def train(
-        self,
-        make: Make | None,
-        seed: int,
-        keeper: Keeper,
-    ) -> list[dict[str, Any]]:
+    def run(self, settings: Any, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
         """A whole run, or the rest of one that `keeper` knows: the rows of the accuracy suite.
 
         Args:
+            settings: of the role "run".
             make: the estimator, or None for plain training, where `plain` says that there is one.
             seed: of everything.
             keeper: of its checkpoints.
@@ -152,20 +222,32 @@ class Task(ABC):
             Diverged: see `vmo.train`.
         """
 
-    def kept(self, what: str, seed: int, names: Sequence[str], make: Callable[[], Any]) -> Any:
+    def cut_alike(self, settings: Any, architecture: Architecture) -> Architecture:
+        """One of full depth and equal MACs, whose blocks all keep the same part of their width."""
+        raise NotImplementedError(f"{self.name} learns no architecture")
+
+    def kept(self, what: str, seed: int, settings: Settings, make: Callable[[], Any]) -> Any:
         """What `make` gives, nested tensors and numbers, made once for all processes that share a cache.
 
         Args:
             what: it is.
             seed: it depends on.
-            names: of the fields of the preset that it depends on, beside the data, the device and the task's version.
+            settings: it depends on, beside the data, the device and the task's version.
             make: it.
         """
         if self.context.cache is None:
             return make()
-        about = [what, seed, self.version, select(self.preset, names), str(self.context.device), torch.__version__]
-        if self.uses_data:
-            about.append(identity(self.context.dataset, self.context.data_root))
+        data = self.data.content if self.uses_data else None
+        about = [
+            what,
+            seed,
+            self.version,
+            settings.model_dump_json(),
+            data,
+            str(self.context.device),
+            torch.__version__,
+        ]
+        about.append([(label, parse(label).version) for label in self.uses("points", settings)])
         name = f"{self.name}-{what}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.safetensors"
         path = self.context.cache / name
         found = checkpoint.load(path, self.context.device)
@@ -174,9 +256,71 @@ class Task(ABC):
             checkpoint.save(path, found)
         return found
 
+
+@dataclass(frozen=True)
+class Granted:
+    """A task as a cell sees it: the roles that its suite asked for, each with the settings that are in its hash.
+
+    Every method is that of `Task` with the settings of its role filled in; a role that was not asked for is a KeyError.
+    """
+
+    task: Task
+    handed: Mapping[str, Settings]
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    @property
+    def context(self) -> Context:
+        """Where it works."""
+        return self.task.context
+
+    @property
+    def truth(self) -> Truth | None:
+        """How a gradient is estimated that is not known exactly; None where it always is."""
+        return cast("Truth | None", getattr(self.handed["truth"], "truth", None))
+
+    def sizes(self, role: str) -> tuple[int, ...]:
+        """See `Task.sizes`."""
+        return self.task.sizes(role, self.handed[role])
+
+    def estimates(self, evaluations: int) -> int:
+        """See `Task.estimates`."""
+        return self.task.estimates(self.handed["estimates"], evaluations)
+
+    def points(self, seed: int) -> Iterator[Point]:
+        """See `Task.points`."""
+        return self.task.points(self.handed["points"], seed)
+
+    def workload(self, role: str, make: Make | None, size: Size | None = None) -> Workload:
+        """See `Task.workload`."""
+        return self.task.workload(role, self.handed[role], make, size)
+
+    def held(self, make: Make, part: float) -> Workload | None:
+        """See `Task.held`."""
+        return self.task.held(self.handed["timed"], make, part)
+
+    def alone(self) -> tuple[Callable[[Sites], Tensor], Sites] | None:
+        """See `Task.alone`."""
+        return self.task.alone(self.handed["timed"])
+
+    def at(self, make: Make | None, logits: Sites) -> Workload:
+        """See `Task.at`."""
+        return self.task.at(self.handed["step"], make, logits)
+
+    def base(self) -> Size:
+        """See `Task.base`."""
+        return self.task.base(self.handed["scaled"])
+
+    def run(self, make: Make | None, seed: int, keeper: Keeper, **how: Any) -> list[dict[str, Any]]:
+        """See `Task.run`; a network's has further arguments."""
+        return self.task.run(self.handed["run"], make, seed, keeper, **how)
+
     def cut_alike(self, architecture: Architecture) -> Architecture:
-        """One of full depth and equal MACs, whose blocks all keep the same part of their width."""
-        raise NotImplementedError(f"{self.name} learns no architecture")
+        """See `Task.cut_alike`."""
+        return self.task.cut_alike(self.handed["run"], architecture)
 
 
 def seed_of(*parts: object) -> int:

@@ -6,162 +6,134 @@ which estimators are measured, and a whole run.
 
 from __future__ import annotations
 
-import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-import estimators
-from estimators import Estimate, Estimator
-from estimators.algebra import softmax
-from estimators.sitewise import Stacked, layout_of, sitewise, stacks
+from estimators import Estimator
+from estimators.sitewise import Stacked, layout_of, stacks
 from results.table import row
-from suites.tasks.base import Make, Point, Sites, Task, seed_of
+from suites.settings import Group, Settings
+from suites.tasks.base import Make, Nothing, Point, Sites, Size, Task, seed_of
+from suites.tasks.functions import LR, Function, Step
 from vmo.checkpoint import Keeper
 from vmo.train import Diverged
 
 POINTS = {"uniform": 0.0, "mid": 0.2, "peaked": 1.0}
-LR = 0.01  # of Adam on φ, as in the toy of RELAX
-NUMBERS = 9  # logits of the toy, for which the preset's number of estimates is meant
+NUMBERS = 9  # logits of the toy, for which the number of estimates is meant
+TIMED_CONTROL_LR = 0.01  # of a step that is timed or counted, which does not depend on it
 
 
-class Function(ABC):
-    """f of a sample `(*lead, K_l)` per site, smooth off the vertices, `(*lead)`."""
+class Length(Settings):
+    """How long φ is trained."""
 
-    sizes: tuple[int, ...]
-    device = torch.device("cpu")
-
-    @abstractmethod
-    def __call__(self, sample: Sites) -> Tensor:
-        """f, for samples with any leading dimensions that broadcast against each other."""
-
-    def expectation(self, logits: Sites) -> Estimate:
-        """E_q f and its gradient, exactly; here by enumeration."""
-        return self._exact.estimate(self, logits, ())
-
-    @functools.cached_property
-    def _exact(self) -> Estimator:
-        return estimators.get("exact", sizes=self.sizes)
-
-    def minimum(self) -> float:
-        """The least f of all vertices; here by enumeration."""
-        grids = torch.meshgrid(*(torch.arange(size) for size in self.sizes), indexing="ij")
-        pairs = zip(grids, self.sizes, strict=True)
-        corners = tuple(torch.nn.functional.one_hot(grid.flatten(), size).float() for grid, size in pairs)
-        return float(self(tuple(corner.to(self.device) for corner in corners)).min())
+    steps: int = Field(2000, ge=1)
+    """Training steps."""
 
 
-def aligned(sample: Sites) -> Sites:
-    """`(*lead, K_l)`, the leading dimensions broadcast against each other."""
-    leads = {site.shape[:-1] for site in sample}
-    if len(leads) == 1:  # nearly always, and a view of each of many sites takes longer than f
-        return sample
-    lead = torch.broadcast_shapes(*leads)
-    return [site.expand(*lead, -1) for site in sample]
+class Control(Settings):
+    """How what an estimator learns is trained."""
+
+    control_lr: float = Field(0.01, ge=0)
+    """Learning rate of Adam on control variates."""
 
 
-def concatenated(sample: Sites) -> Tensor:
-    """`(*lead, Σ K)`, the sites side by side."""
-    return torch.cat(tuple(aligned(sample)), -1)
+class Ride(Control):
+    """How a stateful estimator is brought to a point."""
+
+    ride: int = Field(50, ge=0)
+    """Steps for which a stateful estimator adapts before each point."""
 
 
-class Step:
-    """A step of Adam on φ, with an estimator or (plain) by evaluating f forward and backward once by hand.
+class Estimates(Settings):
+    """How often an estimator is measured."""
 
-    Args:
-        f: the objective.
-        estimator: or None for plain.
-        rows: independent estimates per step, of whose mean the step is made.
-        control_lr: of Adam on what the estimator learns.
-        seed: of the noise.
-        device: of everything.
-    """
+    estimates: int = Field(100_000, ge=20)
+    """Estimates per point on the toy's 9 logits; fewer in proportion where there are more."""
 
-    def __init__(
-        self, f: Function, estimator: Estimator | None, rows: int, control_lr: float, seed: int, device: torch.device
-    ) -> None:
-        self.f, self.rows, self.estimator = f, rows, estimator
-        self.layout = layout_of(f.sizes)  # sites of a size are one parameter: an optimizer takes its time for each
-        self.leaves = [torch.zeros(len(at), f.sizes[at[0]], device=device, requires_grad=True) for at in self.layout]
-        self.generator = torch.Generator(device).manual_seed(seed)
-        self.optimizers = [torch.optim.Adam(self.leaves, lr=LR)]
-        if estimator is not None and (control := list(estimator.parameters())):
-            self.optimizers.append(torch.optim.Adam(control, lr=control_lr))
 
-    def step(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        leaves = self.leaves
-        if self.rows > 1:
-            leaves = [leaf.expand(self.rows, *leaf.shape) for leaf in leaves]
-        logits = Stacked(leaves, self.layout)
-        if self.estimator is None:
-            self.f(sitewise(softmax, logits)).sum().backward()
-        else:
-            self.estimator.backward(self.f, logits, generator=self.generator)
-        if self.rows > 1:  # the mean, of gradients and not of f, in whose units the estimator learns
-            for leaf in self.leaves:
-                assert leaf.grad is not None
-                leaf.grad /= self.rows
-        for optimizer in self.optimizers:
-            optimizer.step()
+class FunctionGroup(Length, Ride, Estimates, Group, name="function"):
+    """Tasks whose objective is a function and nothing else: toy, quadratic, multilinear, polynomial."""
 
-    @property
-    def logits(self) -> Sites:
-        """φ, `(K_l,)` per site, detached."""
-        return Stacked((leaf.detach() for leaf in self.leaves), self.layout)
+    presets: ClassVar = {
+        "smoke": {"steps": 100, "estimates": 2000, "ride": 4},
+        "cpu": {"steps": 10_000, "estimates": 1_000_000},
+        "paper": {"steps": 10_000, "estimates": 1_000_000},
+    }
 
-    def tensors(self) -> dict[str, list[Tensor]]:
-        own = [] if self.estimator is None else [*self.estimator.parameters(), *self.estimator.buffers()]
-        state = [t for o in self.optimizers for s in o.state.values() for t in s.values() if isinstance(t, Tensor)]
-        return {"parameters": [*self.leaves, *own], "optimizer": state}
+
+class RunView(Length, Control):
+    """A run's view of `function`."""
+
+
+class PointsView(Length, Ride):
+    """The view of `function` of the points of a run."""
+
+
+class RunSettings(Settings):
+    """Handed for "run"."""
+
+    function: RunView
+
+
+class PointsSettings(Settings):
+    """Handed for "points"."""
+
+    function: PointsView
+
+
+class EstimatesSettings(Settings):
+    """Handed for "estimates"."""
+
+    function: Estimates
 
 
 class FunctionTask(Task):
-    """A task whose subclass gives `function`."""
+    """A task whose subclass gives `function`, and `steps` where their number stands elsewhere."""
 
     plain = False
     rows = 1
-    shape: ClassVar[tuple[str, ...]] = ()
-    """Fields of the preset that the function depends on."""
-    length = "toy_steps"
-    """The field that is the number of training steps."""
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        cls.settings = {
-            "bias": (*cls.shape, cls.length, "toy_estimates", "ride", "control_lr"),
-            "variance": (*cls.shape, cls.length, "toy_estimates", "ride", "control_lr"),
-            "memory": cls.shape,
-            "overhead": (*cls.shape, "overhead_pairs"),
-            "accuracy": (*cls.shape, cls.length, "control_lr"),
-        }
-
-    @property
-    def steps(self) -> int:
-        """Of training."""
-        return int(getattr(self.preset, self.length))
+    """Independent estimates per step, of whose mean the step is made."""
+    groups: ClassVar[tuple[type[Group], ...]] = (FunctionGroup,)
+    roles: ClassVar = {
+        "points": PointsSettings,
+        "truth": Nothing,
+        "estimates": EstimatesSettings,
+        "step": Nothing,
+        "timed": Nothing,
+        "counted": Nothing,
+        "run": RunSettings,
+    }
 
     @abstractmethod
-    def function(self) -> Function:
-        """f, on the context's device."""
+    def function(self, settings: Any) -> Function:
+        """f on the context's device, by the settings of any role."""
 
-    def sizes(self, suite: str) -> tuple[int, ...]:
-        return self.function().sizes
+    def steps(self, settings: Any) -> int:
+        """Of training."""
+        return int(settings.function.steps)
 
-    def estimates(self, evaluations: int) -> int:
-        numbers = sum(self.function().sizes)
-        return max(20, self.preset.toy_estimates * NUMBERS // numbers // evaluations)
+    def about(self, settings: Any) -> Settings:
+        """The part of the settings of "points" that the path of φ depends on."""
+        return Length(steps=self.steps(settings))
 
-    def _path(self) -> list[Tensor]:
+    def sizes(self, role: str, settings: Any) -> tuple[int, ...]:
+        return self.function(settings).sizes
+
+    def estimates(self, settings: Any, evaluations: int) -> int:
+        numbers = sum(self.function(settings).sizes)
+        return max(20, settings.function.estimates * NUMBERS // numbers // evaluations)
+
+    def _path(self, settings: Any) -> list[Tensor]:
         """φ along a run that follows the exact gradient, `(steps + 1, n, K)` per stack of sites."""
-        f = self.function()
+        f = self.function(settings)
         step = Step(f, None, 1, LR, 0, self.context.device)
         path = [[leaf.detach().clone() for leaf in step.leaves]]
-        for _ in range(self.steps):
+        for _ in range(self.steps(settings)):
             found = stacks(f.expectation(Stacked(path[-1], step.layout)).grads, step.layout)
             for leaf, grad in zip(step.leaves, found, strict=True):
                 leaf.grad = grad
@@ -169,19 +141,19 @@ class FunctionTask(Task):
             path.append([leaf.detach().clone() for leaf in step.leaves])
         return [torch.stack(leaves) for leaves in zip(*path, strict=True)]
 
-    def points(self, seed: int) -> Iterator[Point]:
-        device, f = self.context.device, self.function()
-        leaves = self.kept("path", 0, (*self.shape, self.length), self._path)
+    def points(self, settings: Any, seed: int) -> Iterator[Point]:
+        device, f, how = self.context.device, self.function(settings), settings.function
+        leaves = self.kept("path", 0, self.about(settings), lambda: self._path(settings))
         layout = layout_of(f.sizes)
         path = [Stacked(at, layout) for at in zip(*leaves, strict=True)]
         for name, progress in POINTS.items():
-            last = round(progress * self.steps)
+            last = round(progress * self.steps(settings))
 
             def ride(estimator: Estimator, name: str = name, last: int = last) -> None:
                 control = list(estimator.parameters())
-                optimizer = torch.optim.Adam(control, lr=self.preset.control_lr) if control else None
+                optimizer = torch.optim.Adam(control, lr=how.control_lr) if control else None
                 generator = torch.Generator(device).manual_seed(seed_of(self.name, "ride", seed, name))
-                for i in range(last - self.preset.ride, last):
+                for i in range(last - how.ride, last):
                     estimator.zero_grad()
                     logits = path[max(0, i)]
                     estimator.estimate(f, logits, estimator.draw(logits, generator))
@@ -191,29 +163,23 @@ class FunctionTask(Task):
             gradient = f.expectation(path[last]).grads
             yield Point(name, progress, path[last], [], lambda stream, i: f, ride, stochastic=False, gradient=gradient)
 
-    def workload(self, make: Make | None, suite: str) -> Step:
-        f = self.function()
+    def workload(self, role: str, settings: Any, make: Make | None, size: Size | None = None) -> Step:
+        f = self.function(settings)
         with self.context.device:
             estimator = None if make is None else make(f.sizes)
-        return Step(f, estimator, self.rows, self.preset.control_lr, 0, self.context.device)
+        return Step(f, estimator, self.rows, TIMED_CONTROL_LR, 0, self.context.device)
 
-    def alone(self, suite: str) -> tuple[Callable[[Sites], Tensor], Sites]:
-        f = self.function()
+    def alone(self, settings: Any) -> tuple[Callable[[Sites], Tensor], Sites]:
+        f = self.function(settings)
         rows = (self.rows,) if self.rows > 1 else ()
         return f, tuple(torch.zeros(*rows, size, device=self.context.device) for size in f.sizes)
 
-    def train(
-        self,
-        make: Make | None,
-        seed: int,
-        keeper: Keeper,
-    ) -> list[dict[str, Any]]:
+    def run(self, settings: Any, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
         assert make is not None
-        f = self.function()
+        f, steps = self.function(settings), self.steps(settings)
         with self.context.device:
             estimator = make(f.sizes)
-        step = Step(f, estimator, self.rows, self.preset.control_lr, seed, self.context.device)
-        steps = self.steps
+        step = Step(f, estimator, self.rows, settings.function.control_lr, seed, self.context.device)
         every = max(1, steps // 40)
         curve = []
         for i in range(steps + 1):

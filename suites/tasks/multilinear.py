@@ -5,11 +5,14 @@ f(x) = Σ_z F_z Π_l x_{l, z_l},    sizes (2, 3, 4), a fixed random table F
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from suites.tasks.base import Sites
-from suites.tasks.function import Function, FunctionTask
+from suites.tasks.function import FunctionTask
+from suites.tasks.functions import Function
 
 
 class Multilinear(Function):
@@ -30,5 +33,5 @@ class MultilinearTask(FunctionTask):
 
     name = "multilinear"
 
-    def function(self) -> Multilinear:
+    def function(self, settings: Any) -> Multilinear:
         return Multilinear(self.context.device)

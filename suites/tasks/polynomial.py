@@ -8,14 +8,17 @@ variables, so that E_q f and its gradient are known exactly. Liu et al. 2023, ar
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from estimators import Estimate
+from suites.settings import Group, Settings
 from suites.tasks.base import Sites
-from suites.tasks.function import Function, FunctionTask, aligned
+from suites.tasks.function import Control, Estimates, FunctionGroup, FunctionTask, Ride
+from suites.tasks.functions import Function, aligned
 
 VARIABLES, TARGET = 128, 0.45
 
@@ -57,13 +60,75 @@ class Polynomial(Function):
         return float(self.cost.min())
 
 
+class Shape(Settings):
+    """Which polynomial."""
+
+    power: float = Field(2.0, ge=1)
+    """p."""
+    categories: int = Field(2, ge=2)
+    """K of each of the 128 variables."""
+
+
+class Trained(Shape):
+    """Which polynomial, and how long φ is trained on it."""
+
+    steps: int = Field(600, ge=1)
+    """Training steps."""
+
+
+class PolynomialGroup(Trained, Group, name="polynomial"):
+    """The polynomial task."""
+
+    presets: ClassVar = {"smoke": {"steps": 40}, "cpu": {"steps": 8000}, "paper": {"steps": 8000}}
+
+
+class ShapeSettings(Settings):
+    """Handed for a step."""
+
+    polynomial: Shape
+
+
+class EstimatesSettings(ShapeSettings):
+    """Handed for "estimates"."""
+
+    function: Estimates
+
+
+class RunSettings(Settings):
+    """Handed for "run"."""
+
+    function: Control
+    polynomial: Trained
+
+
+class PointsSettings(Settings):
+    """Handed for "points"."""
+
+    function: Ride
+    polynomial: Trained
+
+
 class PolynomialTask(FunctionTask):
     """The polynomial task, 64 estimates to a step as in the papers."""
 
     name = "polynomial"
     rows = 64
-    length = "polynomial_steps"
-    shape: ClassVar[tuple[str, ...]] = ("polynomial_power", "polynomial_categories")
+    groups = (FunctionGroup, PolynomialGroup)
+    roles: ClassVar = FunctionTask.roles | {
+        "points": PointsSettings,
+        "estimates": EstimatesSettings,
+        "step": ShapeSettings,
+        "timed": ShapeSettings,
+        "counted": ShapeSettings,
+        "run": RunSettings,
+    }
 
-    def function(self) -> Polynomial:
-        return Polynomial(self.preset.polynomial_power, self.preset.polynomial_categories, self.context.device)
+    def function(self, settings: Any) -> Polynomial:
+        shape: Shape = settings.polynomial
+        return Polynomial(shape.power, shape.categories, self.context.device)
+
+    def steps(self, settings: Any) -> int:
+        return int(settings.polynomial.steps)
+
+    def about(self, settings: Any) -> Settings:
+        return Trained(**settings.polynomial.model_dump())

@@ -5,11 +5,14 @@ f(x) = Σ_l a_lᵀ x_l + x_lᵀ B_l x_l,    sizes (2, 3, 4), fixed random a and 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from suites.tasks.base import Sites
-from suites.tasks.function import Function, FunctionTask
+from suites.tasks.function import FunctionTask
+from suites.tasks.functions import Function
 
 
 class Quadratic(Function):
@@ -36,5 +39,5 @@ class QuadraticTask(FunctionTask):
 
     name = "quadratic"
 
-    def function(self) -> Quadratic:
+    def function(self, settings: Any) -> Quadratic:
         return Quadratic(self.context.device)

@@ -8,8 +8,6 @@ of the logits, and is then measured as it stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,14 +15,15 @@ from torch import Tensor
 
 import estimators
 from estimators import Estimator
-from suites.presets import Preset
 from suites.tasks.base import Make, Point, Sites, seed_of
-from vmo import checkpoint
+from suites.tasks.network_settings import PointsSettings
 from vmo.data import augment
 from vmo.objective import MinibatchObjective
 from vmo.train import Trainer
 
 HELD = 1 / 3
+REFERENCE = "rloo"
+"""The estimator that moves φ."""
 POINTS = {"uniform": HELD, "mid": (1 + HELD) / 2, "peaked": 1.0}
 
 
@@ -34,49 +33,44 @@ class ReferenceRun:
     Args:
         task: its name, which goes into every seed.
         build: a fresh trainer with a given estimator.
-        preset: `steps` and `ride`.
+        settings: of the points.
         seed: of the run.
         report: told the progress.
-        path: where the run's snapshots are kept, so that other processes need not make it again; None: nowhere.
+        kept: gives what a function makes, the run's snapshots, or what it made before for the same settings.
     """
 
     def __init__(
         self,
         task: str,
         build: Callable[[Make], Trainer],
-        preset: Preset,
+        settings: PointsSettings,
         seed: int,
         report: Callable[[str, int, int], None],
-        path: Path | None = None,
+        kept: Callable[[Callable[[], Any]], Any],
     ) -> None:
-        self.preset, self.key = preset, (task, seed)
-        self.trainer = build(lambda sizes: estimators.get("rloo", sizes=sizes))
-        self.trainer.steps = preset.steps
-        self.trainer.recipe = replace(self.trainer.recipe, freeze=0)
-        self.trainer.weight_estimator = None  # what is measured is estimators, at points that are the same for all
+        self.settings, self.key = settings, (task, seed)
+        self.trainer = build(lambda sizes: estimators.get(REFERENCE, sizes=sizes))
+        self.trainer.steps = settings.trajectory.steps
         self._stream: Iterator[tuple[Tensor, Tensor]] = iter(())
-        self._before: dict[str, dict[str, Any]] = {}
-        self._at: dict[str, dict[str, Any]] = {}
-        saved = None if path is None else checkpoint.load(path, self.trainer.dataset.train.images.device)
-        if saved is not None:
-            self._before, self._at = saved["before"], saved["at"]
-        else:
-            self._make(report)
-            if path is not None:
-                checkpoint.save(path, {"before": self._before, "at": self._at})
+        saved = kept(lambda: self._made(report))
+        self._before: dict[str, dict[str, Any]] = saved["before"]
+        self._at: dict[str, dict[str, Any]] = saved["at"]
 
-    def _make(self, report: Callable[[str, int, int], None]) -> None:
-        steps = self.preset.steps
+    def _made(self, report: Callable[[str, int, int], None]) -> dict[str, dict[str, dict[str, Any]]]:
+        before: dict[str, dict[str, Any]] = {}
+        at: dict[str, dict[str, Any]] = {}
+        steps = self.settings.trajectory.steps
         ends = {name: round(part * steps) for name, part in POINTS.items()}
         for step in range(steps + 1):
             for name, end in ends.items():
-                if step == max(0, end - self.preset.ride):
-                    self._before[name] = self.trainer.snapshot()
+                if step == max(0, end - self.settings.trajectory.ride):
+                    before[name] = self.trainer.snapshot()
                 if step == end:
-                    self._at[name] = self.trainer.snapshot()
+                    at[name] = self.trainer.snapshot()
             if step < steps:
                 self._advance()
                 report("reference run", step + 1, steps)
+        return {"before": before, "at": at}
 
     def points(self) -> Iterator[Point]:
         """The points in turn; each is valid until the next is asked for."""
@@ -114,7 +108,7 @@ class ReferenceRun:
         if ride is not None:
             ride(*pair)
         held = self.trainer.progress < HELD
-        self.trainer.optimizers["phi"].param_groups[0]["lr"] = 0.0 if held else self.preset.phi_lr
+        self.trainer.optimizers["phi"].param_groups[0]["lr"] = 0.0 if held else self.settings.train.phi_lr
         self.trainer.step(*pair)
 
     def _ride(self, name: str, estimator: Estimator) -> None:
@@ -127,7 +121,7 @@ class ReferenceRun:
         self.trainer.restore(before)
         self._stream = iter(())
         control = list(estimator.parameters())
-        optimizer = torch.optim.Adam(control, lr=self.preset.control_lr) if control else None
+        optimizer = torch.optim.Adam(control, lr=self.settings.train.control_lr) if control else None
         device = distribution.logits[0].device
         noise = torch.Generator(device).manual_seed(seed_of(*self.key, "ride", name))
 
@@ -148,7 +142,7 @@ class ReferenceRun:
         data = self.trainer.dataset
         device = data.train.images.device
         generator = torch.Generator(device).manual_seed(seed_of(*self.key, name, stream, i))
-        pick = torch.randperm(len(data.train), generator=generator, device=device)[: self.preset.batch_size]
+        pick = torch.randperm(len(data.train), generator=generator, device=device)[: self.settings.train.batch_size]
         self.trainer.network.train()
         objective = self.trainer.objective(augment(data.train.images[pick], data, generator), data.train.labels[pick])
         objective.dtype = None

@@ -8,11 +8,14 @@ luck.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from suites.tasks.base import Sites
-from suites.tasks.function import Function, FunctionTask, concatenated
+from suites.tasks.function import FunctionTask
+from suites.tasks.functions import Function, concatenated
 
 
 class Joint(Function):
@@ -37,5 +40,5 @@ class Toy(FunctionTask):
 
     name = "toy"
 
-    def function(self) -> Joint:
+    def function(self, settings: Any) -> Joint:
         return Joint(self.context.device)

@@ -12,200 +12,108 @@ Jang, Gu, Poole 2017, arXiv:1611.01144; Maddison, Mnih, Teh 2017, arXiv:1611.007
 
 from __future__ import annotations
 
-import copy
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
 import estimators
 from estimators import Estimator
 from results.table import row
-from suites.tasks.base import Make, Point, Sites, Task, seed_of
-from suites.tasks.function import concatenated
+from suites.settings import Group, Settings, narrow
+from suites.tasks.base import Make, Point, Sites, Size, Task, Truth, TruthSettings, seed_of
+from suites.tasks.vae_model import Run, Vae, bound
 from vmo.checkpoint import Keeper
-from vmo.data import Dataset, batches, load
+from vmo.data import Dataset, load
 from vmo.train import Diverged
 
 POINTS = {"uniform": 0.0, "mid": 0.5, "peaked": 1.0}
 MEASURED = 4  # images whose logits' gradients are measured
 SHOWN = 1000  # images of a point of the training curve
 SAMPLES = 10  # of z per image, of the final ELBO
-_MODEL = ("latents", "categories", "vae_layers", "vae_hidden")
-_TRAINED = (*_MODEL, "vae_steps", "vae_lr", "batch_size", "control_lr")
+REFERENCE = "rloo[samples=4]"
+"""The estimator that trains the reference run."""
+TIMED_LR = 1e-3  # of a step that is timed or counted, which does not depend on it
 
 _load = functools.lru_cache(maxsize=2)(load)
 
 
-class Vae(nn.Module):
-    """Encoder and decoder.
+class Model(Settings):
+    """The network and its minibatches."""
 
-    Args:
-        mean: intensities `(pixels,)`, subtracted from what the encoder sees and the first guess of the decoder.
-        latents, categories: L and K.
-        layers, hidden: hidden layers of each network, and their width.
-    """
-
-    mean: Tensor
-
-    def __init__(self, mean: Tensor, latents: int, categories: int, layers: int, hidden: int) -> None:
-        super().__init__()
-        self.shape = (latents, categories)
-        pixels, code = len(mean), latents * categories
-        self.register_buffer("mean", mean)
-        self.encoder = _mlp([pixels, *[hidden] * layers, code])
-        self.decoder = _mlp([code, *[hidden] * layers, pixels])
-        last = self.decoder[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():
-            last.bias.copy_(torch.logit(mean, 1e-3))
-
-    def logits(self, x: Tensor) -> Tensor:
-        """`(B, L, K)` of binary images `(B, pixels)`."""
-        code: Tensor = self.encoder(x - self.mean)
-        return code.unflatten(-1, self.shape)
-
-    def reconstruction(self, x: Tensor) -> Callable[[Sites], Tensor]:
-        """−log p(x | z) in nats, `(*lead, B)`, as a function of z, `(*lead, B, K)` per latent variable."""
-
-        def f(sample: Sites) -> Tensor:
-            pixels = self.decoder(concatenated(sample))
-            lost = nn.functional.binary_cross_entropy_with_logits(pixels, x.expand_as(pixels), reduction="none")
-            return lost.sum(-1)
-
-        return f
+    latents: int = Field(16, ge=1)
+    """Categorical latent variables, the sites."""
+    categories: int = Field(10, ge=2)
+    """Categories of each latent variable."""
+    layers: int = Field(2, ge=0)
+    """Hidden layers of the encoder and of the decoder; 0: linear."""
+    hidden: int = Field(200, ge=1)
+    """Width of the hidden layers."""
+    batch_size: int = Field(64, ge=1)
+    """Images of a step."""
 
 
-def _mlp(sizes: list[int]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for i, (inner, outer) in enumerate(itertools.pairwise(sizes)):
-        layers += [nn.LeakyReLU(0.3)] * (i > 0) + [nn.Linear(inner, outer)]
-    return nn.Sequential(*layers)
+class Training(Model):
+    """The network and how it is trained."""
+
+    steps: int = Field(600, ge=1)
+    """Training steps."""
+    lr: float = Field(1e-3, ge=0)
+    """Learning rate of Adam on encoder and decoder."""
+    control_lr: float = Field(0.01, ge=0)
+    """Learning rate of Adam on control variates."""
 
 
-def divergence(logits: Tensor) -> Tensor:
-    """KL(q ‖ uniform) in nats, `(B,)` from `(B, L, K)`."""
-    log_p = torch.log_softmax(logits, -1)
-    return (log_p.exp() * log_p).sum((-2, -1)) + logits.shape[-2] * math.log(logits.shape[-1])
+class Reference(Training):
+    """A training run with points to measure at."""
+
+    ride: int = Field(50, ge=0)
+    """Steps for which a stateful estimator adapts before each point."""
 
 
-class Run:
-    """A training run: the network, an estimator or (plain) the mean of q in place of z, and their optimizers.
+class Estimates(Settings):
+    """How often an estimator is measured."""
 
-    Args:
-        vae: the network.
-        estimator: or None for plain.
-        images: intensities in [0, 1], `(N, pixels)`, binarised anew for every step.
-        lr, control_lr: of Adam on the network and on what the estimator learns.
-        batch_size: images of a step.
-        seed: of order, binarisation and noise, each with a generator of its own.
-    """
-
-    def __init__(
-        self,
-        vae: Vae,
-        estimator: Estimator | None,
-        images: Tensor,
-        *,
-        lr: float,
-        control_lr: float,
-        batch_size: int,
-        seed: int,
-    ) -> None:
-        self.vae, self.estimator, self.images, self.batch_size = vae, estimator, images, batch_size
-        self.order, self.pixels, self.noise = (
-            torch.Generator(images.device).manual_seed(seed_of("vae", name, seed)) for name in ("order", "x", "noise")
-        )
-        self.optimizers = [torch.optim.Adam(vae.parameters(), lr=lr)]
-        if estimator is not None and (control := list(estimator.parameters())):
-            self.optimizers.append(torch.optim.Adam(control, lr=control_lr))
-        self.left: list[Tensor] = []
-        self.steps = 0
-
-    def minibatch(self) -> Tensor:
-        """The next binary images, `(B, pixels)`."""
-        if not self.left:
-            self.left = list(batches(len(self.images), self.batch_size, self.order))[::-1]
-        return torch.bernoulli(self.images[self.left.pop()], generator=self.pixels)
-
-    def step(self) -> None:
-        self.train_on(self.minibatch())
-
-    def train_on(self, x: Tensor) -> None:
-        """One step on binary images."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        logits = self.vae.logits(x)
-        leaf = logits.detach().requires_grad_()  # the encoder is passed once, by the sum of what reaches its output
-        f, sites = self.vae.reconstruction(x), leaf.unbind(-2)
-        divergence(leaf).sum().backward()
-        if self.estimator is None:
-            f(tuple(torch.softmax(site, -1) for site in sites)).sum().backward()
-        else:
-            try:
-                self.estimator.backward(f, sites, generator=self.noise)
-            except ValueError:
-                if bool(leaf.isfinite().all()):
-                    raise
-                raise Diverged(f"the logits are not finite after {self.steps} steps") from None
-        logits.backward(leaf.grad)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.steps += 1
-
-    def tensors(self) -> dict[str, list[Tensor]]:
-        modules = [m for m in (self.vae, self.estimator) if m is not None]
-        kept = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-        state = [t for o in self.optimizers for s in o.state.values() for t in s.values() if isinstance(t, Tensor)]
-        return {"parameters": kept, "optimizer": state}
-
-    def snapshot(self) -> dict[str, Any]:
-        """A copy of everything that training changes."""
-        own = {} if self.estimator is None else dict(self.estimator.state_dict())
-        state = {"vae": dict(self.vae.state_dict()), "estimator": own, "left": self.left, "steps": self.steps}
-        state |= {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
-        state |= {"generators": [g.get_state() for g in (self.order, self.pixels, self.noise)]}
-        return copy.deepcopy(state)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Return to a snapshot."""
-        state = copy.deepcopy(state)
-        self.vae.load_state_dict(state["vae"])
-        self.left, self.steps = list(state["left"]), state["steps"]
-        if self.estimator is not None:
-            self.estimator.load_state_dict(state["estimator"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        for generator, saved in zip((self.order, self.pixels, self.noise), state["generators"], strict=True):
-            generator.set_state(saved)
+    estimates: int = Field(2000, ge=20)
+    """Most estimates per point, divided by the evaluations of each."""
 
 
-@torch.no_grad()
-def bound(vae: Vae, images: Tensor, samples: int, chunk: int = 500) -> tuple[Tensor, Tensor]:
-    """Mean −log p(x | z) and KL per image, `(N,)` each, on images binarised once for all by a fixed seed.
+class VaeGroup(Reference, Estimates, Group, name="vae"):
+    """The categorical VAE."""
 
-    Raises:
-        Diverged: the logits are not finite.
-    """
-    generator = torch.Generator(images.device).manual_seed(0)
-    noise = torch.Generator(images.device).manual_seed(1)
-    lost, rate = [], []
-    for part in images.split(chunk):
-        x = torch.bernoulli(part, generator=generator)
-        logits = vae.logits(x)
-        if not bool(logits.isfinite().all()):
-            raise Diverged("the logits are not finite")
-        p = torch.softmax(logits, -1)
-        drawn = torch.multinomial(p.flatten(0, 1), samples, replacement=True, generator=noise)
-        index = drawn.view(len(x), -1, samples).movedim(-1, 0)  # (samples, B, L)
-        z = nn.functional.one_hot(index, p.shape[-1]).to(p.dtype)
-        lost.append(vae.reconstruction(x)(z.unbind(-2)).mean(0))
-        rate.append(divergence(logits))
-    return torch.cat(lost), torch.cat(rate)
+    presets: ClassVar = {
+        "smoke": {"steps": 40, "estimates": 100, "ride": 4},
+        "cpu": {"steps": 50_000, "estimates": 20_000, "batch_size": 128},
+        "paper": {"steps": 500_000, "estimates": 20_000, "batch_size": 128},
+    }
+
+
+class StepSettings(Settings):
+    """Handed for "step", "timed" and "counted"."""
+
+    vae: Model
+
+
+class RunSettings(Settings):
+    """Handed for "run"."""
+
+    vae: Training
+
+
+class PointsSettings(Settings):
+    """Handed for "points"."""
+
+    vae: Reference
+
+
+class EstimatesSettings(Settings):
+    """Handed for "estimates"."""
+
+    vae: Estimates
 
 
 class VaeTask(Task):
@@ -217,13 +125,16 @@ class VaeTask(Task):
 
     name = "vae"
     plain = False
-    uses_data = frozenset({"bias", "variance", "accuracy"})
-    settings: ClassVar[dict[str, tuple[str, ...]]] = {
-        "bias": (*_TRAINED, "ride", "vae_estimates", "references"),
-        "variance": (*_TRAINED, "ride", "vae_estimates"),
-        "memory": (*_MODEL, "batch_size"),
-        "overhead": (*_MODEL, "batch_size", "overhead_pairs"),
-        "accuracy": _TRAINED,
+    groups = (VaeGroup, Truth)
+    uses_data = frozenset({"points", "step", "run"})
+    roles: ClassVar = {
+        "points": PointsSettings,
+        "truth": TruthSettings,
+        "estimates": EstimatesSettings,
+        "step": StepSettings,
+        "timed": StepSettings,
+        "counted": StepSettings,
+        "run": RunSettings,
     }
 
     @functools.cached_property
@@ -240,49 +151,56 @@ class VaeTask(Task):
         )
         return train, test
 
-    def prepare(self) -> None:
-        if self.preset.batch_size > len(self.images[0]):
-            raise ValueError(f"batch_size={self.preset.batch_size} exceeds the {len(self.images[0])} training images")
+    def prepare(self, role: str, settings: Any) -> None:
+        if role in self.uses_data and (size := settings.vae.batch_size) > len(self.images[0]):
+            raise ValueError(f"vae.batch_size={size} exceeds the {len(self.images[0])} training images")
 
-    def sizes(self, suite: str) -> tuple[int, ...]:
-        return (self.preset.categories,) * self.preset.latents
+    def uses(self, role: str, settings: Any) -> tuple[str, ...]:
+        return (REFERENCE,) if role == "points" else ()
 
-    def estimates(self, evaluations: int) -> int:
-        return max(20, self.preset.vae_estimates // evaluations)
+    def sizes(self, role: str, settings: Any) -> tuple[int, ...]:
+        return (settings.vae.categories,) * settings.vae.latents
 
-    def vae(self, mean: Tensor, seed: int) -> Vae:
+    def estimates(self, settings: EstimatesSettings, evaluations: int) -> int:
+        return max(20, settings.vae.estimates // evaluations)
+
+    def vae(self, model: Model, mean: Tensor, seed: int) -> Vae:
         """A fresh network. Equal seeds give equal weights whatever the estimator."""
-        p = self.preset
         with torch.random.fork_rng(devices=[]), self.context.device:
             torch.manual_seed(seed)
-            return Vae(mean, p.latents, p.categories, p.vae_layers, p.vae_hidden)
+            return Vae(mean, model.latents, model.categories, model.layers, model.hidden)
 
-    def run(self, make: Make | None, images: Tensor, seed: int) -> Run:
+    def training(
+        self, model: Model, make: Make | None, images: Tensor, seed: int, *, lr: float, control_lr: float
+    ) -> Run:
         """A fresh training run."""
-        p = self.preset
         with self.context.device:
-            estimator = None if make is None else make(self.sizes("accuracy"))
-        vae = self.vae(images.mean(0), seed)
-        return Run(vae, estimator, images, lr=p.vae_lr, control_lr=p.control_lr, batch_size=p.batch_size, seed=seed)
+            estimator = None if make is None else make((model.categories,) * model.latents)
+        vae = self.vae(model, images.mean(0), seed)
+        return Run(vae, estimator, images, lr=lr, control_lr=control_lr, batch_size=model.batch_size, seed=seed)
+
+    def _trained(self, how: Training, make: Make, seed: int) -> Run:
+        return self.training(how, make, self.images[0], seed, lr=how.lr, control_lr=how.control_lr)
 
     @functools.lru_cache(maxsize=1)  # noqa: B019  one task lives as long as the sweep
-    def _reference_run(self, seed: int) -> tuple[Run, dict[str, dict[str, Any]]]:
-        run = self.run(lambda sizes: estimators.get("rloo", sizes=sizes, samples=4), self.images[0], seed)
+    def _reference_run(self, how: Training, seed: int) -> tuple[Run, dict[str, dict[str, Any]]]:
+        run = self._trained(how, lambda sizes: estimators.get("rloo", sizes=sizes, samples=4), seed)
 
         def make() -> dict[str, dict[str, Any]]:
-            ends = {name: round(part * self.preset.vae_steps) for name, part in POINTS.items()}
+            ends = {name: round(part * how.steps) for name, part in POINTS.items()}
             at: dict[str, dict[str, Any]] = {}
-            for step in range(self.preset.vae_steps + 1):
+            for step in range(how.steps + 1):
                 at |= {name: run.snapshot() for name, end in ends.items() if step == end}
-                if step < self.preset.vae_steps:
+                if step < how.steps:
                     run.step()
-                    self.context.progress("reference run", step + 1, self.preset.vae_steps)
+                    self.context.progress("reference run", step + 1, how.steps)
             return at
 
-        return run, self.kept("reference-run", seed, _TRAINED, make)
+        return run, self.kept("reference-run", seed, how, make)
 
-    def points(self, seed: int) -> Iterator[Point]:
-        run, at = self._reference_run(seed)
+    def points(self, settings: PointsSettings, seed: int) -> Iterator[Point]:
+        how = settings.vae
+        run, at = self._reference_run(narrow(how, Training), seed)
         device = self.context.device
         generator = torch.Generator(device).manual_seed(seed_of("vae", "measured", seed))
         x = torch.bernoulli(self.images[1][:MEASURED], generator=generator)
@@ -294,9 +212,9 @@ class VaeTask(Task):
 
             def ride(estimator: Estimator, name: str = name) -> None:
                 control = list(estimator.parameters())
-                optimizer = torch.optim.Adam(control, lr=self.preset.control_lr) if control else None
+                optimizer = torch.optim.Adam(control, lr=how.control_lr) if control else None
                 noise = torch.Generator(device).manual_seed(seed_of("vae", "ride", seed, name))
-                for _ in range(self.preset.ride):
+                for _ in range(how.ride):
                     pick = torch.randint(len(run.images), (MEASURED,), generator=noise, device=device)
                     other = torch.bernoulli(run.images[pick], generator=noise)
                     estimator.zero_grad()
@@ -309,33 +227,27 @@ class VaeTask(Task):
             weights = list(run.vae.decoder.parameters())
             yield Point(name, progress, logits, weights, lambda stream, i: f, ride, stochastic=False)
 
-    def workload(self, make: Make | None, suite: str) -> _Repeated:
-        if suite == "variance":
-            return _Repeated(self.run(make, self.images[0], 0))
+    def workload(self, role: str, settings: StepSettings, make: Make | None, size: Size | None = None) -> _Repeated:
         # neither time nor storage depends on what the images show
-        blank = torch.zeros(self.preset.batch_size, 28 * 28, device=self.context.device)
-        return _Repeated(self.run(make, blank, 0))
+        blank = torch.zeros(settings.vae.batch_size, 28 * 28, device=self.context.device)
+        images = self.images[0] if role == "step" else blank
+        return _Repeated(self.training(settings.vae, make, images, 0, lr=TIMED_LR, control_lr=TIMED_LR))
 
-    def alone(self, suite: str) -> tuple[Callable[[Sites], Tensor], Sites]:
-        x = torch.zeros(self.preset.batch_size, 28 * 28, device=self.context.device)
-        vae = self.vae(x.mean(0), 0)
+    def alone(self, settings: StepSettings) -> tuple[Callable[[Sites], Tensor], Sites]:
+        x = torch.zeros(settings.vae.batch_size, 28 * 28, device=self.context.device)
+        vae = self.vae(settings.vae, x.mean(0), 0)
         return vae.reconstruction(x), vae.logits(x).detach().unbind(-2)
 
-    def train(
-        self,
-        make: Make | None,
-        seed: int,
-        keeper: Keeper,
-    ) -> list[dict[str, Any]]:
+    def run(self, settings: RunSettings, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
         assert make is not None
-        train, test = self.images
-        run = self.run(make, train, seed)
+        how, (train, test) = settings.vae, self.images
+        run = self._trained(how, make, seed)
         assert run.estimator is not None
         curve: list[Any] = []
         if (saved := keeper.load(self.context.device)) is not None:
             run.restore(saved["run"])
             curve = [tuple(pair) for pair in saved["curve"]]
-        steps = self.preset.vae_steps
+        steps = how.steps
         every = max(1, steps // 20)
         while True:
             if run.steps % every == 0 or run.steps == steps:

@@ -1,0 +1,136 @@
+"""A whole run of a network: its epochs, and the rows of what it comes to."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from results.table import row
+from vmo.checkpoint import Keeper
+from vmo.config import WideResNetConfig
+from vmo.data import Dataset, Split
+from vmo.extract import extract, parameters
+from vmo.space import Architecture, ArchitectureDistribution
+from vmo.train import Trainer, evaluate, recalibrate
+from vmo.wrn import WideResNet
+
+TRAIN_IMAGES = 10_000  # whose accuracy is that of training: as many as there are test images in CIFAR
+SAMPLED = 10  # architectures drawn for the accuracy of q itself
+
+
+def whole_run(
+    trainer: Trainer,
+    whole: WideResNetConfig,
+    seed: int,
+    about: Mapping[str, Any],
+    keeper: Keeper,
+    progress: Callable[[str, int, int], None],
+) -> list[dict[str, Any]]:
+    """Train to the end, from where `keeper` knows the run to be, and give its rows.
+
+    Args:
+        trainer: fresh.
+        whole: the full network.
+        seed: of the run.
+        about: what a checkpoint says of the run beside its network, for `vmo.compact`.
+        keeper: of its checkpoints.
+        progress: told the steps.
+    """
+    q = trainer.distribution
+    curves = [] if q is None else _state(q, 0)
+    epoch = 1
+    if (saved := keeper.load(trainer.dataset.train.images.device)) is not None:
+        trainer.restore(saved["trainer"])
+        curves, epoch = saved["curves"], saved["epoch"]
+
+    def state() -> dict[str, Any]:
+        network = {"network": asdict(trainer.network.config), "architecture": asdict(trainer.architecture())}
+        run = {**about, **network, "recipe": asdict(trainer.recipe)}
+        return {"trainer": trainer.snapshot(), "curves": curves, "epoch": epoch, "run": run}
+
+    def on_step() -> None:
+        progress("training", trainer.step_count, trainer.steps)
+        keeper.offer(state)
+
+    while epoch <= trainer.recipe.epochs:
+        loss = trainer.epoch(on_step)
+        curves.append(row("curve_loss", loss, x=epoch, unit="nats"))
+        if q is not None:
+            curves += _state(q, epoch)
+        epoch += 1
+    keeper.finish(state())
+    return _results(trainer, whole, seed) + curves
+
+
+def cut_alike(config: WideResNetConfig, size: int, architecture: Architecture) -> Architecture:
+    """The network of full depth whose blocks are all cut by one factor, at the MACs of an architecture.
+
+    Args:
+        config: of the full network.
+        size: pixels of a side of an image.
+        architecture: whose multiply-accumulates are met as nearly as can be.
+    """
+    kept = replace(config, hidden=architecture.hidden, blocks=architecture.blocks).total_macs(size)
+    rest, fixed, slope = config.macs(size)
+    most = max(config.widths)
+    # every factor at which some block loses a channel, and the one whose network costs most nearly as much
+    cuts = [tuple(max(1, round(i * k / most)) for k in config.widths) for i in range(1, most + 1)]
+    macs = [rest + sum(fixed) + sum(map(operator.mul, slope, cut)) for cut in cuts]
+    best = min(range(most), key=lambda i: abs(macs[i] - kept))
+    return Architecture(len(config.widths), cuts[best])
+
+
+def _results(trainer: Trainer, whole: WideResNetConfig, seed: int) -> list[dict[str, Any]]:
+    """What a finished run has come to."""
+    q, data = trainer.distribution, trainer.dataset
+    chosen = trainer.architecture()
+    compact = _deploy(trainer, chosen)
+    size = data.shape[-1]
+    macs = compact.config.total_macs(size)
+    rows = []
+    for part, split in (("train", _first(data, TRAIN_IMAGES)), ("test", data.test)):
+        loss, accuracy = evaluate(compact, split, data)
+        rows.append(row("loss", loss, part=part, n=len(split), unit="nats"))
+        rows.append(row("accuracy", accuracy, part=part, n=len(split), unit="fraction"))
+    kept = torch.tensor([k / most for k, most in zip(chosen.hidden, whole.widths, strict=False)])
+    rows += [
+        row("layers", 4 + 2 * chosen.blocks, unit="layers"),
+        row("width_fraction", float(kept.mean()), unit="fraction"),
+        row("width_sd_blocks", float(kept.std(correction=0)), unit="fraction"),
+        row("parameters", parameters(compact), unit="parameters"),
+        row("macs", macs, unit="MACs"),
+        row("macs_ratio", macs / whole.total_macs(size), unit="fraction"),
+        *(row("block_width", k, x=block, unit="channels") for block, k in enumerate(chosen.hidden, 1)),
+    ]
+    if q is not None:
+        device = data.test.images.device
+        noise, right = torch.Generator(device).manual_seed(seed), 0.0
+        for i in range(SAMPLED):  # each on its own part of the test images
+            images, labels = (t.tensor_split(SAMPLED)[i] for t in (data.test.images, data.test.labels))
+            drawn = _deploy(trainer, q.sample(noise), minibatches=10)
+            right += len(labels) * evaluate(drawn, Split(images, labels), data)[1]
+        rows.append(row("sampled_accuracy", right / len(data.test), n=SAMPLED, unit="fraction"))
+        rows.append(row("entropy", float(q.entropy().mean()), unit="nats per site"))
+    return rows
+
+
+def _first(data: Dataset, count: int) -> Split:
+    return Split(data.train.images[:count], data.train.labels[:count])
+
+
+def _deploy(trainer: Trainer, architecture: Architecture, minibatches: int = 50) -> WideResNet:
+    compact = extract(trainer.network, architecture)
+    recalibrate(compact, trainer.dataset, limit=minibatches)
+    return compact
+
+
+def _state(q: ArchitectureDistribution, epoch: int) -> list[dict[str, Any]]:
+    return [
+        row("curve_width", float(q.expected_width()), x=epoch, unit="fraction"),
+        row("curve_depth", float(4 + 2 * q.expected_depth()), x=epoch, unit="layers"),
+        row("curve_entropy", float(q.entropy().mean()), x=epoch, unit="nats per site"),
+    ]

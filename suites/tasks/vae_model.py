@@ -1,0 +1,185 @@
+"""The categorical VAE and a training run of it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from estimators import Estimator
+from suites.tasks.base import Sites, seed_of
+from suites.tasks.functions import concatenated
+from vmo.data import batches
+from vmo.train import Diverged
+
+
+class Vae(nn.Module):
+    """Encoder and decoder.
+
+    Args:
+        mean: intensities `(pixels,)`, subtracted from what the encoder sees and the first guess of the decoder.
+        latents, categories: L and K.
+        layers, hidden: hidden layers of each network, and their width.
+    """
+
+    mean: Tensor
+
+    def __init__(self, mean: Tensor, latents: int, categories: int, layers: int, hidden: int) -> None:
+        super().__init__()
+        self.shape = (latents, categories)
+        pixels, code = len(mean), latents * categories
+        self.register_buffer("mean", mean)
+        self.encoder = _mlp([pixels, *[hidden] * layers, code])
+        self.decoder = _mlp([code, *[hidden] * layers, pixels])
+        last = self.decoder[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.bias.copy_(torch.logit(mean, 1e-3))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """`(B, L, K)` of binary images `(B, pixels)`."""
+        code: Tensor = self.encoder(x - self.mean)
+        return code.unflatten(-1, self.shape)
+
+    def reconstruction(self, x: Tensor) -> Callable[[Sites], Tensor]:
+        """−log p(x | z) in nats, `(*lead, B)`, as a function of z, `(*lead, B, K)` per latent variable."""
+
+        def f(sample: Sites) -> Tensor:
+            pixels = self.decoder(concatenated(sample))
+            lost = nn.functional.binary_cross_entropy_with_logits(pixels, x.expand_as(pixels), reduction="none")
+            return lost.sum(-1)
+
+        return f
+
+
+def _mlp(sizes: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, (inner, outer) in enumerate(itertools.pairwise(sizes)):
+        layers += [nn.LeakyReLU(0.3)] * (i > 0) + [nn.Linear(inner, outer)]
+    return nn.Sequential(*layers)
+
+
+def divergence(logits: Tensor) -> Tensor:
+    """KL(q ‖ uniform) in nats, `(B,)` from `(B, L, K)`."""
+    log_p = torch.log_softmax(logits, -1)
+    return (log_p.exp() * log_p).sum((-2, -1)) + logits.shape[-2] * math.log(logits.shape[-1])
+
+
+class Run:
+    """A training run: the network, an estimator or (plain) the mean of q in place of z, and their optimizers.
+
+    Args:
+        vae: the network.
+        estimator: or None for plain.
+        images: intensities in [0, 1], `(N, pixels)`, binarised anew for every step.
+        lr, control_lr: of Adam on the network and on what the estimator learns.
+        batch_size: images of a step.
+        seed: of order, binarisation and noise, each with a generator of its own.
+    """
+
+    def __init__(
+        self,
+        vae: Vae,
+        estimator: Estimator | None,
+        images: Tensor,
+        *,
+        lr: float,
+        control_lr: float,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.vae, self.estimator, self.images, self.batch_size = vae, estimator, images, batch_size
+        self.order, self.pixels, self.noise = (
+            torch.Generator(images.device).manual_seed(seed_of("vae", name, seed)) for name in ("order", "x", "noise")
+        )
+        self.optimizers = [torch.optim.Adam(vae.parameters(), lr=lr)]
+        if estimator is not None and (control := list(estimator.parameters())):
+            self.optimizers.append(torch.optim.Adam(control, lr=control_lr))
+        self.left: list[Tensor] = []
+        self.steps = 0
+
+    def minibatch(self) -> Tensor:
+        """The next binary images, `(B, pixels)`."""
+        if not self.left:
+            self.left = list(batches(len(self.images), self.batch_size, self.order))[::-1]
+        return torch.bernoulli(self.images[self.left.pop()], generator=self.pixels)
+
+    def step(self) -> None:
+        self.train_on(self.minibatch())
+
+    def train_on(self, x: Tensor) -> None:
+        """One step on binary images."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        logits = self.vae.logits(x)
+        leaf = logits.detach().requires_grad_()  # the encoder is passed once, by the sum of what reaches its output
+        f, sites = self.vae.reconstruction(x), leaf.unbind(-2)
+        divergence(leaf).sum().backward()
+        if self.estimator is None:
+            f(tuple(torch.softmax(site, -1) for site in sites)).sum().backward()
+        else:
+            try:
+                self.estimator.backward(f, sites, generator=self.noise)
+            except ValueError:
+                if bool(leaf.isfinite().all()):
+                    raise
+                raise Diverged(f"the logits are not finite after {self.steps} steps") from None
+        logits.backward(leaf.grad)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.steps += 1
+
+    def tensors(self) -> dict[str, list[Tensor]]:
+        modules = [m for m in (self.vae, self.estimator) if m is not None]
+        kept = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+        state = [t for o in self.optimizers for s in o.state.values() for t in s.values() if isinstance(t, Tensor)]
+        return {"parameters": kept, "optimizer": state}
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of everything that training changes."""
+        own = {} if self.estimator is None else dict(self.estimator.state_dict())
+        state = {"vae": dict(self.vae.state_dict()), "estimator": own, "left": self.left, "steps": self.steps}
+        state |= {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+        state |= {"generators": [g.get_state() for g in (self.order, self.pixels, self.noise)]}
+        return copy.deepcopy(state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Return to a snapshot."""
+        state = copy.deepcopy(state)
+        self.vae.load_state_dict(state["vae"])
+        self.left, self.steps = list(state["left"]), state["steps"]
+        if self.estimator is not None:
+            self.estimator.load_state_dict(state["estimator"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for generator, saved in zip((self.order, self.pixels, self.noise), state["generators"], strict=True):
+            generator.set_state(saved)
+
+
+@torch.no_grad()
+def bound(vae: Vae, images: Tensor, samples: int, chunk: int = 500) -> tuple[Tensor, Tensor]:
+    """Mean −log p(x | z) and KL per image, `(N,)` each, on images binarised once for all by a fixed seed.
+
+    Raises:
+        Diverged: the logits are not finite.
+    """
+    generator = torch.Generator(images.device).manual_seed(0)
+    noise = torch.Generator(images.device).manual_seed(1)
+    lost, rate = [], []
+    for part in images.split(chunk):
+        x = torch.bernoulli(part, generator=generator)
+        logits = vae.logits(x)
+        if not bool(logits.isfinite().all()):
+            raise Diverged("the logits are not finite")
+        p = torch.softmax(logits, -1)
+        drawn = torch.multinomial(p.flatten(0, 1), samples, replacement=True, generator=noise)
+        index = drawn.view(len(x), -1, samples).movedim(-1, 0)  # (samples, B, L)
+        z = nn.functional.one_hot(index, p.shape[-1]).to(p.dtype)
+        lost.append(vae.reconstruction(x)(z.unbind(-2)).mean(0))
+        rate.append(divergence(logits))
+    return torch.cat(lost), torch.cat(rate)

@@ -1,0 +1,161 @@
+"""What data are: a name to show and a hash of the arrays, so that other data under the same name are other data.
+
+The hash is of what is trained on and tested on, images as uint8 and labels as int64 of both splits, with their shapes.
+Neither the compression of a file nor the type in which it stores its labels changes it. It is kept beside the file,
+with size and times of the file, and made anew when these are others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vmo import partial
+
+FORMAT = 1
+"""Of the kept hash; raise it when the hash is made in another way."""
+
+SETTLED = 2.0
+"""Seconds for which a file must have been left alone before its times tell it from a later one."""
+
+
+@dataclass(frozen=True)
+class Official:
+    """A data set as it was published.
+
+    Attributes:
+        train, test: number of images.
+        content: hash of its arrays; None where it is not known.
+        variants: notes on other arrays of the same size that are in use, by their hash.
+    """
+
+    train: int
+    test: int
+    content: str | None = None
+    variants: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+OFFICIAL = {
+    "digits": Official(1438, 359, "de573274cdce3cca"),
+    "cifar10": Official(
+        50_000, 10_000, None, MappingProxyType({"93d97ded419e48da": "97 of 60,000 images restored from JPEG"})
+    ),
+    "cifar100": Official(50_000, 10_000, "4ec76184412ef587"),
+    "mnist": Official(60_000, 10_000, "e0130f111822ed58"),
+    "fashion_mnist": Official(60_000, 10_000, "a06d3266794aa014"),
+    "omniglot": Official(19_280, 13_180),
+}
+OTHER = "content differs from the official arrays"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which data these are. See `vmo.data.identify`.
+
+    Attributes:
+        name: by which they are loaded, without folders: "cifar10", "my.npz".
+        content: 16 hexadecimal digits of a SHA-256 of the arrays.
+        dataset: what to call them: the name, and beside that of a published set the sizes where they are not its own.
+        note: "", or a short sentence on how they differ from the published set of this name and size.
+    """
+
+    name: str
+    content: str
+    dataset: str
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset} with content {self.content}"
+
+    def recorded(self) -> dict[str, str]:
+        """For a record of what was made of these data."""
+        return {"dataset": self.dataset, "data": self.content, "data_name": self.name, "data_note": self.note}
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Identity:
+        """Out of such a record. Raises KeyError where it does not say what the data were."""
+        return cls(record["data_name"], record["data"], record["dataset"], record["data_note"])
+
+
+def describe(name: str, content: str, train: int, test: int) -> Identity:
+    """The identity of data of which the hash and the number of images in each split are known."""
+    official = OFFICIAL.get(name)
+    if official is None:
+        return Identity(name, content, name, "")
+    if (train, test) != (official.train, official.test):
+        return Identity(name, content, f"{name} ({train:,} + {test:,} images)", "")
+    known = official.content is None or content == official.content
+    return Identity(name, content, name, official.variants.get(content, "" if known else OTHER))
+
+
+def hashed(splits: Sequence[tuple[Tensor, Tensor]]) -> str:
+    """16 hexadecimal digits for the images, uint8 (N, C, H, W), and labels, int64 (N,), of each split."""
+    digest = hashlib.sha256()
+    for images, labels in splits:
+        digest.update(repr(tuple(images.shape)).encode())
+        digest.update(images.cpu().contiguous().numpy().data)
+        digest.update(np.ascontiguousarray(labels.cpu().numpy(), "<i8").data)
+    return digest.hexdigest()[:16]
+
+
+Measured = tuple[str, int, int]
+"""The hash, and the number of images in each split."""
+
+_known: dict[tuple[str, str], Measured] = {}
+
+
+def kept(place: Path, files: Sequence[Path], measure: Callable[[], Measured]) -> Measured:
+    """What `measure` gives for `files`, from the file `place` where it is kept there.
+
+    It is kept there where that folder can be written, and for this process anyway; but not of files that were changed a
+    moment ago or while they were read.
+
+    Raises:
+        OSError: a file is not there. What `measure` raises passes through.
+    """
+    stamps = _stamps(files)
+    key = (str(place.absolute()), json.dumps(stamps))
+    found = _known.get(key) or _read(place, stamps)
+    if found is None:
+        found = measure()
+        changed = max(moment for _, *moments in stamps.values() for moment in moments)
+        if time.time_ns() - changed < SETTLED * 1e9 or _stamps(files) != stamps:
+            return found
+        _write(place, stamps, found)
+    _known[key] = found
+    return found
+
+
+def _stamps(files: Sequence[Path]) -> dict[str, list[int]]:
+    """Size and times of each file; that of a change of state cannot be set, and so moves with every other content."""
+    stats = {file.name: file.stat() for file in files}
+    return {name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats.items()}
+
+
+def _read(place: Path, stamps: dict[str, list[int]]) -> Measured | None:
+    """What is kept of these very files; None where nothing is, or it is of others, or damaged."""
+    try:
+        known = json.loads(place.read_text(encoding="utf-8"))
+        content, train, test = known["content"], known["train"], known["test"]
+        good = known["format"] == FORMAT and known["files"] == stamps and re.fullmatch("[0-9a-f]{16}", content)
+        return (content, int(train), int(test)) if good else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _write(place: Path, stamps: dict[str, list[int]], found: Measured) -> None:
+    content, train, test = found
+    text = json.dumps({"format": FORMAT, "content": content, "train": train, "test": test, "files": stamps})
+    with suppress(OSError), partial.file(place) as temporary:  # without it the next process computes it anew
+        temporary.write_text(text + "\n", encoding="utf-8")
