@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +29,9 @@ class Label:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        inside = ", ".join(f"{key}={value!r}" for key, value in self.options)
+        own = _defaults(self.name)
+        changed = ((key, value) for key, value in self.options if key not in own or own[key] != value)
+        inside = ", ".join(f"{key}={value!r}" for key, value in changed)
         return f"{self.name}[{inside}]" if inside else self.name
 
     @property
@@ -73,7 +77,25 @@ def parse(text: str) -> Label:
     if name in FIXED:
         return _control(name, options)
     estimators.check_options(name, options)
-    return Label(name, tuple(sorted(options.items())))
+    defaults = _defaults(name)
+    full = {**defaults, **{key: _like(value, defaults[key]) for key, value in options.items()}}
+    return Label(name, tuple(sorted(full.items())))
+
+
+@functools.cache
+def _defaults(name: str) -> dict[str, Any]:
+    """Every option of a registered estimator with its default."""
+    if name in BASELINES:
+        return {}
+    parameters = inspect.signature(estimators.factory(name)).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+def _like(value: Any, default: Any) -> Any:
+    """A value in the type of the default: 1 where 1.0 is meant, a tuple where a list was written."""
+    if isinstance(value, list | tuple):
+        return tuple(float(each) if isinstance(each, int) else each for each in value) if default else tuple(value)
+    return float(value) if isinstance(default, float) and type(value) is int else value
 
 
 def _control(name: str, options: dict[str, Any]) -> Label:

@@ -32,7 +32,7 @@ from estimators.arsm import Noise
 from suites.labels import parse
 from suites.presets import nearest
 from suites.tasks.base import Sites
-from suites.tasks.function import Step
+from suites.tasks.functions import Run
 from suites.tasks.polynomial import Polynomial
 
 T = 0.499
@@ -150,16 +150,13 @@ def polynomial(seeds: int) -> Iterator[Line]:
         values = []
         for seed in range(seeds if label != "exact" else 1):
             estimator = None if label == "exact" else make(label, f.sizes)
-            step = Step(f, estimator, 64, 1e-3, seed, torch.device("cpu"))
-            optimizer = step.optimizers[0]
-            optimizer.param_groups[0]["lr"] = 1e-3
+            run = Run(f, estimator, rows=64, lr=1e-3, control_lr=1e-3, seed=seed)
             for _ in track(range(POLYNOMIAL_STEPS), f"polynomial, {label}, seed {seed}", transient=True):
-                if estimator is not None:
-                    step.step()
+                if estimator is None:
+                    run.step_exactly()
                 else:
-                    (step.leaves[0].grad,) = (torch.stack(tuple(f.expectation(step.logits).grads)),)
-                    optimizer.step()
-            values.append(float(f.expectation(step.logits).loss))
+                    run.step()
+            values.append(run.value())
         yield Line("polynomial", f"E f after 8,000 steps of {label}", published, within, values)
 
 

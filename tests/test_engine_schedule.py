@@ -35,6 +35,7 @@ class Cell:
     same: int = 0
     of: Cell | None = None
 
+    suite = property(lambda self: "overhead" if self.timed else "accuracy")
     label = labels.parse("rloo")
 
     @property
@@ -47,13 +48,6 @@ class Cell:
 
     def controlled(self) -> Cell | None:
         return self.of
-
-
-class Item(Planned):
-    """A planned cell whose suite is none that there is."""
-
-    suite = property(lambda self: SimpleNamespace(alone=self.cell.timed))  # type: ignore[assignment]
-    work = property(lambda self: self.cell.work)  # type: ignore[assignment]
 
 
 @dataclass
@@ -190,7 +184,7 @@ def plans(draw: st.DrawFn) -> list[Planned]:
         else:
             cell = Cell(number, timed=kind == "timed", work=number, same=50 if kind == "same run" else number)
         state = draw(st.sampled_from([(None, None), (None, None), (None, None, True), ("ok", None)]))
-        planned.append(Item(cell, *state))
+        planned.append(Planned(cell, *state))
     return planned
 
 
@@ -235,7 +229,7 @@ def test_what_shares_work_goes_together_and_what_is_timed_last(tmp_path: Path, m
     first, second = Cell(0, timed=True, work=9), Cell(1, work=50, same=1)
     cells = [first, second, Cell(2, work=2, same=2), Cell(3, work=50, same=3, of=second)]
     world = World(tmp_path, room=1)
-    assert len(list(swept(world, [Item(cell, None, None) for cell in cells], monkeypatch))) == 4
+    assert len(list(swept(world, [Planned(cell, None, None) for cell in cells], monkeypatch))) == 4
     assert world.started == [[1, 3], [2], [0]]
 
 
@@ -243,7 +237,7 @@ def test_nothing_joins_a_timed_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Not even what another sweep lets go of while it runs."""
     turns = iter([1, 1, 1, 0, 0])  # of the first waits nothing comes
     world = World(tmp_path, choose=lambda n: min(next(turns), n - 1), others={"run 0": (1, False)})
-    planned = [Item(Cell(0, work=0), None, None), Item(Cell(1, timed=True, work=1, same=1), None, None)]
+    planned = [Planned(Cell(0, work=0), None, None), Planned(Cell(1, timed=True, work=1, same=1), None, None)]
     list(swept(world, planned, monkeypatch))
     assert world.started == [[1], [0]]
 
@@ -253,7 +247,7 @@ def test_a_cell_is_not_given_up_for_the_deaths_of_one_that_shares_its_work(
 ) -> None:
     """What was done before the worker died is done, and not run again."""
     world = World(tmp_path, deaths=Counter({Cell(1).hash: TRIES}))
-    planned = [Item(Cell(number, same=number), None, None) for number in range(2)]
+    planned = [Planned(Cell(number, same=number), None, None) for number in range(2)]
     found = {item.cell.number: status for item, status, *_ in swept(world, planned, monkeypatch)}
     assert found == {0: "ok", 1: "error"}
     assert world.runs == {Cell(0).hash: 1}
@@ -262,13 +256,13 @@ def test_a_cell_is_not_given_up_for_the_deaths_of_one_that_shares_its_work(
 def test_what_ends_without_a_word_or_rows_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path)
     monkeypatch.setattr(world, "wait", lambda seconds: [Ended(world.running.pop())])
-    (found,) = swept(world, [Item(Cell(0), None, None)], monkeypatch)
+    (found,) = swept(world, [Planned(Cell(0), None, None)], monkeypatch)
     assert (found.status, found.message) == ("error", "the worker ended without rows")
 
 
 def test_a_failure_of_the_storage_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path, broken=True)
-    planned = [Item(Cell(number, work=number, same=number), None, None) for number in range(3)]
+    planned = [Planned(Cell(number, work=number, same=number), None, None) for number in range(3)]
     with pytest.raises(OSError, match="No space left"):
         next(swept(world, planned, monkeypatch))
     assert world.ended
@@ -277,7 +271,7 @@ def test_a_failure_of_the_storage_stops_the_sweep(tmp_path: Path, monkeypatch: p
 
 def test_closing_a_sweep_cancels_what_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path)
-    planned = [Item(Cell(number, work=number, same=number), None, None) for number in range(4)]
+    planned = [Planned(Cell(number, work=number, same=number), None, None) for number in range(4)]
     found = swept(world, planned, monkeypatch)
     next(found)
     assert world.running
@@ -291,7 +285,7 @@ def test_what_another_sweep_did_meanwhile_is_said_to_be_by_another(
 ) -> None:
     """Others come first, and what it is busy with does not keep them waiting."""
     world = World(tmp_path, room=1, others={"run 0": (3, True)})
-    planned = [Item(Cell(number, work=number, same=number), None, None) for number in range(2)]
+    planned = [Planned(Cell(number, work=number, same=number), None, None) for number in range(2)]
     found = [(item.cell.number, *rest) for item, *rest in swept(world, planned, monkeypatch)]
     assert found == [(1, "ok", None, 0.0), (0, "ok", "by another process", 0.0)]
 
@@ -302,7 +296,7 @@ def test_all_that_is_timed_is_alone() -> None:
 
 def of(name: str) -> Planned:
     label = SimpleNamespace(name=name, options=(("inner", "rloo"),), of=None)
-    return Item(SimpleNamespace(label=label), None, None)  # type: ignore[arg-type]
+    return Planned(SimpleNamespace(label=label), None, None)  # type: ignore[arg-type]
 
 
 def test_another_process_is_told_where_estimators_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,5 +319,5 @@ def test_what_another_process_cannot_import_is_refused_at_once(
     world = World(tmp_path, apart=True)
     monkeypatch.setattr(Cell, "label", labels.parse("local"))
     with pytest.raises(ValueError, match=rf"^estimator 'local' is defined {where}, .* without --workers[^\n]*$"):
-        next(swept(world, [Item(Cell(0), None, None)], monkeypatch))
+        next(swept(world, [Planned(Cell(0), None, None)], monkeypatch))
     assert not world.ended and not world.rows.exists()

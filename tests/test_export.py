@@ -18,8 +18,8 @@ from suites.tasks import factory
 from suites.tasks.base import Context
 from vmo import checkpoint, cifar, compact, export
 from vmo.data import identity, load, normalise
+from vmo.evaluate import recalibrate
 from vmo.extract import extract
-from vmo.train import recalibrate
 from vmo.wrn import WideResNet
 
 

@@ -15,16 +15,16 @@ import estimators
 from suites import labels
 from suites.measure import measure, reference
 from suites.presets import PRESETS
-from suites.tasks import available, factory, polynomial
+from suites.tasks import available, factory, functions, polynomial
 from suites.tasks.base import Context, Point
-from suites.tasks.function import Step
 from suites.tasks.multilinear import Multilinear
 from suites.tasks.polynomial import Polynomial
 from suites.tasks.quadratic import Quadratic
 from suites.tasks.toy import Joint
-from suites.tasks.vae import Run, Vae, VaeTask, bound, divergence
+from suites.tasks.vae import VaeTask
+from suites.tasks.vae_model import Run, Vae, bound, divergence
 from vmo.checkpoint import Keeper
-from vmo.train import Diverged
+from vmo.learner import Diverged
 
 CPU = torch.device("cpu")
 SMALL = replace(PRESETS["smoke"], latents=2, categories=3, vae_hidden=8, vae_layers=1, vae_steps=12, batch_size=16)
@@ -102,9 +102,9 @@ def test_estimators_are_exact_where_their_task_says(name: str, exact: str) -> No
 
 def test_a_step_of_many_rows_is_one_of_their_mean() -> None:
     f = Joint(CPU)
-    step = Step(f, estimators.get("rloo", sizes=f.sizes), 64, 0.01, 3, CPU)
-    step.step()
-    found = [leaf.grad for leaf in step.leaves]
+    run = functions.Run(f, estimators.get("rloo", sizes=f.sizes), rows=64, seed=3)
+    run.step()
+    found = [leaf.grad for leaf in run.leaves]
     estimator = estimators.get("rloo", sizes=f.sizes)
     rows = tuple(torch.zeros(64, size) for size in f.sizes)
     _, grads = estimator.estimate(f, rows, estimator.draw(rows, torch.Generator().manual_seed(3)))
@@ -190,10 +190,11 @@ def test_the_bound_is_the_elbo() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["rebar", "reinforce", "concrete"])
-def test_a_run_of_the_vae_goes_on_from_its_checkpoint(estimator: str, tmp_path: Path) -> None:
-    """Bit-identical rows: the network, what the estimator learned, optimizers, order, binarisation and noise."""
+@pytest.mark.parametrize("name", ["vae", "toy", "polynomial"])
+def test_a_run_goes_on_from_its_checkpoint(name: str, estimator: str, tmp_path: Path) -> None:
+    """Bit-identical rows: what is trained, what the estimator learned, optimizers, the curve, and every generator."""
     make = labels.parse(estimator).make
-    whole = task("vae").train(make, 0, Keeper(tmp_path / "whole.safetensors", 1e9))  # type: ignore[attr-defined]
+    whole = task(name).train(make, 0, Keeper(tmp_path / "whole.safetensors", 1e9))  # type: ignore[attr-defined]
 
     class Killed(Exception):
         pass
@@ -209,8 +210,8 @@ def test_a_run_of_the_vae_goes_on_from_its_checkpoint(estimator: str, tmp_path: 
                 raise Killed
 
     with pytest.raises(Killed):
-        task("vae").train(make, 0, Stopping(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
-    again = task("vae").train(make, 0, Keeper(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
+        task(name).train(make, 0, Stopping(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
+    again = task(name).train(make, 0, Keeper(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
     assert again == whole
 
 

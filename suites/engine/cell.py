@@ -91,6 +91,12 @@ class Cell:
         """16 hexadecimal digits that name the cell."""
         return digest(self.identity())
 
+    @property
+    def work(self) -> object:
+        """Cells of which this is equal share what they compute, and are run together."""
+        shares = suite.get(self.suite).shares
+        return self.hash if shares is None else (shares, self.task, self.label, self.seed)
+
     def controlled(self) -> Cell | None:
         """The cell whose learned network this one is a control of."""
         of = self.label.of

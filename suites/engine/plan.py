@@ -34,12 +34,6 @@ class Planned:
         return suite.get(self.cell.suite)
 
     @property
-    def work(self) -> object:
-        """Cells of which this is equal share what they compute, and are run together."""
-        cell, shares = self.cell, self.suite.shares
-        return cell.hash if shares is None else (shares, cell.task, cell.label, cell.seed)
-
-    @property
     def to_do(self) -> bool:
         """Whether it has to run."""
         return self.kept is None

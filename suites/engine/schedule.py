@@ -143,7 +143,7 @@ def _together(to_do: Sequence[Planned]) -> list[tuple[Planned, ...]]:
     """Groups of what shares work, in the order of their first cells."""
     found: dict[object, list[Planned]] = {}
     for item in to_do:
-        found.setdefault(item.work, []).append(item)
+        found.setdefault(item.cell.work, []).append(item)
     return [tuple(items) for items in found.values()]
 
 

@@ -7,15 +7,25 @@ and is counted in the report. Rows are dropped, and named, where what they do no
 
 from __future__ import annotations
 
+import argparse
+import collections
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from results import table
 from suites import presets, suite
-from suites.engine.cell import Cell, Workshop
+from suites.engine.cell import Cell, Workshop, digest
 from suites.engine.plan import make_cell
 from suites.labels import parse
-from vmo.identity import Identity
+from suites.tasks.base import Context
 
 FUNCTIONS = ("toy", "quadratic", "multilinear", "polynomial")
 COMMON = {
@@ -37,6 +47,8 @@ COMMON = {
 OF_TASK = {"ride": ("function.ride", "vae.ride", "trajectory.ride"),
            "control_lr": ("function.control_lr", "vae.control_lr", "train.control_lr"),
            "batch_size": ("", "vae.batch_size", "train.batch_size")}  # fmt: skip
+NO_PART = {"variance": {"truth.minibatches", "truth.enumerate"}}
+"""What cells of schema 1 named and no number of theirs depends on."""
 OF_SUITE = {("contest", "overhead_pairs"): "contest.pairs", ("scaling", "budget"): "scaling.budget"}
 
 
@@ -47,28 +59,151 @@ def place(key: str, task: str, of: str) -> str:
     return OF_SUITE.get((of, key)) or COMMON[key]
 
 
-def data_of(name: str, known: Mapping[str, Identity]) -> Identity | None:
-    """The data that rows of schema 1 call by a name."""
-    return None if name == "none" else known[name]
+def patience(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The time limit of a timing, which schema 1 did not record, where it may have counted: from the code of then."""
+    of, commit, wall = rows[0]["cell"]["suite"], rows[0]["provenance"]["commit"], rows[0]["provenance"]["wall_s"]
+    if of not in ("overhead", "scaling", "contest"):
+        return {}
+    code = subprocess.run(
+        ["git", "show", f"{commit}:suites/overhead.py"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r"^PATIENCE = ([0-9.]+)", code, re.MULTILINE)
+    if found is None or (of == "overhead" and wall < min(5.0, float(found[1]))):  # a preset's, or never reached
+        return {}
+    return {f"{of}.seconds": float(found[1])}
 
 
-def cell_of(old: Mapping[str, Any], shops: Mapping[str, Workshop], known: Mapping[str, Identity]) -> Cell:
-    """A cell of schema 1 as one of schema 2."""
+def cell_of(rows: list[dict[str, Any]], shops: Mapping[str, Workshop]) -> tuple[Cell, list[str]]:
+    """A cell of schema 1 as one of schema 2, and the settings of it that schema 1 did not record."""
+    old = rows[0]["cell"]
     settings = {key: value for key, value in old["settings"].items() if key != "device"}
-    given = {place(key, old["task"], old["suite"]): value for key, value in settings.items()}
+    given = {place(key, old["task"], old["suite"]): value for key, value in settings.items()} | patience(rows)
     base = old["preset"].partition("[")[0]
-    groups = {name: type(group) for name, group in presets.resolve(base).groups.items()}
-    preset = presets.settings.resolve(base, groups.values()).with_(
-        {name: getattr(kind.at(base), field) for name, kind, field in _asked(groups, base)} | given
-    )
-    shop = shops[old["settings"].get("device", "cpu")]
-    task, of, label = shop.task(old["task"]), suite.get(old["suite"]), parse(old["estimator"])
-    known_name = old["dataset"] if old["dataset"] != "none" else "digits"
-    task.__dict__["_migrated"] = known[known_name]
-    cell = make_cell(shop, preset, task, of, label, old["seed"])
-    return replace(cell, data=None if cell.data is None else known[known_name], task_version=old["task_version"])
+    asked = presets.resolve(base)
+    asked = asked.with_(dict.fromkeys(asked.changed, True))  # what this machine cannot do, another could
+    shop = shops[old["dataset"]]
+    shop.context = replace(shop.context, device=torch.device(old["settings"].get("device", "cpu")))
+    task, of, label = shop.task(old["task"], torch.device("cpu")), suite.get(old["suite"]), parse(old["estimator"])
+    cell = make_cell(shop, asked.with_(given), task, of, label, old["seed"])
+    made = {f"{group}.{name}": value for group, values in cell.settings.items() for name, value in values.items()}
+    for name, value in given.items():
+        if name in made and str(made[name]) != str(parse_weights(name, value)):
+            raise ValueError(f"{name} is {made[name]!r} and was {value!r}")
+    lost = set(given) - set(made) - NO_PART.get(old["suite"], set())
+    if label.name != "plain" and lost:
+        raise ValueError(f"no place for {', '.join(sorted(lost))}")
+    return replace(cell, task_version=old["task_version"]), sorted(set(made) - set(given))
 
 
-def _asked(groups: Mapping[str, Any], base: str) -> list[tuple[str, Any, str]]:
-    """What a preset asks for, whether this machine can do it or not."""
-    return [(f"{n}.{field}", kind, field) for n, kind in groups.items() for field in kind.impossible(base)]
+def parse_weights(name: str, value: Any) -> Any:
+    """What the weights train on, as it is written now."""
+    return str(parse(value)) if name == "train.weights" and value != "own" else value
+
+
+def foreign(old: Mapping[str, Any]) -> dict[str, Any]:
+    """The cell of a script, whose estimator is another library's or none."""
+    settings = {key: value for key, value in old["settings"].items() if key != "device"}
+    cell = {
+        "suite": old["suite"], "suite_version": 1, "task": old["task"], "task_version": old["task_version"],
+        "name": old["estimator"], "options": {}, "estimator_version": old["estimator_version"], "uses": {},
+        "data": None, "seed": old["seed"], "device": str(settings.pop("device", "cpu")),
+        "settings": {old["preset"] if old["preset"] == "loop" else "library": settings},
+    }  # fmt: skip
+    called = {"estimator": old["estimator"], "preset": old["preset"], "preset_name": old["preset"], "changed": {}}
+    return {**cell, **called, "dataset": "none", "data_note": ""}
+
+
+def versions_then(cell: Cell, commit: str) -> str | None:
+    """Whether an estimator that was used had another version at the commit of a row; None if all are the same."""
+    for name, now in cell.uses:
+        module = parse(name).name
+        shown = subprocess.run(
+            ["git", "show", f"{commit}:estimators/{module}.py"], capture_output=True, text=True, check=True
+        ).stdout
+        found = next((line for line in shown.splitlines() if line.strip().startswith("version = ")), "version = 1")
+        if int(found.split("=")[1]) != now:
+            return f"used {name} of version {found.split('=')[1].strip()}, which has version {now} now"
+    return None
+
+
+def migrate(source: Path, target: Path, shops: Mapping[str, Workshop]) -> list[str]:
+    """Write the rows of `source` to `target`; the lines of the report."""
+    counts: collections.Counter[str] = collections.Counter()
+    filled: collections.Counter[str] = collections.Counter()
+    relabelled: collections.Counter[str] = collections.Counter()
+    dropped: list[str] = []
+    written: dict[str, list[dict[str, Any]]] = {}
+    files = {
+        path: [json.loads(line) for line in path.read_text("utf-8").splitlines()] for path in source.glob("*.jsonl")
+    }
+    # of one run under several labels, that of the shortest is kept
+    for path, rows in sorted(files.items(), key=lambda pair: (len(pair[1][0]["cell"]["preset"]), pair[0])):
+        old, provenance = rows[0]["cell"], rows[0]["provenance"]
+        about = f"{path.stem} {old['suite']} {old['task']} {old['estimator']} {old['preset']} seed {old['seed']}"
+        try:
+            if old["suite"] == "loop" or " of " in old["estimator"]:
+                cell = foreign(old)
+                name = digest({"schema": table.SCHEMA, **{k: v for k, v in cell.items() if k in IDENTITY}})
+            else:
+                made, missing = cell_of(rows, shops)
+                if reason := versions_then(made, provenance["commit"]):
+                    raise ValueError(reason)
+                if made.label.version != old["estimator_version"]:
+                    raise ValueError(f"of version {old['estimator_version']} of the estimator")
+                cell, name = made.described(), made.hash
+                filled.update(f"{old['suite']}: {one} = {dict_of(cell, one)!r}" for one in missing)
+                if cell["preset"].partition("[")[0] != old["preset"].partition("[")[0] or (
+                    ("[" in cell["preset"]) != ("[" in old["preset"])
+                ):
+                    relabelled[f"{old['suite']} {old['task']}: {old['preset']} -> {cell['preset']}"] += 1
+        except ValueError as error:
+            dropped.append(f"{about}: {error}")
+            continue
+        if name in written:
+            same = _values(rows) == _values(written[name])
+            dropped.append(
+                f"{about}: the same run as {written[name][0]['hash']}, {'equal' if same else 'OTHER'} values"
+            )
+            continue
+        written[name] = rows
+        table.write(target, name, [{**row, "schema": table.SCHEMA, "hash": name, "cell": cell} for row in rows])
+        counts[old["suite"]] += 1
+    return [
+        f"carried over: {sum(counts.values())} cells ({', '.join(f'{n} {k}' for k, n in sorted(counts.items()))})",
+        f"dropped: {len(dropped)}", *(f"  {line}" for line in dropped),
+        "settings that schema 1 did not record, taken from the preset:",
+        *(f"  {n:4d} cells  {k}" for k, n in sorted(filled.items())),
+        "labels of presets that changed:", *(f"  {n:4d} cells  {k}" for k, n in sorted(relabelled.items())),
+    ]  # fmt: skip
+
+
+def _values(rows: list[dict[str, Any]]) -> list[Any]:
+    return [(row["metric"], row["part"], row["point"], row["x"], row["value"]) for row in rows]
+
+
+IDENTITY = (
+    "suite", "suite_version", "task", "task_version", "name", "options", "estimator_version", "uses", "data", "seed",
+    "device", "settings",
+)  # fmt: skip
+
+
+def dict_of(cell: Mapping[str, Any], dotted: str) -> Any:
+    """The value of a dotted setting of a described cell."""
+    group, _, name = dotted.partition(".")
+    return cell["settings"][group][name]
+
+
+def main() -> int:
+    """Migrate and print the report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    args = parser.parse_args()
+    shops = {name: Workshop(Context(name), Path()) for name in ("digits", "cifar10")}
+    shops["none"] = shops["digits"]
+    print("\n".join(migrate(args.source, args.target, shops)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
