@@ -227,3 +227,23 @@ def test_where_the_folder_is_shared_rows_are_written_once(tmp_path: Path) -> Non
     assert len(before) == len(items)
     ray_launcher._keep(found, tmp_path / "rows")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()} == before
+
+
+def test_a_node_that_cannot_write_stops_the_sweep_and_what_else_fails_there_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = pytest.importorskip("ray")
+    group = Group(())
+
+    def failing(cause: Exception) -> Any:
+        error = ray.exceptions.RayTaskError("_work", "where it was", cause)
+        monkeypatch.setattr(ray, "get", lambda ref: (_ for _ in ()).throw(error.as_instanceof_cause()))
+        return ray_launcher.OnRay()
+
+    executor = failing(KeyError("a\nname"))
+    executor._rows = Path("unused")
+    assert executor._over(None, group) == (group, "on the Ray cluster: 'a\\nname'")
+    executor = failing(OSError(28, "No space left on device"))
+    executor._rows = Path("unused")
+    with pytest.raises(OSError, match=r"^on a node of the Ray cluster: .*No space left on device$"):
+        executor._over(None, group)

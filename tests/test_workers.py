@@ -13,6 +13,7 @@ from filelock import FileLock
 
 import estimators
 from results import table
+from suites.engine import local
 from suites.engine.cell import Workshop
 from suites.engine.execute import execute, title
 from suites.engine.local import InProcess, LocalProcesses
@@ -130,3 +131,11 @@ def test_workers_tell_of_their_progress(tmp_path: Path) -> None:
     assert {done.status for done in sweep(items, shop, tmp_path / "rows", LocalProcesses(2))} == {"ok"}
     assert told[0][1:] == (0, 0)
     assert {title(item.cell) for item in items} == {what for what, _, total in told if not total}
+
+
+def test_workers_take_the_gpus_that_are_given_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert [local._visible(slot) for slot in range(3)] == ["2", "5", "2"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [local._visible(slot) for slot in range(3)] == ["0", "1", "0"]
