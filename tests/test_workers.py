@@ -117,11 +117,11 @@ def test_a_dead_workers_cell_is_tried_again_and_then_recorded(
 def test_a_worker_that_cannot_write_stops_the_sweep(tmp_path: Path) -> None:
     """Its one line is the sweep's."""
     shop = Workshop(Context(), tmp_path)
-    items = planned(shop, ["rloo"], ["bias"])
-    rows = tmp_path / "rows"
-    rows.write_text("a file where a folder should be")
-    with pytest.raises(OSError, match=r"^\[Errno \d+\] [^\n]*rows"):
-        next(sweep(items, shop, rows, LocalProcesses(2)))
+    items = planned(shop, ["rloo"], ["accuracy"])
+    (tmp_path / "checkpoints").write_text("a file where a folder should be")
+    with pytest.raises(OSError, match=r"^[^\n]*File exists[^\n]*checkpoints'$"):
+        next(sweep(items, shop, tmp_path / "rows", LocalProcesses(2)))
+    assert not (tmp_path / "rows").exists()
 
 
 def test_workers_tell_of_their_progress(tmp_path: Path) -> None:
