@@ -54,7 +54,7 @@ def whole_run(
         return {"trainer": trainer.snapshot(), "curves": curves, "epoch": epoch, "run": run}
 
     def on_step() -> None:
-        progress("training", trainer.learner.step_count, trainer.steps)
+        progress(f"epoch {epoch} of {trainer.recipe.epochs}", trainer.learner.step_count, trainer.steps)
         keeper.offer(state)
 
     while epoch <= trainer.recipe.epochs:
