@@ -1,4 +1,4 @@
-"""What estimators share: scores and weighted sums over all sites, slopes of f, and the Jacobian of a softmax."""
+"""What estimators share: scores and weighted sums over all sites, and the Jacobian of a softmax."""
 
 from __future__ import annotations
 
@@ -7,32 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.base import Objective, Sites, train_weights
+from estimators.base import Sites
 from estimators.noise import Categories
 from estimators.sitewise import Stacked, sitewise, stacked, stacks
-
-
-def slopes_at(objective: Objective, sample: Sites, share: float = 1.0) -> tuple[Tensor, Stacked]:
-    """f at a sample `(*lead, *rows, K_l)`, detached, and ∂f/∂sample; weights train on `share` · f.
-
-    Each row's value must depend on that row's sample alone, as the protocol says.
-    """
-    sample = stacked(sample)
-    leaves = [stack.detach().requires_grad_() for stack in sample.stacks]
-    loss = objective(Stacked(leaves, sample.layout))
-    train_weights(loss, share)
-    slopes = (torch.zeros_like(z) if z.grad is None else z.grad if share == 1 else z.grad / share for z in leaves)
-    return loss.detach(), Stacked(slopes, sample.layout)
-
-
-def slopes_of(objective: Objective, sample: Stacked, differentiable: bool) -> tuple[Tensor, Stacked]:
-    """f, as a control variate evaluates it, and ∂f/∂sample, 0 of a constant f; detached, or differentiable again."""
-    leaves = [stack.requires_grad_() for stack in sample.stacks]
-    value = objective.control(Stacked(leaves, sample.layout))
-    if not value.requires_grad:
-        return value, Stacked(map(torch.zeros_like, leaves), sample.layout)
-    found = torch.autograd.grad(value.sum(), leaves, create_graph=differentiable, materialize_grads=True)
-    return (value if differentiable else value.detach()), Stacked(found, sample.layout)
 
 
 def probability(logits: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import estimators
-from estimators.base import Estimate, Estimator, Objective, Sites
+from estimators.base import Estimate, Estimator, Objective, Sites, Wrapper
 
 
 class Averaged(Estimator):
@@ -59,24 +59,21 @@ class Averaged(Estimator):
         return tuple(site.expand(self.samples, *site.shape) for site in logits)
 
 
-class _Shared(Objective):
+class _Shared(Wrapper):
     """An objective whose weights receive 1/n of what each of n rows gives them, and whose samples receive all of it."""
 
     def __init__(self, inner: Objective, n: int) -> None:
-        self.inner, self.n = inner, n
+        super().__init__(inner)
+        self.n = n
+
+    def around_another(self, piece: Objective) -> Wrapper:
+        return _Shared(piece, self.n)
 
     def __call__(self, sample: Sites, /) -> Tensor:
         return _scale(self.inner(tuple(_scale(site, self.n) for site in sample)), 1 / self.n)
 
     def hard(self, index: Sites, /) -> Tensor:
         return _scale(self.inner.hard(index), 1 / self.n)
-
-    def control(self, sample: Sites, /) -> Tensor:
-        return self.inner.control(sample)
-
-    def part(self, i: int, n: int, /) -> Objective | None:
-        piece = self.inner.part(i, n)
-        return None if piece is None else _Shared(piece, self.n)
 
     def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
         loss, values = self.inner.around(index, others)

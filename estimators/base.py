@@ -30,9 +30,14 @@ An objective is always given a tuple.
 class Objective(Protocol):
     """f, and what else an objective may know how to do. Every plain callable is one: it takes the defaults.
 
-    A sample is a tuple of `(*lead, *rows, K_l)` tensors, one-hot or in the simplex; the leading dimensions of the sites
-    broadcast against each other. The value has shape `(*lead, *rows)`.
+    A sample is a tuple of `(*lead, *rows, K_l)` tensors, one-hot or in the simplex. Of an objective that says
+    `broadcasts` the leading dimensions may differ between sites, and broadcast against each other. The value has shape
+    `(*lead, *rows)`.
     """
+
+    broadcasts: bool = False
+    """Whether it wants the sites as they come. By default they come to one leading shape first, as views: a plain
+    callable may concatenate them."""
 
     @abstractmethod
     def __call__(self, sample: Sites, /) -> Tensor:
@@ -82,35 +87,79 @@ def adapt(objective: Callable[[Sites], Tensor], sizes: Sequence[int], dtype: tor
 
 class _Adapted(Objective):
     def __init__(self, objective: Callable[[Sites], Tensor], sizes: tuple[int, ...], dtype: torch.dtype) -> None:
-        self.objective, self.sizes, self.dtype = objective, sizes, dtype
+        self.inner = self.objective = objective
+        self.sizes, self.dtype = sizes, dtype
+        self.broadcasts = getattr(objective, "broadcasts", False)
+
+    def _alike(self, sites: Sites, inner: int = 0) -> tuple[Tensor, ...]:
+        """Sites of one leading shape, but for their `inner` last dimensions, unless the objective broadcasts them."""
+        sites = tuple(sites)
+        leads = {site.shape[: site.dim() - inner] for site in sites}
+        if self.broadcasts or len(leads) == 1:
+            return sites
+        lead = torch.broadcast_shapes(*leads)
+        return tuple(site.expand(*lead, *site.shape[site.dim() - inner :]) for site in sites)
 
     def _own(self, name: str) -> Any:
         method = getattr(self.objective, name, None)
         return None if getattr(method, "__func__", None) is getattr(Objective, name) else method
 
     def __call__(self, sample: Sites, /) -> Tensor:
-        return _value(self.objective(tuple(sample)), sample, 1)
+        return _value(self.objective(self._alike(sample, 1)), sample, 1)
 
     def hard(self, index: Sites, /) -> Tensor:
         if (own := self._own("hard")) is not None:
-            return _value(own(tuple(index)), index)
+            return _value(own(self._alike(index)), index)
         if isinstance(index, Categories):
             return self(index.corners)
         return self(tuple(one_hot(i, size, self.dtype) for i, size in zip(index, self.sizes, strict=True)))
 
     def control(self, sample: Sites, /) -> Tensor:
-        return _value((self._own("control") or self.objective)(tuple(sample)), sample, 1)
+        return _value((self._own("control") or self.objective)(self._alike(sample, 1)), sample, 1)
 
     def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
         if (own := self._own("around")) is None:
             return super().around(index, others)
-        loss, values = own(tuple(index), tuple(others))
+        loss, values = own(self._alike(index), self._alike(others))
         return _value(loss, index), _value(values, others)
 
     def part(self, i: int, n: int, /) -> Objective | None:
         own = self._own("part")
         piece = None if own is None else own(i, n)
         return None if piece is None else adapt(piece, self.sizes, self.dtype)
+
+
+class Wrapper(Objective):
+    """An objective around another, to which it hands everything on; a subclass changes what it is for.
+
+    Args:
+        inner: the other, with every method: see `adapt`.
+    """
+
+    broadcasts = True
+
+    def __init__(self, inner: Objective) -> None:
+        self.inner = inner
+
+    def around_another(self, piece: Objective) -> Wrapper:
+        """The same around a part of the data of the inner one."""
+        return type(self)(piece)
+
+    def __call__(self, sample: Sites, /) -> Tensor:
+        return self.inner(sample)
+
+    def hard(self, index: Sites, /) -> Tensor:
+        return self.inner.hard(index)
+
+    def control(self, sample: Sites, /) -> Tensor:
+        return self.inner.control(sample)
+
+    def part(self, i: int, n: int, /) -> Objective | None:
+        piece = self.inner.part(i, n)
+        return None if piece is None else self.around_another(piece)
+
+    def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
+        return self.inner.around(index, others)
 
 
 class Estimate(NamedTuple):
@@ -147,6 +196,7 @@ class Estimator(nn.Module):
         if isinstance(sizes, str) or not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(f"sizes must name at least one site of at least one category, got {sizes!r}")
         self.sizes = tuple(sizes)
+        self.blind: dict[object, tuple[int, ...]] = {}  # sites without a slope, of each kind of f; see `slopes`
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
         """All the randomness of one estimate, for logits `(*rows, K_l)`; at least fp32, whatever the logits are.

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from estimators.algebra import slopes_at, softmax, through_softmax
+from estimators.algebra import softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import perturbed
 from estimators.sitewise import sitewise
+from estimators.slopes import slopes_at
 
 
 class Concrete(Estimator):
@@ -36,5 +37,5 @@ class Concrete(Estimator):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature.value
         sample = sitewise(lambda site, u: softmax(perturbed(site, u) / t), logits, noise)
-        loss, slopes = slopes_at(objective, sample)
+        loss, slopes = slopes_at(self, objective, sample)
         return Estimate(loss, sitewise(lambda x, v: through_softmax(x, v) / t, sample, slopes))

@@ -4,6 +4,8 @@
     g = [f(b) − c(z̃)] (b − p) + ∂_φ c(z) − ∂_φ c(z̃),    c(z) = η [f(σ_λ(z)) + r_ρ(z)],    σ_λ(z) = softmax(z / λ)
 
 Unbiased for every c: E[c(z̃)(b − p)] + E[∂_φ c(z̃)] = ∂_φ E[c(z̃)] = ∂_φ E[c(z)] = E[∂_φ c(z)]. z̃ stays attached to φ.
+The last step needs a c whose slope is all there is to its dependence on z. An f with an argmax inside has jumps that no
+slope shows, and E[∂_φ c(z)] would miss them: where f has no slope in some site it is left out of c, whatever c is then.
 
 The noise v of z̃ is drawn by itself, or it is the one with which z̃ = z, held fixed (`coupled`; Tucker et al., App. C):
 
@@ -33,10 +35,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import dot, jacobian, log_probability, norm_sq, scores, slopes_of, softmax, through_softmax
+from estimators.algebra import dot, jacobian, log_probability, norm_sq, scores, softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import Categories, conditional_gumbel, perturbed, uniform
 from estimators.sitewise import Stacked, sitewise
+from estimators.slopes import slopes_of
 
 DECAY = 0.99
 """Of the sums of the regression, per step: in the long run their errors are those of about a hundred steps."""
@@ -169,7 +172,10 @@ class ControlVariate(Estimator):
         again = z if self.coupled else sitewise(conditional_gumbel, log_p, index, noise.v)  # z̃
         # one call for both, whose graphs the fit needs together
         points = sitewise(lambda *each: torch.stack(each), *([z] if self.coupled else [z, again]))
-        value, slope = self._slope(objective, points)
+        c = self._slope(objective, points)
+        if c is None:
+            return Estimate(loss, sitewise(lambda s: loss[..., None, None] * s, score))
+        value, slope = c
         advantage = (loss - value[-1])[..., None, None]
         found = []
         for s, q, x, v in zip(score.stacks, p.stacks, again.stacks, slope, strict=True):
@@ -180,16 +186,21 @@ class ControlVariate(Estimator):
             self._fit(norm_sq(grads))
         return Estimate(loss, grads)
 
-    def _slope(self, objective: Objective, z: Stacked) -> tuple[Tensor, Sites]:
-        """c and ∂c/∂z at points `(n, *rows, K_l)`, differentiable in the parameters of c while in training mode."""
+    def _slope(self, objective: Objective, z: Stacked) -> tuple[Tensor, Sites] | None:
+        """c and ∂c/∂z at points `(n, *rows, K_l)`, differentiable in the parameters of c while in training mode.
+
+        f is no part of c where it has no slope in some site: None where nothing else is.
+        """
         with torch.set_grad_enabled(self.training):
             x, sharpness = self.soft(z), torch.exp(-self.log_temperature)
             c = self.correction(x, z, sharpness)
         if self.relaxed:
-            value, slopes = slopes_of(objective, x, self.training)
+            value, slopes, whole = slopes_of(self, objective, x, self.training)
             slopes = sitewise(lambda q, v: through_softmax(q, v) * sharpness, x, slopes)
-            c = (value, slopes) if c is None else (c[0] + value, sitewise(torch.add, c[1], slopes))
-        assert c is not None
+            if whole:
+                c = (value, slopes) if c is None else (c[0] + value, sitewise(torch.add, c[1], slopes))
+        if c is None:
+            return None
         if self.eta is not None:
             c = (self.eta * c[0], sitewise(lambda v: self.eta * v, c[1]))
         return (c[0], c[1].stacks) if self.training else (c[0].detach(), [v.detach() for v in c[1].stacks])
@@ -217,7 +228,9 @@ class ControlVariate(Estimator):
             sharpness = torch.exp(-log_temperature)
             with torch.no_grad():
                 x = self.soft(z, log_temperature)
-            value, slopes = slopes_of(objective, x, False)
+            value, slopes, smooth = slopes_of(self, objective, x, False)
+            if not smooth:  # nothing is known of ∂c/∂φ, and c is only what is learned
+                value, slopes = torch.zeros_like(value), sitewise(torch.zeros_like, slopes)
             relaxed = difference(value, sitewise(lambda q, v: through_softmax(q.detach(), v) * sharpness, x, slopes))
             with torch.set_grad_enabled(fit):
                 learned = self.correction(sitewise(torch.detach, x), z, sharpness)

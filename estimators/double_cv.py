@@ -17,10 +17,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from estimators.algebra import dot, jacobian, norm_sq, probabilities, slopes_at
+from estimators.algebra import dot, jacobian, norm_sq, probabilities
 from estimators.base import Estimate, Objective, SeveralSamples, Sites
 from estimators.noise import race
 from estimators.sitewise import sitewise
+from estimators.slopes import slopes_at
 
 
 class DoubleCV(SeveralSamples):
@@ -44,7 +45,7 @@ class DoubleCV(SeveralSamples):
         n = self.evaluations
         p = probabilities(logits)
         sample = race(p, noise).corners
-        loss, slopes = slopes_at(objective, sample, 1 / n)
+        loss, slopes = slopes_at(self, objective, sample, 1 / n)
         slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, slopes)  # f may have none at a forbidden category
         score = sitewise(torch.sub, sample, p)
         others = sitewise(lambda v: (v.sum(0) - v) / (n - 1), slopes)  # the mean slope at the other samples

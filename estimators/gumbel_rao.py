@@ -15,10 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from estimators.algebra import jacobian, probabilities, slopes_at
+from estimators.algebra import jacobian, probabilities
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import race, uniform
 from estimators.sitewise import sitewise
+from estimators.slopes import slopes_at
 
 
 class Noise(NamedTuple):
@@ -55,7 +56,7 @@ class GumbelRao(Estimator):
         t = self.temperature.value
         p = probabilities(logits)
         index = race(p, noise.u)
-        loss, slopes = slopes_at(objective, index.corners)
+        loss, slopes = slopes_at(self, objective, index.corners)
 
         def averaged(q: Tensor, i: Tensor, v: Tensor, slope: Tensor) -> Tensor:
             # z̃ = −log y as in `noise.conditional_gumbel`, without a logarithm of sums: where p underflows y is inf

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from estimators.algebra import probability, slopes_at, through_softmax
+from estimators.algebra import probability, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import Categories, perturbed, smallest
 from estimators.sitewise import sitewise
+from estimators.slopes import slopes_at
 
 
 class GumbelStraightThrough(Estimator):
@@ -34,5 +35,5 @@ class GumbelStraightThrough(Estimator):
         t = self.temperature.value
         z = sitewise(perturbed, logits, noise)
         gap = sitewise(lambda site: site.amax(-1, keepdim=True) - site, z)  # to the winner
-        loss, slopes = slopes_at(objective, Categories(map(smallest, gap.stacks), gap).corners)
+        loss, slopes = slopes_at(self, objective, Categories(map(smallest, gap.stacks), gap).corners)
         return Estimate(loss, sitewise(lambda d, v: through_softmax(probability(d / -t), v) / t, gap, slopes))

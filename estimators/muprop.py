@@ -16,11 +16,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.algebra import dot, jacobian, probabilities, scores, slopes_of
+from estimators.algebra import dot, jacobian, probabilities, scores
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import race
 from estimators.reinforce import averaging
 from estimators.sitewise import sitewise
+from estimators.slopes import slopes_of
 
 
 class MuProp(Estimator):
@@ -49,7 +50,7 @@ class MuProp(Estimator):
         loss = objective.hard(index)
         train_weights(loss)
         loss = loss.detach()
-        mean, found = slopes_of(objective, sitewise(torch.detach, p), False)
+        mean, found, _ = slopes_of(self, objective, sitewise(torch.detach, p), False)
         slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, found)  # f may have none at a forbidden category
         score = scores(index, p)
         rest = loss - mean - dot(slopes, score)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import estimators
-from estimators.base import Estimate, Estimator, Objective, Sites
+from estimators.base import Estimate, Estimator, Objective, Sites, Wrapper
 from estimators.noise import one_hot
 
 
@@ -87,28 +87,28 @@ class PartlyExact(Estimator):
         return Estimate(loss.to(logits[0].dtype), tuple(found[i] for i in range(len(self.sizes))))
 
 
-class _Mixture(Objective):
+class _Mixture(Wrapper):
     """F: the mean of f over the enumerated sites, as a function of the others."""
 
     def __init__(self, of: PartlyExact, objective: Objective, weight: Tensor, grid: Tensor) -> None:
-        self.of, self.objective, self.weight, self.grid = of, objective, weight, grid
+        super().__init__(objective)
+        self.of, self.weight, self.grid = of, weight, grid
+
+    def around_another(self, piece: Objective) -> Wrapper:
+        return _Mixture(self.of, piece, self.weight, self.grid)
 
     def __call__(self, sample: Sites, /) -> Tensor:
-        return self._mean(self.objective(self._join(sample)))
+        return self._mean(self.inner(self._join(sample)))
 
     def hard(self, index: Sites, /) -> Tensor:
-        return self._mean(self.objective.hard(self._whole(index)))
+        return self._mean(self.inner.hard(self._whole(index)))
 
     def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
-        loss, values = self.objective.around(self._whole(index), self._whole(others))
+        loss, values = self.inner.around(self._whole(index), self._whole(others))
         return self._mean(loss), self._mean(values, fixed=True)
 
     def control(self, sample: Sites, /) -> Tensor:
-        return self._mean(self.objective.control(self._join(sample)), fixed=True)
-
-    def part(self, i: int, n: int, /) -> Objective | None:
-        piece = self.objective.part(i, n)
-        return None if piece is None else _Mixture(self.of, piece, self.weight, self.grid)
+        return self._mean(self.inner.control(self._join(sample)), fixed=True)
 
     def _whole(self, index: Sites) -> Sites:
         """`(C, *lead, *rows)`: as `_join`, of categories."""

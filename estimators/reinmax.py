@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.algebra import jacobian, probabilities, probability, slopes_at
+from estimators.algebra import jacobian, probabilities, probability
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import race
 from estimators.sitewise import sitewise
+from estimators.slopes import slopes_at
 
 
 class ReinMax(Estimator):
@@ -38,7 +39,7 @@ class ReinMax(Estimator):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         p = probabilities(logits)
         sample = race(p, noise).corners
-        loss, slopes = slopes_at(objective, sample)
+        loss, slopes = slopes_at(self, objective, sample)
 
         def second_order(site: Tensor, q: Tensor, z: Tensor, slope: Tensor) -> Tensor:
             twice = (q if self.plain else probability(site / self.temperature.value)) + z  # 2 π

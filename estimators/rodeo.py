@@ -21,10 +21,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import norm_sq, probabilities, slopes_at
+from estimators.algebra import norm_sq, probabilities
 from estimators.base import Estimate, Objective, SeveralSamples, Sites
 from estimators.noise import race
 from estimators.sitewise import Stacked
+from estimators.slopes import slopes_at
 
 
 class Rodeo(SeveralSamples):
@@ -62,7 +63,7 @@ class Rodeo(SeveralSamples):
         n = self.evaluations
         p = probabilities(logits)
         sample = race(p, noise).corners
-        loss, slopes = slopes_at(objective, sample, 1 / n)
+        loss, slopes = slopes_at(self, objective, sample, 1 / n)
         at = torch.arange(n, device=loss.device)
         others = (at.unsqueeze(1) + at[1:]) % n  # (S, S − 1), r of each s
         # ∇f(z_r)ᵀ(z_s − z_r), and the same with one site of z_s changed; s first, then r

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 
 import torch
 
-from estimators.algebra import probability, slopes_at, through_softmax
+from estimators.algebra import probability, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import race
 from estimators.sitewise import sitewise
+from estimators.slopes import slopes_at
 
 
 class StraightThrough(Estimator):
@@ -55,7 +56,7 @@ class StraightThrough(Estimator):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         s, t = self.forward_temperature.value, self.temperature.value
         drawn_from = sitewise(lambda site: probability(site / s), logits)
-        loss, slopes = slopes_at(objective, race(drawn_from, noise).corners)
+        loss, slopes = slopes_at(self, objective, race(drawn_from, noise).corners)
         if self.through == "identity":
             return Estimate(loss, sitewise(lambda site, v: torch.where(site > -torch.inf, v, 0), logits, slopes))
         p = drawn_from if self.coupled else sitewise(lambda site: probability(site / t), logits)

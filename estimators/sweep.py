@@ -35,10 +35,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estimators.algebra import probabilities, slopes_of, through_softmax
+from estimators.algebra import probabilities, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import Categories, gumbel_argmax, one_hot, uniform
 from estimators.sitewise import Stacked, layout_of, sitewise, stacked
+from estimators.slopes import slopes_of
 
 PRIOR = 10.0
 """Steps at which a site is drawn again that α = 1 counts for."""
@@ -153,7 +154,7 @@ class Sweep(Estimator):
 
     def _slopes(self, objective: Objective, p: Stacked) -> Stacked:
         """∂f/∂x at p, of the objective that no weight trains on; 0 where it is not finite, which biases nothing."""
-        _, slopes = slopes_of(objective, sitewise(torch.detach, p), False)
+        _, slopes, _ = slopes_of(self, objective, sitewise(torch.detach, p), False)
         return sitewise(lambda slope: torch.nan_to_num(slope, 0.0, 0.0, 0.0), slopes)
 
     def _of_stack(self, i: int, loss: Tensor, values: Tensor, index: Tensor, p: Tensor, slope: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Accuracy(OfSteps):
 
         Raises:
             Missing: the run that this is a control of has not finished.
-            vmo.train.Diverged: see there.
+            vmo.learner.Diverged: see there.
         """
         task, label, seed, keeper = job.task, job.label, job.seed, job.keeper
         if label.name == PLAIN:

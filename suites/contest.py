@@ -32,6 +32,7 @@ from suites.overhead import interleaved, ratio, seconds
 from suites.settings import Group, Settings
 from suites.suite import Job, Rows, Suite
 from suites.tasks.base import Point, Sites, Task, Workload, seed_of
+from vmo.learner import Learner
 
 REFERENCE = "sweep[samples=3]"
 """By what the true gradient is estimated, on minibatches of its own: of all that are unbiased the most exact."""
@@ -160,27 +161,33 @@ class Descent:
     """
 
     def __init__(self, point: Point, estimator: Estimator, rates: Rates, seed: int) -> None:
-        self.point, self.estimator, self.seed, self.steps = point, estimator, seed, 0
-        self.leaves = tuple(site.clone().requires_grad_() for site in point.logits)
-        self.noise = torch.Generator(self.leaves[0].device).manual_seed(seed_of("descent", seed))
-        self.optimizers = [torch.optim.Adam(self.leaves, lr=rates.phi_lr)]
-        if control := list(estimator.parameters()):
-            self.optimizers.append(torch.optim.Adam(control, lr=rates.control_lr))
+        self.point, self.estimator, self.seed = point, estimator, seed
+        phi = torch.nn.ParameterList(site.clone() for site in point.logits)
+        self.leaves = tuple(phi)
+        self.learner = Learner(
+            {"phi": phi},
+            {"phi": torch.optim.Adam(phi, lr=rates.phi_lr)},
+            estimator=estimator,
+            control_lr=rates.control_lr,
+            generators={"noise": torch.Generator(self.leaves[0].device).manual_seed(seed_of("descent", seed))},
+        )
 
     def step(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        objective = self.point.objective(f"descent {self.seed}", self.steps)
-        self.estimator.backward(objective, self.leaves, generator=self.noise)
+        self.learner.step(self._gradients)
+
+    def _gradients(self) -> Tensor:
+        loss = self.learner.backward(self.point.objective(f"descent {self.seed}", self.steps), self.leaves)
         penalty = self.point.penalty([torch.softmax(site, -1) for site in self.leaves])
         if penalty.requires_grad:
             penalty.backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.steps += 1
+        return loss
+
+    @property
+    def steps(self) -> int:
+        return self.learner.step_count
 
     def tensors(self) -> dict[str, list[Tensor]]:
-        return {"parameters": list(self.leaves), "optimizer": []}
+        return self.learner.tensors()
 
 
 def _descents(job: Job, point: Point) -> Rows:

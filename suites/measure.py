@@ -16,7 +16,7 @@ from torch import Tensor
 
 import estimators.base
 from estimators import Estimator, Objective
-from estimators.base import Temperature
+from estimators.base import Temperature, Wrapper
 from estimators.noise import one_hot
 from suites.labels import parse
 from suites.tasks.base import Point, Sites, Truth, seed_of
@@ -47,35 +47,19 @@ class Measurement:
     evaluations: float
 
 
-class Hardened(Objective):
+class Hardened(Wrapper):
     """An objective that puts every sample on its nearest vertex; ∂f/∂sample passes straight through."""
-
-    def __init__(self, inner: Objective) -> None:
-        self.inner = inner
 
     def __call__(self, sample: Sites, /) -> Tensor:
         hard = (one_hot(x.argmax(-1), x.shape[-1], x.dtype) + (x - x.detach()) for x in sample)
         return self.inner(tuple(hard))
 
-    def hard(self, index: Sites, /) -> Tensor:
-        return self.inner.hard(index)
 
-    def control(self, sample: Sites, /) -> Tensor:
-        return self.inner.control(sample)
-
-    def part(self, i: int, n: int, /) -> Objective | None:
-        piece = self.inner.part(i, n)
-        return None if piece is None else Hardened(piece)
-
-    def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
-        return self.inner.around(index, others)
-
-
-class Counted(Objective):
+class Counted(Wrapper):
     """An objective that counts its evaluations; one of a part of its data counts as one."""
 
     def __init__(self, inner: Objective, counts: list[int] | None = None) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._counts: list[int] = [] if counts is None else counts
 
     @property
@@ -87,9 +71,8 @@ class Counted(Objective):
         self._counts.append(value.numel())
         return value
 
-    def part(self, i: int, n: int, /) -> Objective | None:
-        piece = self.inner.part(i, n)
-        return None if piece is None else Counted(piece, self._counts)
+    def around_another(self, piece: Objective) -> Wrapper:
+        return Counted(piece, self._counts)
 
     def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
         loss, values = self.inner.around(index, others)

@@ -29,9 +29,10 @@ import estimators
 from suites import labels
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split
+from vmo.recipe import Recipe
 from vmo.space import TASKS, ArchitectureDistribution, Space, normalised_penalty
 from vmo.target import Target
-from vmo.train import Recipe, Trainer
+from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
 NAME = "elsewhere"

@@ -94,6 +94,76 @@ def test_a_full_disk_leaves_what_stood_there(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["run.safetensors"]
 
 
+ABOUT = {"data": "0123456789abcdef", "seed": 0, "settings": {"lr": 0.1, "widths": (1, 2)}}
+
+
+def test_a_run_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    Keeper(path, 0.0, ABOUT).offer(lambda: {"n": 1})
+    assert Keeper(path, 0.0, ABOUT).load("cpu") == {"n": 1}
+    assert load(path) == {"n": 1}
+    Keeper(path, 0.0, ABOUT).finish({"n": 2})
+    assert Keeper(path, 0.0, ABOUT).load("cpu") == {"n": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"data": "fedcba9876543210"}, "data is '0123456789abcdef', and this one's is 'fedcba9876543210'"),
+        ({"seed": 1}, "seed is 0, and this one's is 1"),
+        ({"settings": {"lr": 0.1, "widths": (1, 3)}}, "settings"),
+        ({"more": 1}, "more is None, and this one's is 1"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict[str, Any], key: str) -> None:
+    path = tmp_path / "run.safetensors"
+    Keeper(path, 0.0, ABOUT).offer(lambda: {"n": 1})
+    for a, b in ((ABOUT, {**ABOUT, **change}), ({**ABOUT, **change}, ABOUT)):
+        Keeper(path, 0.0, a).offer(lambda: {"n": 1})
+        with pytest.raises(ValueError, match="is the checkpoint of a run whose") as caught:
+            Keeper(path, 0.0, b).load("cpu")
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        assert a is not ABOUT or key in str(caught.value)
+    with pytest.raises(ValueError, match="checkpoint of a run whose data is"):
+        Keeper(path).load("cpu")
+
+
+def test_the_one_before_says_whose_it_is_too(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    for n in range(2):
+        Keeper(path, 0.0, ABOUT).offer(lambda n=n: {"n": n})  # type: ignore[misc]
+    path.write_bytes(b"")
+    assert Keeper(path, 0.0, ABOUT).load("cpu") == {"n": 0}
+    with pytest.raises(ValueError, match="seed"):
+        Keeper(path, 0.0, {**ABOUT, "seed": 1}).load("cpu")
+
+
+WRITES_FOR_EVER = """
+import sys, torch
+from pathlib import Path
+from vmo.checkpoint import save
+while True:
+    save(Path(sys.argv[1]), {"w": torch.zeros(4_000_000)})
+"""
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_save(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    for _ in range(20):  # one of them is killed while it writes
+        process = subprocess.Popen([sys.executable, "-c", WRITES_FOR_EVER, str(path)])
+        limit = time.monotonic() + 60
+        while not list(tmp_path.glob(".*.partial")) and time.monotonic() < limit:
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        if list(tmp_path.glob(".*.partial")):
+            break
+    assert list(tmp_path.glob(".*.partial"))
+    save(tmp_path / "another.safetensors", {"n": 1})
+    assert not list(tmp_path.glob(".*"))
+    assert load(tmp_path / "another.safetensors") == {"n": 1}
+
+
 class Stop(Exception):
     """What interrupts a run here."""
 

@@ -17,9 +17,9 @@ from suites import labels, presets
 from suites.tasks import factory
 from suites.tasks.base import Context
 from vmo import checkpoint, cifar, compact, export
-from vmo.data import identity, load, normalise
+from vmo.data import identify, load, normalise
+from vmo.evaluate import recalibrate
 from vmo.extract import extract
-from vmo.train import recalibrate
 from vmo.wrn import WideResNet
 
 
@@ -63,12 +63,6 @@ def network(finished: Path) -> WideResNet:
 def images() -> Tensor:
     data = load("digits")
     return normalise(data.test.images[:50], data)
-
-
-def flat(path: Path) -> tuple[Any, dict[str, list[Any]]]:
-    """All that a checkpoint holds, without tensors."""
-    tensors: dict[str, Tensor] = {}
-    return checkpoint._outline(checkpoint.load(path), tensors), {name: t.tolist() for name, t in tensors.items()}
 
 
 def lines(table: str) -> dict[str, list[str]]:
@@ -123,6 +117,7 @@ def test_the_configuration_is_plain(exported: Path) -> None:
     assert (config["mean"], config["std"]) == (list(data.mean), list(data.std))
     assert config["class_names"] == [str(i) for i in range(10)]
     assert config["network"]["hidden"] == [8, 24]
+    assert (config["dataset"], config["data"], config["data_note"]) == ("digits", data.identity.content, "")
 
 
 def test_no_file_names_a_folder_of_this_machine(exported: Path) -> None:
@@ -266,19 +261,15 @@ def test_what_is_not_a_finished_run(finished: Path, tmp_path: Path, capsys: pyte
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_without_its_description_is_completed_by_its_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_checkpoint_that_does_not_say_what_the_data_were(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As those of older versions are; nothing else in it changes."""
-    path = tmp_path / "run.safetensors"
-    rows = train(path, "width", "plain")
-    before, state = flat(path), checkpoint.load(path)
+    state, path = checkpoint.load(finished), tmp_path / "run.safetensors"
     assert state is not None
-    del state["run"]
-    checkpoint.save(path, state)
-    assert "completes the checkpoint without training" in refused(capsys, path, "--to", tmp_path / "out")
-    assert train(path, "width", "plain") == rows
-    assert flat(path) == before
+    for missing in ("data", "data_name"):
+        about = {key: value for key, value in state["run"].items() if key != missing}
+        checkpoint.save(path, {**state, "run": about})
+        assert f"does not hold a whole run: KeyError: '{missing}'" in refused(capsys, path, "--to", tmp_path / "out")
 
 
 def test_a_folder_that_cannot_be_written(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,13 +306,48 @@ def test_a_file_of_the_users_own_must_be_the_one_trained_on(finished: Path, tmp_
     images, names = generator.integers(0, 256, (40, 8, 8), np.uint8), np.arange(40) % 2
     np.savez(tmp_path / "mine.npz", images=images, labels=names)
     run = compact.read(finished)
-    mine = replace(run, dataset=identity("mine.npz", tmp_path))
+    mine = replace(run, data=identify("mine.npz", tmp_path))
     assert compact.dataset(mine, tmp_path).classes == 2
     with pytest.raises(ValueError, match="--data-root"):
         compact.dataset(mine, tmp_path / "elsewhere")
     np.savez(tmp_path / "mine.npz", images=images, labels=1 - names)
-    with pytest.raises(ValueError, match="another file"):
+    with pytest.raises(
+        ValueError, match=f"on mine.npz with content {mine.data.content}, but what is found is"
+    ) as caught:
         compact.dataset(mine, tmp_path)
+    assert identify("mine.npz", tmp_path).content in str(caught.value)
+
+
+def test_a_named_set_must_be_the_one_trained_on(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder holds other images by the same name; not even a table is written of them."""
+    for folder, n in (("trained on", 30), ("other", 20)):
+        (tmp_path / folder).mkdir()
+        for part in ("train", "test"):
+            images, names = np.full((n, 28, 28), n, np.uint8), np.arange(n) % 10
+            np.savez(tmp_path / folder / f"mnist_{part}.npz", images=images, labels=names)
+    trained, other = (identify("mnist", tmp_path / folder) for folder in ("trained on", "other"))
+    state, path = checkpoint.load(finished), tmp_path / "run.safetensors"
+    assert state is not None
+    checkpoint.save(path, {**state, "run": {**state["run"], **trained.recorded()}})
+    to = ("--to", tmp_path / "out", "--no-onnx")
+    error = refused(capsys, path, *to, "--data-root", tmp_path / "other")
+    for words in ("mnist (30 + 30 images)", trained.content, "mnist (20 + 20 images)", other.content, "--data-root"):
+        assert words in error
+    assert list((tmp_path / "out").iterdir()) == []
+    assert export.main([*map(str, (path, *to)), "--data-root", str(tmp_path / "trained on")]) == 0
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert f"Data: mnist (30 + 30 images) with content {trained.content}." in text
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["dataset"], config["data"]) == ("mnist (30 + 30 images)", trained.content)
+
+
+def test_a_note_on_the_data_stands_under_the_table(finished: Path) -> None:
+    run, data = compact.read(finished), load("digits")
+    run = replace(run, data=replace(run.data, note="one image is upside down"))
+    text = compact.comparison(run, compact.compact(run, data), data)
+    assert text.endswith(f"Data: digits with content {data.identity.content}; one image is upside down.")
 
 
 def test_other_words_are_refused(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

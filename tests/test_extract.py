@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split, normalise
+from vmo.evaluate import evaluate, recalibrate
 from vmo.extract import extract, parameters
 from vmo.space import TASKS, Architecture, Space
-from vmo.train import evaluate, recalibrate
 from vmo.wrn import WideResNet
 
 CONFIG = WideResNetConfig(10, 1, 10, 3, heads="all")

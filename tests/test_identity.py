@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -108,16 +109,23 @@ def recording(model: Settings, log: set[str]) -> Settings:
     views = {}
     for group in type(model).model_fields:
         view = getattr(model, group)
-        fields = frozenset(type(view).model_fields)
 
-        def read(self: Any, name: str, group: str = group, kind: type[Settings] = type(view)) -> Any:
-            if name in kind.model_fields:
-                log.add(f"{group}.{name}")
-            return super(kind, self).__getattribute__(name)
-
-        kind = type(type(view))(f"Recorded{type(view).__name__}", (type(view),), {"__getattribute__": read})
+        kind = type(type(view))(
+            f"Recorded{type(view).__name__}", (type(view),), {"__getattribute__": reader(type(view), group, log)}
+        )
         views[group] = kind.model_construct(**view.model_dump())
     return type(model).model_construct(**views)
+
+
+def reader(kind: type[Settings], group: str, log: set[str]) -> Callable[[Any, str], Any]:
+    """An attribute look-up that writes down the settings it is asked for."""
+
+    def read(self: Any, name: str) -> Any:
+        if name in kind.model_fields:
+            log.add(f"{group}.{name}")
+        return super(kind, self).__getattribute__(name)
+
+    return read
 
 
 def recorded(one: Cell, log: set[str]) -> Cell:

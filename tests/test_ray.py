@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elsewhere import TINY, planned
 from filelock import FileLock
 
 from results import table
-from suites import labels, presets
 from suites.engine import on_ray as ray_launcher
 from suites.engine.cell import Workshop
-from suites.engine.plan import Planned, plan
+from suites.engine.executor import Group
+from suites.engine.progress import silent
 from suites.tasks.base import Context
 from vmo import checkpoint
 
-ROOT = Path(ray_launcher.__file__).parents[1]
-TINY = ["epochs=1", "toy_steps=20", "toy_estimates=200", "steps=6", "ride=2", "estimates=20", "references=3"]
+ROOT = Path(ray_launcher.__file__).parents[2]
 COLUMNS = ["hash", "metric", "part", "point", "x", "value", "status", "message"]
+LONGER = ["train.epochs=12"]
 LIMIT = 300  # seconds, for a test that would wait for ever
 
 
@@ -71,11 +72,6 @@ def epoch_of(path: Path) -> int | None:
     return None if state is None else int(state["epoch"])
 
 
-def planned(out: Path, names: list[str], suites: list[str]) -> list[Planned]:
-    shop = Workshop(Context(presets.resolve("smoke", TINY)), out)
-    return plan(shop, ["width"], [labels.parse(name) for name in names], suites, "smoke", out / "rows")
-
-
 @pytest.mark.slow
 def test_the_cluster_finds_what_this_machine_finds(cluster: Any, tmp_path: Path) -> None:
     """An estimator, a control of what it learned, timings and an impossible one; from a folder that is no checkout."""
@@ -112,7 +108,7 @@ def test_what_a_lost_node_was_running_goes_on_elsewhere(cluster: Any, tmp_path: 
     """Both nodes run a cell; one is killed, and its cell waits for the other node and goes on from its checkpoint."""
     words = ["--estimator", "rloo", "--task", "width", "--suite", "accuracy"]
     sweep = subprocess.Popen(
-        command(*words, "--launcher", "ray", "--checkpoint-seconds", "0", out=tmp_path / "ray", settings=["epochs=12"]),
+        command(*words, "--launcher", "ray", "--checkpoint-seconds", "0", out=tmp_path / "ray", settings=LONGER),
         env=environment(cluster), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     seen: dict[str, list[int]] = {}
@@ -139,7 +135,7 @@ def test_what_a_lost_node_was_running_goes_on_elsewhere(cluster: Any, tmp_path: 
     for epochs in seen.values():  # a run that began anew would be seen at its first epochs again
         assert epochs == sorted(epochs)
     local = subprocess.run(
-        command(*words, out=tmp_path / "local", settings=["epochs=12"]),
+        command(*words, out=tmp_path / "local", settings=LONGER),
         env=environment(cluster),
         timeout=LIMIT,
         check=True,
@@ -150,7 +146,7 @@ def test_what_a_lost_node_was_running_goes_on_elsewhere(cluster: Any, tmp_path: 
 
 @pytest.mark.slow
 def test_a_task_that_dies_every_time_is_a_row(cluster: Any, tmp_path: Path) -> None:
-    deadly = "import os; run.ray_launcher.RETRIES = 1; run.ray_launcher._work = lambda *given: os._exit(7); "
+    deadly = "import os; run.ray_launcher._work = lambda *given: os._exit(7); "
     words = ["--estimator", "rloo", "--task", "toy", "--suite", "bias", "variance", "--launcher", "ray"]
     done = subprocess.run(
         command(*words, out=tmp_path, first=deadly),
@@ -159,14 +155,14 @@ def test_a_task_that_dies_every_time_is_a_row(cluster: Any, tmp_path: Path) -> N
     assert done.returncode == 1, done.stderr
     frame = table.read(tmp_path / "rows")
     assert frame["status"].to_list() == ["error"] * 2
-    assert frame["message"].str.startswith("the task failed on the Ray cluster: ").all()
+    assert frame["message"].str.startswith("the worker died 3 times, the last time on the Ray cluster: ").all()
 
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_ends_its_tasks(cluster: Any, tmp_path: Path) -> None:
     words = ["--estimator", "rloo", "--task", "width", "--suite", "accuracy", "--launcher", "ray"]
     sweep = subprocess.Popen(
-        command(*words, "--checkpoint-seconds", "0", out=tmp_path, settings=["epochs=500"]),
+        command(*words, "--checkpoint-seconds", "0", out=tmp_path, settings=["train.epochs=500"]),
         env=environment(cluster), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     began = time.monotonic()
@@ -209,25 +205,45 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_where_the_folder_is_not_shared_rows_come_back_and_nothing_is_left(tmp_path: Path) -> None:
     """A control's node is sent what was learned."""
     out = tmp_path / "out"
-    shop = Workshop(Context(presets.resolve("smoke", TINY), progress=ray_launcher.silent), out)
-    *learned, control = planned(out, ["rloo", "scratch[of=rloo]"], ["accuracy"])
+    shop = Workshop(Context(progress=silent), out)
+    *learned, control = planned(shop, ["rloo", "scratch[of=rloo]"], ["accuracy"], "width")
     with ray_launcher._mark(out) as mark:
         pass  # and it is gone
-    first = ray_launcher._work(learned, shop, {}, 1, mark)
+    first = ray_launcher._work(Group(tuple(learned)), shop, {}, 1, mark)
     assert list(out.iterdir()) == []
     name = next(iter(ray_launcher._controlled([control])))
-    second = ray_launcher._work([control], shop, {name: first[name]}, 1, mark)
+    second = ray_launcher._work(Group((control,)), shop, {name: first[name]}, 1, mark)
     ray_launcher._keep({**first, **second}, out / "rows")
     assert set(table.read(out / "rows")["status"]) == {"ok"}
-    assert {item.cell.hash() for item in (*learned, control)} == set(table.read(out / "rows")["hash"])
+    assert {item.cell.hash for item in (*learned, control)} == set(table.read(out / "rows")["hash"])
 
 
 def test_where_the_folder_is_shared_rows_are_written_once(tmp_path: Path) -> None:
-    shop = Workshop(Context(presets.resolve("smoke", TINY), progress=ray_launcher.silent), tmp_path)
-    items = planned(tmp_path, ["rloo"], ["memory"])
+    shop = Workshop(Context(progress=silent), tmp_path)
+    items = planned(shop, ["rloo"], ["memory"], "width")
     with ray_launcher._mark(tmp_path) as mark:
-        found = ray_launcher._work(items, shop, {}, 1, mark)
+        found = ray_launcher._work(Group(tuple(items)), shop, {}, 1, mark)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert len(before) == len(items)
     ray_launcher._keep(found, tmp_path / "rows")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()} == before
+
+
+def test_a_node_that_cannot_write_stops_the_sweep_and_what_else_fails_there_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = pytest.importorskip("ray")
+    group = Group(())
+
+    def failing(cause: Exception) -> Any:
+        error = ray.exceptions.RayTaskError("_work", "where it was", cause)
+        monkeypatch.setattr(ray, "get", lambda ref: (_ for _ in ()).throw(error.as_instanceof_cause()))
+        return ray_launcher.OnRay()
+
+    executor = failing(KeyError("a\nname"))
+    executor._rows = Path("unused")
+    assert executor._over(None, group) == (group, "on the Ray cluster: 'a\\nname'")
+    executor = failing(OSError(28, "No space left on device"))
+    executor._rows = Path("unused")
+    with pytest.raises(OSError, match=r"^on a node of the Ray cluster: .*No space left on device$"):
+        executor._over(None, group)

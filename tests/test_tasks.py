@@ -12,26 +12,30 @@ from oracles import check_means, enumerate_expectation, logits_like, same
 from torch import Tensor
 
 import estimators
-from suites import labels
+from suites import labels, presets
 from suites.measure import measure, reference
-from suites.presets import PRESETS
-from suites.tasks import available, factory, polynomial
-from suites.tasks.base import Context, Point
-from suites.tasks.function import Step
+from suites.tasks import available, factory, functions, polynomial
+from suites.tasks.base import Context, Granted, Point, Truth
 from suites.tasks.multilinear import Multilinear
 from suites.tasks.polynomial import Polynomial
 from suites.tasks.quadratic import Quadratic
 from suites.tasks.toy import Joint
-from suites.tasks.vae import Run, Vae, VaeTask, bound, divergence
+from suites.tasks.vae_model import Run, Vae, bound, divergence
 from vmo.checkpoint import Keeper
-from vmo.train import Diverged
+from vmo.learner import Diverged
 
 CPU = torch.device("cpu")
-SMALL = replace(PRESETS["smoke"], latents=2, categories=3, vae_hidden=8, vae_layers=1, vae_steps=12, batch_size=16)
+SMALL = [
+    "vae.latents=2", "vae.categories=3", "vae.hidden=8", "vae.layers=1", "vae.steps=12", "vae.batch_size=16",
+    "function.steps=100",
+]  # fmt: skip
+ENUMERATED, SAMPLED = Truth(minibatches=60, enumerate=64), Truth(minibatches=60, enumerate=1)
 
 
-def task(name: str, **changes: object) -> object:
-    return factory(name)(Context(replace(SMALL, **changes)))  # type: ignore[arg-type]
+def task(name: str, **changes: object) -> Granted:
+    """The task, handed the settings of every role; changes are of dotted names."""
+    preset, found = presets.resolve("smoke", SMALL).with_(changes), factory(name)(Context())
+    return Granted(found, {role: preset.hand(kind) for role, kind in found.roles.items()})
 
 
 # --- functions --------------------------------------------------------------------------------------------------------
@@ -102,9 +106,9 @@ def test_estimators_are_exact_where_their_task_says(name: str, exact: str) -> No
 
 def test_a_step_of_many_rows_is_one_of_their_mean() -> None:
     f = Joint(CPU)
-    step = Step(f, estimators.get("rloo", sizes=f.sizes), 64, 0.01, 3, CPU)
-    step.step()
-    found = [leaf.grad for leaf in step.leaves]
+    run = functions.Run(f, estimators.get("rloo", sizes=f.sizes), rows=64, seed=3)
+    run.step()
+    found = [leaf.grad for leaf in run.leaves]
     estimator = estimators.get("rloo", sizes=f.sizes)
     rows = tuple(torch.zeros(64, size) for size in f.sizes)
     _, grads = estimator.estimate(f, rows, estimator.draw(rows, torch.Generator().manual_seed(3)))
@@ -115,12 +119,12 @@ def test_a_reference_without_enumeration_estimates_the_exact_one() -> None:
     """Where all is fixed but the noise: leave-one-out in a few calls, whose mean is the gradient."""
     f = Joint(CPU)
     point = Point("mid", 0.5, logits_like(f.sizes), [], lambda stream, i: f, lambda e: None, stochastic=False)  # type: ignore[arg-type]
-    exact = reference(point, 60, 64, None, 0)
-    sampled = reference(point, 60, 0, None, 0)
+    exact = reference(point, ENUMERATED, None, 0)
+    sampled = reference(point, SAMPLED, None, 0)
     assert exact.shape == (1, 9)
     assert sampled.shape == (3000, 9)
     check_means(torch.tensor(sampled), torch.tensor(exact[0]))
-    known = reference(replace(point, gradient=f.expectation(point.logits).grads), 60, 0, None, 0)
+    known = reference(replace(point, gradient=f.expectation(point.logits).grads), SAMPLED, None, 0)
     np.testing.assert_allclose(known, exact, atol=1e-9)
 
 
@@ -190,10 +194,11 @@ def test_the_bound_is_the_elbo() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["rebar", "reinforce", "concrete"])
-def test_a_run_of_the_vae_goes_on_from_its_checkpoint(estimator: str, tmp_path: Path) -> None:
-    """Bit-identical rows: the network, what the estimator learned, optimizers, order, binarisation and noise."""
+@pytest.mark.parametrize("name", ["vae", "toy", "polynomial"])
+def test_a_run_goes_on_from_its_checkpoint(name: str, estimator: str, tmp_path: Path) -> None:
+    """Bit-identical rows: what is trained, what the estimator learned, optimizers, the curve, and every generator."""
     make = labels.parse(estimator).make
-    whole = task("vae").train(make, 0, Keeper(tmp_path / "whole.safetensors", 1e9))  # type: ignore[attr-defined]
+    whole = task(name).run(make, 0, Keeper(tmp_path / "whole.safetensors", 1e9))
 
     class Killed(Exception):
         pass
@@ -209,15 +214,16 @@ def test_a_run_of_the_vae_goes_on_from_its_checkpoint(estimator: str, tmp_path: 
                 raise Killed
 
     with pytest.raises(Killed):
-        task("vae").train(make, 0, Stopping(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
-    again = task("vae").train(make, 0, Keeper(tmp_path / "run.safetensors", 0.0))  # type: ignore[attr-defined]
+        task(name).run(make, 0, Stopping(tmp_path / "run.safetensors", 0.0))
+    again = task(name).run(make, 0, Keeper(tmp_path / "run.safetensors", 0.0))
     assert again == whole
 
 
 @pytest.mark.parametrize("estimator", ["reinforce", "straight_through"])
 def test_a_vae_that_diverges_says_so(estimator: str, tmp_path: Path) -> None:
+    vae = task("vae", **{"vae.lr": 1e30, "vae.steps": 100})
     with pytest.raises(Diverged, match="not finite"):
-        task("vae", vae_lr=1e30, vae_steps=100).train(labels.parse(estimator).make, 0, Keeper(tmp_path / "x"))  # type: ignore[attr-defined]
+        vae.run(labels.parse(estimator).make, 0, Keeper(tmp_path / "x"))
 
 
 def test_a_bound_of_logits_that_are_not_finite_is_none() -> None:
@@ -230,18 +236,17 @@ def test_a_bound_of_logits_that_are_not_finite_is_none() -> None:
 
 def test_what_is_measured_of_the_vae_is_a_sum_over_images() -> None:
     """Rows of a point are images, each with logits of its own; bias is that of all of them together."""
-    vae = task("vae")
-    assert isinstance(vae, VaeTask)
-    for point in vae.points(0):
+    pixels = 64
+    for point in task("vae").points(0):
         assert point.logits[0].shape == (4, 3)
         m = measure(point, estimators.get("exact", sizes=(3, 3)), 20, 0)
         assert m.logits.shape == (20, 4 * 2 * 3)
         assert m.evaluations == 9
-        truth = reference(point, 60, 64, None, 0)
+        truth = reference(point, ENUMERATED, None, 0)
         np.testing.assert_allclose(m.logits, np.broadcast_to(truth, m.logits.shape), rtol=1e-4, atol=1e-6)
         soft = measure(point, estimators.get("concrete", sizes=(3, 3), temperature=1.0), 20, 0)
         assert soft.weights is not None and soft.hard_weights is not None
-        assert soft.weights.shape[1] == sum(w.numel() for w in vae._reference_run(0)[0].vae.decoder.parameters())
+        assert soft.weights.shape[1] == (6 * 8 + 8) + (8 * pixels + pixels)  # of the decoder
         assert not np.allclose(soft.weights[: len(soft.hard_weights)], soft.hard_weights)
 
 

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 import estimators
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split, load
+from vmo.evaluate import evaluate, recalibrate
+from vmo.learner import Diverged
 from vmo.objective import MinibatchObjective
+from vmo.recipe import Recipe
 from vmo.space import TASKS, ArchitectureDistribution, Penalty, Space, literal_penalty, normalised_penalty
-from vmo.train import Diverged, Recipe, Trainer, evaluate, recalibrate
+from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
 CONFIG = WideResNetConfig(10, 1, 10, 1, heads="all")
@@ -110,12 +113,12 @@ def test_groups_share_the_minibatch() -> None:
     """The gradient of φ is the mean over halves of the batch, each with BN statistics of its own; so is the loss."""
     whole = make("exact", "width", Recipe(batch_size=16, groups=2))
     images, labels = next(whole.minibatches())
-    assert whole.distribution is not None and whole.estimator is not None
-    loss = whole.estimate(images, labels, whole.estimator, whole.distribution.logits, whole.noise)
+    assert whole.distribution is not None
+    loss = whole.learner.backward(whole.objective(images, labels), whole.rows(whole.distribution.logits)).sum()
     losses, half = [], make("exact", "width")
-    assert half.distribution is not None and half.estimator is not None
+    assert half.distribution is not None
     for part in (slice(0, 8), slice(8, 16)):
-        losses.append(half.estimate(images[part], labels[part], half.estimator, half.distribution.logits, half.noise))
+        losses.append(half.learner.backward(half.objective(images[part], labels[part]), half.distribution.logits))
     torch.testing.assert_close(loss, sum(losses) / 2)
     for site, other in zip(whole.distribution.logits, half.distribution.logits, strict=True):
         assert site.grad is not None and other.grad is not None
@@ -130,7 +133,7 @@ def test_plain_training_is_nesterov_with_weight_decay() -> None:
     trainer = make(None, recipe=Recipe(epochs=1, batch_size=16, lr=0.05, weight_decay=0.01))
     twin = copy.deepcopy(trainer.network)
     velocity = [torch.zeros_like(p) for p in twin.parameters()]
-    trainer.steps = 1000  # the learning rate stays
+    trainer.learner.steps = 1000  # the learning rate stays
     images, labels = next(trainer.minibatches())
     for _ in range(3):
         trainer.step(images, labels)
@@ -148,24 +151,24 @@ def test_plain_training_is_nesterov_with_weight_decay() -> None:
 def test_optimizers_and_their_groups() -> None:
     recipe = Recipe(phi_lr=0.02, control_lr=0.003)
     trainer = make("relax", recipe=recipe)
-    assert set(trainer.optimizers) == {"weights", "phi", "control"}
-    (weights,), (phi,), (control,) = (o.param_groups for o in trainer.optimizers.values())
+    assert set(trainer.learner.optimizers) == {"weights", "phi", "control"}
+    (weights,), (phi,), (control,) = (o.param_groups for o in trainer.learner.optimizers.values())
     assert (
         weights["nesterov"] and weights["momentum"] == 0.9 and weights["weight_decay"] == 5e-4 and weights["lr"] == 0.1
     )
     assert phi["weight_decay"] == 0 and phi["lr"] == 0.02 and control["lr"] == 0.003
-    assert isinstance(trainer.optimizers["phi"], torch.optim.Adam)
+    assert isinstance(trainer.learner.optimizers["phi"], torch.optim.Adam)
     assert trainer.distribution is not None and trainer.estimator is not None
     for group, module in ((weights, trainer.network), (phi, trainer.distribution), (control, trainer.estimator)):
         assert [id(p) for p in group["params"]] == [id(p) for p in module.parameters()]
-    assert set(make("reinforce").optimizers) == {"weights", "phi"}
-    assert set(make(None).optimizers) == {"weights"}
+    assert set(make("reinforce").learner.optimizers) == {"weights", "phi"}
+    assert set(make(None).learner.optimizers) == {"weights"}
 
 
 def test_phi_may_follow_the_optimizer_of_the_weights() -> None:
     trainer = make("rloo", recipe=Recipe(phi_optimizer="sgd", phi_lr=0.5))
-    (group,) = trainer.optimizers["phi"].param_groups
-    assert isinstance(trainer.optimizers["phi"], torch.optim.SGD)
+    (group,) = trainer.learner.optimizers["phi"].param_groups
+    assert isinstance(trainer.learner.optimizers["phi"], torch.optim.SGD)
     assert group["nesterov"] and group["momentum"] == 0.9 and group["weight_decay"] == 0 and group["lr"] == 0.5
 
 
@@ -178,11 +181,11 @@ def test_learning_rates_through_a_run(phi_optimizer: str) -> None:
         for minibatch in trainer.minibatches():
             trainer.step(*minibatch)
             for name, seen in rates.items():
-                seen.append(trainer.optimizers[name].param_groups[0]["lr"])
+                seen.append(trainer.learner.optimizers[name].param_groups[0]["lr"])
     shape = [1] * 3 + [0.2] * 3 + [0.04] * 2 + [0.008] * 2
     assert rates["weights"] == pytest.approx([0.1 * s for s in shape])
     assert rates["phi"] == pytest.approx([0.5 * s for s in shape] if phi_optimizer == "sgd" else [0.5] * 10)
-    assert trainer.progress == 1
+    assert trainer.learner.progress == 1
 
 
 def test_schedules_of_the_estimator_follow_the_run() -> None:
@@ -316,10 +319,11 @@ def test_a_run_goes_on_from_a_snapshot(name: str | None) -> None:
     after = state(trainer)
     for other in (make(name, gamma=0.1, seed=5), trainer):
         other.restore(saved)
-        assert other.step_count == 4
+        assert other.learner.step_count == 4
         assert other.epoch() == loss
         assert same(state(other), after)
-    assert same(list(saved["network"].values()), list(reference["network"].values()))
+    kept, first = (list(one["learner"]["modules"]["network"].values()) for one in (saved, reference))
+    assert same(kept, first)
 
 
 def test_a_snapshot_within_an_epoch_repeats_its_steps() -> None:
@@ -386,8 +390,16 @@ def test_a_distribution_needs_an_estimator() -> None:
     [
         ({"phi_optimizer": "rmsprop"}, "phi_optimizer must be 'adam' or 'sgd'"),
         ({"epochs": 0}, "epochs must be positive"),
+        ({"epochs": 1.5}, "epochs must be positive and whole"),
         ({"batch_size": 0}, "batch_size must be positive"),
         ({"groups": 0}, "groups must be positive"),
+        ({"groups": 3}, "groups must divide the batch size of 128"),
+        ({"epochs": 3, "freeze": 99}, r"freeze must lie in 0 … 3 whole epochs, got 99"),
+        ({"lr": float("nan")}, "lr must be finite and not negative, got nan"),
+        ({"momentum": -0.1}, "momentum must be finite and not negative"),
+        ({"weight_decay": float("inf")}, "weight_decay must be finite"),
+        ({"phi_lr": -1.0}, "phi_lr must be finite and not negative"),
+        ({"control_lr": float("inf")}, "control_lr must be finite"),
     ],
 )
 def test_recipes_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
@@ -409,5 +421,5 @@ def test_the_default_recipe_is_that_of_wide_resnets() -> None:
 def test_the_last_partial_minibatch_is_skipped() -> None:
     trainer = make(None, recipe=Recipe(epochs=1, batch_size=24))
     seen: list[int] = []
-    trainer.epoch(lambda: seen.append(trainer.step_count))
+    trainer.epoch(lambda: seen.append(trainer.learner.step_count))
     assert seen == [1, 2] and trainer.steps == 2

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import estimators
 from estimators import Estimator
-from vmo.train import Recipe
+from vmo.recipe import Recipe
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -1,5 +1,6 @@
 """Sweeps that share a folder, with others and with workers that die."""
 
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -7,28 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from deadly import Deadly
+from elsewhere import Deadly, planned, sweep_toy
 from filelock import FileLock
 
 import estimators
 from results import table
-from suites import labels, presets
+from suites.engine import local
 from suites.engine.cell import Workshop
 from suites.engine.execute import execute, title
 from suites.engine.local import InProcess, LocalProcesses
-from suites.engine.plan import Planned, plan
 from suites.engine.schedule import TRIES, sweep
-from suites.run import main
 from suites.tasks.base import Context
 
-TINY = ["epochs=1", "toy_steps=20", "toy_estimates=200", "steps=6", "ride=2", "estimates=20", "references=3"]
 COLUMNS = ["hash", "metric", "part", "point", "x", "value", "status"]
-
-
-@pytest.fixture(autouse=True)
-def _own_rows_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the committed rows, whose figures take longer to draw than most of these runs."""
-    monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
 
 
 def values(out: Path) -> list[tuple[object, ...]]:
@@ -37,23 +29,20 @@ def values(out: Path) -> list[tuple[object, ...]]:
 
 def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
     """On equally many threads: sums come out otherwise on others, see docs/determinism.md."""
-    words = ["--estimator", "rloo", "--task", "width", "--suite", "bias", "variance", "accuracy", "--preset", "smoke"]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for workers in ("1", "2"):
-            assert main([*words, "--set", *TINY, "--out", str(tmp_path / workers), "--workers", workers]) == 0
+        for executor in (InProcess(), LocalProcesses(2)):
+            shop = Workshop(Context(), tmp_path / type(executor).__name__)
+            items = planned(shop, ["rloo"], ["bias", "variance", "accuracy"], "width")
+            assert {done.status for done in sweep(items, shop, shop.out / "rows", executor)} == {"ok"}
     finally:
         torch.set_num_threads(threads)
-    assert values(tmp_path / "1") == values(tmp_path / "2")
-
-
-def planned(shop: Workshop, names: list[str], suites: list[str]) -> list[Planned]:
-    return plan(shop, ["toy"], [labels.parse(name) for name in names], suites, "smoke", shop.out / "rows")
+    assert values(tmp_path / "InProcess") == values(tmp_path / "LocalProcesses")
 
 
 def test_a_cell_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
-    shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
+    shop = Workshop(Context(), tmp_path)
     rows = tmp_path / "rows"
     items = planned(shop, ["rloo", "reinforce"], ["bias"])
     first = items[0].cell
@@ -64,36 +53,38 @@ def test_a_cell_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None
     assert item.cell == items[1].cell
     assert status == "ok"
     # the other process finishes its cell and lets go
-    source = (rows / f"{items[1].cell.hash()}.jsonl").read_text()
-    text = source.replace(items[1].cell.hash(), first.hash())
-    (rows / f"{first.hash()}.jsonl").write_text(text)
+    source = (rows / f"{items[1].cell.hash}.jsonl").read_text()
+    text = source.replace(items[1].cell.hash, first.hash)
+    (rows / f"{first.hash}.jsonl").write_text(text)
     lock.release()
     assert next(found) == (items[0], "ok", "by another process", 0.0)
-    assert (rows / f"{first.hash()}.jsonl").read_text() == text
+    assert (rows / f"{first.hash}.jsonl").read_text() == text
     assert next(found, None) is None
 
 
 def test_one_that_starts_late_takes_the_rows_of_another_process(tmp_path: Path) -> None:
     """It was free when the group was handed over, and is done by the time that a worker comes to it."""
-    shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
+    shop = Workshop(Context(), tmp_path)
     items = planned(shop, ["rloo"], ["memory"])
     assert [done.status for done in execute(items, shop, tmp_path / "rows")] == ["ok"] * len(items)
     assert {done.message for done in execute(items, shop, tmp_path / "rows")} == {"by another process"}
 
 
 def test_two_sweeps_at_once_do_everything_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "suites.run", "--estimator", "rloo", "reinforce", "--task", "toy"]
-    command += ["--suite", "bias", "accuracy", "--preset", "smoke", "--set", *TINY, "--out", str(tmp_path)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
+    start = multiprocessing.get_context("forkserver")
+    both = [start.Process(target=sweep_toy, args=(tmp_path,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
     assert set(table.read(tmp_path / "rows")["status"]) == {"ok"}
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     """So that nothing goes on unseen, and the next sweep has the cells."""
     command = [sys.executable, "-m", "suites.run", "--estimator", "rloo", "reinforce", "--task", "width"]
-    command += ["--suite", "accuracy", "--preset", "smoke", "--set", "epochs=500", "--workers", "2"]
+    command += ["--suite", "accuracy", "--preset", "smoke", "--set", "train.epochs=500", "--workers", "2"]
     command += ["--checkpoint-seconds", "0", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     began = time.monotonic()
@@ -113,7 +104,7 @@ def test_a_dead_workers_cell_is_tried_again_and_then_recorded(
 ) -> None:
     """With the last that it said. A worker finds an estimator whose name was given here."""
     monkeypatch.setitem(estimators._REGISTRY, "deadly", Deadly)
-    shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
+    shop = Workshop(Context(), tmp_path)
     items = planned(shop, ["deadly", "rloo"], ["bias", "variance"])
     swept = sweep(items, shop, tmp_path / "rows", LocalProcesses(2))
     found = {(item.cell.label.name, item.cell.suite): (status, message) for item, status, message, _ in swept}
@@ -125,18 +116,26 @@ def test_a_dead_workers_cell_is_tried_again_and_then_recorded(
 
 def test_a_worker_that_cannot_write_stops_the_sweep(tmp_path: Path) -> None:
     """Its one line is the sweep's."""
-    shop = Workshop(Context(presets.resolve("smoke", TINY)), tmp_path)
-    items = planned(shop, ["rloo"], ["bias"])
-    rows = tmp_path / "rows"
-    rows.write_text("a file where a folder should be")
-    with pytest.raises(OSError, match=r"^\[Errno \d+\] [^\n]*rows"):
-        next(sweep(items, shop, rows, LocalProcesses(2)))
+    shop = Workshop(Context(), tmp_path)
+    items = planned(shop, ["rloo"], ["accuracy"])
+    (tmp_path / "checkpoints").write_text("a file where a folder should be")
+    with pytest.raises(OSError, match=r"^[^\n]*File exists[^\n]*checkpoints'$"):
+        next(sweep(items, shop, tmp_path / "rows", LocalProcesses(2)))
+    assert not (tmp_path / "rows").exists()
 
 
 def test_workers_tell_of_their_progress(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    shop = Workshop(Context(presets.resolve("smoke", TINY), progress=lambda *given: told.append(given)), tmp_path)
+    shop = Workshop(Context(progress=lambda *given: told.append(given)), tmp_path)
     items = planned(shop, ["rloo"], ["overhead"])
     assert {done.status for done in sweep(items, shop, tmp_path / "rows", LocalProcesses(2))} == {"ok"}
     assert told[0][1:] == (0, 0)
     assert {title(item.cell) for item in items} == {what for what, _, total in told if not total}
+
+
+def test_workers_take_the_gpus_that_are_given_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert [local._visible(slot) for slot in range(3)] == ["2", "5", "2"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [local._visible(slot) for slot in range(3)] == ["0", "1", "0"]

@@ -22,10 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from vmo import checkpoint, cifar
 from vmo.config import WideResNetConfig
 from vmo.data import DataError, Dataset, load
+from vmo.evaluate import evaluate, recalibrate
 from vmo.extract import extract, parameters
 from vmo.identity import Identity
+from vmo.recipe import Recipe
 from vmo.space import Architecture
-from vmo.train import Recipe, Trainer, evaluate, recalibrate
+from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
 BATCHES = (1, 128)
@@ -83,7 +85,7 @@ def _run(about: dict[str, Any], trained: dict[str, Any]) -> Run:
     config = WideResNetConfig(**network, hidden=None if hidden is None else tuple(hidden))
     with torch.device("meta"):  # nothing is initialised that is about to be replaced
         gated = WideResNet(config)
-    gated.load_state_dict(trained["network"], assign=True)
+    gated.load_state_dict(trained["learner"]["modules"]["network"], assign=True)
     chosen = about["architecture"]
     architecture = Architecture(int(chosen["blocks"]), tuple(chosen["hidden"]))
     widths = config.widths[: architecture.blocks]
@@ -138,7 +140,7 @@ def compact(
     recalibrate(network, data)
     if fine_tune:
         trainer = Trainer(network, data, replace(run.recipe, epochs=fine_tune, freeze=0, groups=1), seed=run.seed)
-        trainer.step_count = trainer.steps  # the end of the schedule, where the learning rate stays as it is
+        trainer.learner.step_count = trainer.steps  # the end of the schedule, where the learning rate stays as it is
         for epoch in range(fine_tune):
             progress(epoch + 1, trainer.epoch())
         recalibrate(network, data)

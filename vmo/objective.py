@@ -38,6 +38,7 @@ class MinibatchObjective(Objective):
             be read, in eager mode; otherwise on masks.
     """
 
+    broadcasts = True
     momentum: float = 0.1
 
     def __init__(

@@ -1,9 +1,13 @@
-"""The learning-rate schedule of Wide ResNets. (Temperatures belong to the estimators and follow `anneal`.)"""
+"""Learning rates as functions of progress. (Temperatures belong to the estimators and follow `anneal`.)"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+Schedule = Callable[[float], float]
+"""The learning rate after `progress` in [0, 1] of a run."""
 MILESTONES = (0.3, 0.6, 0.8)
-"""Epochs 60, 120 and 160 of 200, the authors' recipe, as fractions so that a shorter run keeps its shape."""
+"""Epochs 60, 120 and 160 of 200, the recipe of Wide ResNets, as fractions so that a shorter run keeps its shape."""
 
 
 def step_decay(lr: float, progress: float, factor: float = 0.2) -> float:

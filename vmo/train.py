@@ -1,4 +1,4 @@
-"""Training of a network with a distribution over its architectures: one step, one epoch, evaluation.
+"""Training of a network with a distribution over its architectures: the problem of one step, and one epoch.
 
 The weights follow the Wide ResNet recipe; φ has an optimizer of its own without weight decay; an estimator's control
 variate has a third. The step of φ is the estimator's gradient plus that of the penalty γ E_q[r(A)], which is exact.
@@ -6,11 +6,11 @@ variate has a third. The step of φ is the estimator's gradient plus that of the
 
 from __future__ import annotations
 
-import copy
+import functools
 import itertools
+import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,63 +20,14 @@ from torch import Tensor
 from estimators.base import Estimator
 from estimators.noise import gumbel, uniform
 from vmo.compiled import CompiledObjective, compile_network
-from vmo.data import Dataset, Split, augment, batches, normalise
+from vmo.data import Dataset, augment, batches
+from vmo.learner import Diverged, Learner
 from vmo.objective import MinibatchObjective
-from vmo.schedule import step_decay
-from vmo.space import Architecture, ArchitectureDistribution, Penalty
+from vmo.recipe import Recipe
+from vmo.schedule import Schedule, step_decay
+from vmo.space import Architecture, ArchitectureDistribution, Penalty, Sites
 from vmo.target import Target, most_probable
 from vmo.wrn import WideResNet
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; the defaults are those of Wide ResNets on CIFAR.
-
-    Args:
-        epochs: passes over the training set; the last partial minibatch of each is skipped.
-        batch_size: images per step.
-        lr: of the weights: SGD with Nesterov momentum, multiplied by 0.2 at 30, 60 and 80 % of the run.
-        momentum: of that SGD.
-        weight_decay: on all weights.
-        phi_lr: of the logits.
-        phi_optimizer: "adam", or "sgd" for the weights' own optimizer and schedule without weight decay.
-        control_lr: Adam's, for the parameters of control variates.
-        groups: architectures per step, each on its own part of the minibatch.
-        freeze: epochs at the end in which q stays as it is and the weights of its most probable architecture train on
-            alone, as the VMO paper proposes against lost accuracy.
-        learn: whether q is learned. If not it stays as it begins, and the run comes to a sample of it.
-        bf16: autocast to bfloat16.
-        compile: compile the network; samples then are masks and not slices, see `vmo.compiled`.
-    """
-
-    epochs: int = 200
-    batch_size: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    phi_lr: float = 1e-2
-    phi_optimizer: str = "adam"
-    control_lr: float = 1e-2
-    groups: int = 1
-    freeze: int = 0
-    learn: bool = True
-    bf16: bool = False
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        if self.phi_optimizer not in ("adam", "sgd"):
-            raise ValueError(f"phi_optimizer must be 'adam' or 'sgd', got {self.phi_optimizer!r}")
-        for name in ("epochs", "batch_size", "groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.freeze <= self.epochs:
-            raise ValueError(f"freeze must lie in 0 … {self.epochs} epochs, got {self.freeze}")
-        if self.batch_size % self.groups:
-            raise ValueError(f"groups must divide the batch size of {self.batch_size}, got {self.groups}")
-
-
-class Diverged(ArithmeticError):
-    """The training loss is no longer finite."""
 
 
 class Trainer:
@@ -94,6 +45,9 @@ class Trainer:
             Any single-sample score-function estimator makes it a pass on hard samples, Concrete one on soft samples.
         seed: of data order, augmentation and noise, from three separate streams, so that estimators that draw
             different amounts of noise see the same minibatches.
+
+    Attributes:
+        learner: its state and its step: optimizers "weights", "phi" and "control", progress, holding q still.
     """
 
     def __init__(
@@ -119,30 +73,16 @@ class Trainer:
         self.order, self.augmentation, self.noise = (
             torch.Generator(device).manual_seed(3 * seed + stream) for stream in range(3)
         )
-        self.step_count = 0
+        self.learner = self._learner()
         # the epoch under way: where its order began, how many minibatches of it are done, and the sum of their losses
         self._order_began = self.order.get_state()
         self._done = 0
         self._settled: tuple[Tensor, ...] | None = None
         self._loss = torch.zeros((), device=device)
-        self.steps = recipe.epochs * (len(dataset.train) // recipe.batch_size)
-        sgd: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "weights": torch.optim.SGD(network.parameters(), weight_decay=recipe.weight_decay, **sgd)
-        }
-        if distribution is not None and estimator is not None:
-            phi = list(distribution.parameters())
-            self.optimizers["phi"] = (
-                torch.optim.Adam(phi, lr=recipe.phi_lr)
-                if recipe.phi_optimizer == "adam"
-                else torch.optim.SGD(phi, **{**sgd, "lr": recipe.phi_lr})
-            )
-            control = list(estimator.parameters())
-            if control:
-                self.optimizers["control"] = torch.optim.Adam(control, lr=recipe.control_lr)
-            if penalty is not None:  # what it needs on the device is copied there now, and no step waits for it
-                penalty.expected(distribution.space, distribution.probabilities())
-            for what, reach in ({} if penalty is None else penalty.reach(distribution.space)).items():
+        if distribution is not None and penalty is not None:
+            # what it needs on the device is copied there now, and no step waits for it
+            penalty.expected(distribution.space, distribution.probabilities())
+            for what, reach in penalty.reach(distribution.space).items():
                 if 0 < reach < 1e-3:
                     warnings.warn(
                         f"the penalty tells {what}s apart by at most {reach:.1e} nats and cannot move q; "
@@ -150,10 +90,33 @@ class Trainer:
                         stacklevel=2,
                     )
 
-    @property
-    def progress(self) -> float:
-        """The part of the run that is done, in [0, 1]."""
-        return min(1.0, self.step_count / max(1, self.steps))
+    def _learner(self) -> Learner:
+        recipe, q = self.recipe, self.distribution
+        sgd: dict[str, Any] = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
+        modules: dict[str, torch.nn.Module] = {"network": self.network}
+        optimizers: dict[str, torch.optim.Optimizer] = {
+            "weights": torch.optim.SGD(self.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, **sgd)
+        }
+        schedules: dict[str, Schedule] = {"weights": functools.partial(step_decay, recipe.lr)}
+        if q is not None:
+            modules["distribution"] = q
+            if recipe.phi_optimizer == "adam":
+                optimizers["phi"] = torch.optim.Adam(q.parameters(), lr=recipe.phi_lr)
+            else:
+                optimizers["phi"] = torch.optim.SGD(q.parameters(), lr=recipe.phi_lr, **sgd)
+                schedules["phi"] = functools.partial(step_decay, recipe.phi_lr)
+        learner = Learner(
+            modules,
+            optimizers,
+            schedules=schedules,
+            estimator=self.estimator,
+            control_lr=recipe.control_lr,
+            generators={"order": self.order, "augmentation": self.augmentation, "noise": self.noise},
+            steps=recipe.epochs * (len(self.dataset.train) // recipe.batch_size),
+        )
+        if q is not None and not recipe.learn:
+            learner.hold()
+        return learner
 
     def objective(self, images: Tensor, labels: Tensor) -> MinibatchObjective:
         """The objective of one minibatch of normalised images."""
@@ -168,6 +131,11 @@ class Trainer:
             dtype=torch.bfloat16 if self.recipe.bf16 else None,
             slicing=not self.recipe.compile,
         )
+
+    def rows(self, logits: Sites) -> Sites:
+        """Logits as the objective has them, a row for each group of a minibatch where the recipe has several."""
+        groups = self.recipe.groups
+        return logits if groups == 1 else tuple(site.expand(groups, -1) for site in logits)
 
     def minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled epoch of augmented `(images, labels)`, or the rest of one that `epoch` had begun."""
@@ -186,44 +154,40 @@ class Trainer:
             Diverged: the logits are not finite (on a GPU this is seen in the loss, at the end of the epoch).
         """
         self.network.train()
-        for name, optimizer in self.optimizers.items():
-            optimizer.zero_grad(set_to_none=True)
-            if name == "weights" or (name == "phi" and self.recipe.phi_optimizer == "sgd"):
-                base = self.recipe.lr if name == "weights" else self.recipe.phi_lr
-                for group in optimizer.param_groups:
-                    group["lr"] = step_decay(base, self.progress)
-        if self.distribution is None or self.estimator is None:  # plain
+        return self.learner.step(lambda: self._gradients(images, labels))
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The problem, see `vmo.learner`."""
+        q = self.distribution
+        if q is None:  # plain
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.bf16):
                 loss = F.cross_entropy(self.network(images), labels)
             loss.backward()
         elif self.frozen:
-            rows = () if self.recipe.groups == 1 else (self.recipe.groups,)
             if self._settled is None:  # q moves no more, and to read it waits for the device
                 self._settled = tuple(torch.tensor(i, device=images.device) for i in self.choice())
+            rows = () if self.recipe.groups == 1 else (self.recipe.groups,)
             loss = self.objective(images, labels).hard(tuple(i.expand(rows) for i in self._settled)).sum()
             loss.backward()
         else:
-            self.estimator.anneal(self.progress)
-            logits = self.distribution.logits
-            try:
-                if self.weight_estimator is None:
-                    loss = self.estimate(images, labels, self.estimator, logits, self.noise)
-                else:
-                    loss = self._apart(images, labels, self.weight_estimator)
-            except ValueError:  # what estimators say of logits that are no distribution
-                if all(bool(torch.isfinite(site).all()) for site in logits):
-                    raise
-                raise Diverged(f"the logits are not finite after {self.step_count} steps") from None
+            loss = self._of_samples(images, labels, self.rows(q.logits))
             if self.penalty is not None and self.recipe.learn:
-                self.penalty.expected(self.distribution.space, self.distribution.probabilities()).backward()
+                self.penalty.expected(q.space, q.probabilities()).backward()
         for weight in self.network.parameters():
             if weight.grad is None:  # momentum and λ‖w‖² reach what this sample left out, as they do where it is masked
                 weight.grad = torch.zeros_like(weight)
-        for name, optimizer in self.optimizers.items():
-            if name != "phi" or self.recipe.learn:
-                optimizer.step()
-        self.step_count += 1
-        return loss.detach()
+        return loss
+
+    def _of_samples(self, images: Tensor, labels: Tensor, logits: Sites) -> Tensor:
+        """The estimator's pass, and that of the weights where they have their own; the loss on which they train."""
+        if self.weight_estimator is None:
+            return self.learner.backward(self.objective(images, labels), logits).sum()
+        self.network.requires_grad_(False)
+        try:
+            self.learner.backward(self.objective(images, labels), logits)
+        finally:
+            self.network.requires_grad_(True)
+        return self.learner.estimate(self.objective(images, labels), logits, self.weight_estimator).sum()
 
     def choice(self) -> tuple[int, ...]:
         """The category of each site that q stands for: the most probable, within the target where there is one.
@@ -248,35 +212,16 @@ class Trainer:
         return Architecture(len(widths), widths)
 
     @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        assert self.learner.steps is not None
+        return self.learner.steps
+
+    @property
     def frozen(self) -> bool:
-        """Whether q no longer moves."""
+        """Whether q no longer moves, and the weights of one architecture train on."""
         last = self.recipe.freeze * (self.steps // self.recipe.epochs)
-        return last > 0 and self.step_count >= self.steps - last
-
-    def _apart(self, images: Tensor, labels: Tensor, weight_estimator: Estimator) -> Tensor:
-        """A step whose weights have a pass of their own; the loss of that pass."""
-        assert self.distribution is not None and self.estimator is not None
-        logits = self.distribution.logits
-        self.network.requires_grad_(False)
-        try:
-            self.estimate(images, labels, self.estimator, logits, self.noise)
-        finally:
-            self.network.requires_grad_(True)
-        weight_estimator.anneal(self.progress)
-        return self.estimate(images, labels, weight_estimator, tuple(site.detach() for site in logits), self.noise)
-
-    def estimate(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        estimator: Estimator,
-        logits: Sequence[Tensor],
-        generator: torch.Generator,
-    ) -> Tensor:
-        """`estimator.backward` on one minibatch, split in groups where the recipe says so; the loss `()`."""
-        groups = self.recipe.groups
-        rows = logits if groups == 1 else tuple(site.expand(groups, -1) for site in logits)
-        return estimator.backward(self.objective(images, labels), rows, generator=generator).sum()
+        return last > 0 and self.learner.step_count >= self.steps - last
 
     def epoch(self, on_step: Callable[[], None] | None = None) -> float:
         """One epoch, or the rest of one that a snapshot was taken in; the mean training loss of all of it.
@@ -295,58 +240,17 @@ class Trainer:
         mean = float(self._loss) / self._done
         self._done = 0
         self._loss.zero_()
-        if mean != mean or mean in (float("inf"), float("-inf")):
-            raise Diverged(f"the training loss is {mean} after {self.step_count} steps")
+        if not math.isfinite(mean):
+            raise Diverged(f"the training loss is {mean} after {self.learner.step_count} steps")
         return mean
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of everything that training changes: nested dicts and lists of tensors and plain numbers."""
-        state = {"network": dict(self.network.state_dict()), "step": self.step_count}
-        state |= {"done": self._done, "loss": self._loss, "order_began": self._order_began}
-        state |= {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        if self.distribution is not None and self.estimator is not None:
-            state["distribution"] = dict(self.distribution.state_dict())
-            state["estimator"] = dict(self.estimator.state_dict())
-        state["generators"] = [g.get_state() for g in (self.order, self.augmentation, self.noise)]
-        return copy.deepcopy(state)
+        epoch = {"done": self._done, "loss": self._loss.clone(), "order_began": self._order_began}
+        return {"learner": self.learner.snapshot(), "epoch": epoch}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Return to a snapshot, from which the run goes on exactly as it went on then."""
-        state = copy.deepcopy(state)
-        self._done, self._loss, self._order_began = state["done"], state["loss"], state["order_began"]
-        self.network.load_state_dict(state["network"])
-        self.step_count, self._settled = state["step"], None
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state[name])
-        if self.distribution is not None and self.estimator is not None:
-            self.distribution.load_state_dict(state["distribution"])
-            self.estimator.load_state_dict(state["estimator"])
-        for generator, saved in zip((self.order, self.augmentation, self.noise), state["generators"], strict=True):
-            generator.set_state(saved)
-
-
-@torch.no_grad()
-def recalibrate(network: WideResNet, dataset: Dataset, batch_size: int = 256, limit: int = 50) -> None:
-    """Replace BN's running statistics by their mean over up to `limit` unaugmented training minibatches.
-
-    Leaves the network in eval mode.
-    """
-    network.train()
-    seen = 0
-    for chunk in dataset.train.images.split(batch_size)[:limit]:
-        seen += len(chunk)
-        network(normalise(chunk, dataset), momentum=len(chunk) / seen)
-    network.eval()
-
-
-@torch.no_grad()
-def evaluate(network: WideResNet, split: Split, dataset: Dataset, batch_size: int = 500) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy in [0, 1] of a plain network in eval mode, on unaugmented images."""
-    network.eval()
-    loss = torch.zeros((), device=split.images.device)
-    correct = torch.zeros((), dtype=torch.int64, device=split.images.device)
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        logits = network(normalise(images, dataset))
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-        correct += (logits.argmax(-1) == labels).sum()
-    return float(loss) / len(split), int(correct) / len(split)
+        self.learner.restore(state["learner"])
+        epoch, self._settled = state["epoch"], None
+        self._done, self._loss, self._order_began = epoch["done"], epoch["loss"].clone(), epoch["order_began"]

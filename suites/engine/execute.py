@@ -19,7 +19,7 @@ from results import table
 from suites.accuracy import Missing
 from suites.engine.cell import Cell, Workshop
 from suites.engine.plan import Planned
-from vmo.train import Diverged
+from vmo.learner import Diverged
 
 
 class Finished(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
@@ -76,7 +76,7 @@ class Progress:
             self._present = what
         if self._present not in self._under_way:
             bar = self._bars.add_task(self._present, total=None)
-            self._under_way[self._present] = _Cell(bar)
+            self._under_way[self._present] = _Cell(bar, time.monotonic())
         cell = self._under_way[self._present]
         if not total:
             return
@@ -105,12 +105,12 @@ class _Cell:
     """How far a cell is, and what was last told of it."""
 
     bar: TaskID
+    told_at: float
     what: str = ""
     done: int = 0
     total: int = 0
     begun: tuple[int, float] = (0, 0.0)  # where and when what it does now was first heard of
     told: tuple[str, int] = ("", 0)  # what, and how many tenths of it
-    told_at: float = field(default_factory=time.monotonic)
 
     def moves(self, what: str, done: int, total: int, now: float, at_least: float) -> bool:
         """Take in how far it is. Returns whether that is worth a line, at most one in so many seconds."""

@@ -60,7 +60,7 @@ class _Board:
         self.shop, self.rows = shop, rows
         self.before = {item.cell.hash: self._stamp(item) for item in to_do}
         self.unfinished = {item.cell.hash for item in to_do}
-        self.waiting = [Group(items, any(map(_timed, items)), places) for items in _together(to_do)]
+        self.waiting = [Group(items, any(item.suite.alone for item in items), places) for items in _together(to_do)]
         self.running: list[Group] = []
         self.held = False  # whether something waits only because another sweep is busy with it
 
@@ -145,10 +145,6 @@ def _together(to_do: Sequence[Planned]) -> list[tuple[Planned, ...]]:
     for item in to_do:
         found.setdefault(item.cell.work, []).append(item)
     return [tuple(items) for items in found.values()]
-
-
-def _timed(item: Planned) -> bool:
-    return item.suite.alone
 
 
 def _discard(to_do: Sequence[Planned], shop: Workshop) -> None:

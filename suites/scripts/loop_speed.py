@@ -31,7 +31,8 @@ from suites.overhead import ratio
 from suites.scripts import rows
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split
-from vmo.train import Recipe, Trainer
+from vmo.recipe import Recipe
+from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)

@@ -14,7 +14,7 @@ digit that the paper gives. What is read off a plot of one seed is held to half 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from suites.commands import tables
 from suites.labels import parse
 from suites.settings import nearest
 from suites.tasks.base import Sites
-from suites.tasks.function import Step
+from suites.tasks.functions import Run
 from suites.tasks.polynomial import Polynomial
 
 T = 0.499
@@ -131,9 +131,7 @@ def relax(seeds: int) -> Iterator[Line]:
             theta = torch.zeros((), requires_grad=True)
             generator, other = (torch.Generator().manual_seed(seed + offset) for offset in (0, 10_000))
             optimizer = torch.optim.Adam([theta, *estimator.parameters()], lr=0.01)
-            for step in track(
-                range(1, STEPS[-1] + 1), f"relax, {label}, seed {seed}", transient=True, console=Console(stderr=True)
-            ):
+            for step in watched(STEPS[-1], f"relax, {label}, seed {seed}"):
                 optimizer.zero_grad()
                 estimator.backward(squared, (torch.stack([torch.zeros_like(theta), theta]),), generator=generator)
                 optimizer.step()
@@ -150,22 +148,19 @@ def polynomial(seeds: int) -> Iterator[Line]:
         values = []
         for seed in range(seeds if label != "exact" else 1):
             estimator = None if label == "exact" else make(label, f.sizes)
-            step = Step(f, estimator, 64, 1e-3, seed, torch.device("cpu"))
-            optimizer = step.optimizers[0]
-            optimizer.param_groups[0]["lr"] = 1e-3
-            for _ in track(
-                range(POLYNOMIAL_STEPS),
-                f"polynomial, {label}, seed {seed}",
-                transient=True,
-                console=Console(stderr=True),
-            ):
-                if estimator is not None:
-                    step.step()
+            trained = Run(f, estimator, rows=64, lr=1e-3, control_lr=1e-3, seed=seed)
+            for _ in watched(POLYNOMIAL_STEPS, f"polynomial, {label}, seed {seed}"):
+                if estimator is None:
+                    trained.step_exactly()
                 else:
-                    (step.leaves[0].grad,) = (torch.stack(tuple(f.expectation(step.logits).grads)),)
-                    optimizer.step()
-            values.append(float(f.expectation(step.logits).loss))
+                    trained.step()
+            values.append(trained.value())
         yield Line("polynomial", f"E f after 8,000 steps of {label}", published, within, values)
+
+
+def watched(steps: int, what: str) -> Iterable[int]:
+    """1 … steps, with a bar on a terminal."""
+    return track(range(1, steps + 1), what, transient=True, console=Console(stderr=True))
 
 
 def make(label: str, sizes: Sequence[int]) -> Estimator:

@@ -219,7 +219,7 @@ class Task(ABC):
             keeper: of its checkpoints.
 
         Raises:
-            Diverged: see `vmo.train`.
+            Diverged: see `vmo.learner`.
         """
 
     def cut_alike(self, settings: Any, architecture: Architecture) -> Architecture:

@@ -15,17 +15,17 @@ from pydantic import Field
 from torch import Tensor
 
 from estimators import Estimator
-from estimators.sitewise import Stacked, layout_of, stacks
+from estimators.sitewise import Stacked, layout_of
 from results.table import row
 from suites.settings import Group, Settings
+from suites.tasks import curve
 from suites.tasks.base import Make, Nothing, Point, Sites, Size, Task, seed_of
-from suites.tasks.functions import LR, Function, Step
+from suites.tasks.functions import LR, Function, Run
 from vmo.checkpoint import Keeper
-from vmo.train import Diverged
+from vmo.learner import ride
 
 POINTS = {"uniform": 0.0, "mid": 0.2, "peaked": 1.0}
 NUMBERS = 9  # logits of the toy, for which the number of estimates is meant
-TIMED_CONTROL_LR = 0.01  # of a step that is timed or counted, which does not depend on it
 
 
 class Length(Settings):
@@ -130,15 +130,11 @@ class FunctionTask(Task):
 
     def _path(self, settings: Any) -> list[Tensor]:
         """φ along a run that follows the exact gradient, `(steps + 1, n, K)` per stack of sites."""
-        f = self.function(settings)
-        step = Step(f, None, 1, LR, 0, self.context.device)
-        path = [[leaf.detach().clone() for leaf in step.leaves]]
+        run = Run(self.function(settings), None, device=self.context.device)
+        path = [[leaf.detach().clone() for leaf in run.leaves]]
         for _ in range(self.steps(settings)):
-            found = stacks(f.expectation(Stacked(path[-1], step.layout)).grads, step.layout)
-            for leaf, grad in zip(step.leaves, found, strict=True):
-                leaf.grad = grad
-            step.optimizers[0].step()
-            path.append([leaf.detach().clone() for leaf in step.leaves])
+            run.step_exactly()
+            path.append([leaf.detach().clone() for leaf in run.leaves])
         return [torch.stack(leaves) for leaves in zip(*path, strict=True)]
 
     def points(self, settings: Any, seed: int) -> Iterator[Point]:
@@ -149,25 +145,25 @@ class FunctionTask(Task):
         for name, progress in POINTS.items():
             last = round(progress * self.steps(settings))
 
-            def ride(estimator: Estimator, name: str = name, last: int = last) -> None:
-                control = list(estimator.parameters())
-                optimizer = torch.optim.Adam(control, lr=how.control_lr) if control else None
-                generator = torch.Generator(device).manual_seed(seed_of(self.name, "ride", seed, name))
-                for i in range(last - how.ride, last):
-                    estimator.zero_grad()
-                    logits = path[max(0, i)]
-                    estimator.estimate(f, logits, estimator.draw(logits, generator))
-                    if optimizer is not None:
-                        optimizer.step()
+            def along(estimator: Estimator, name: str = name, last: int = last) -> None:
+                noise = torch.Generator(device).manual_seed(seed_of(self.name, "ride", seed, name))
+                moments = ((f, path[max(0, i)]) for i in range(last - how.ride, last))
+                ride(estimator, moments, control_lr=how.control_lr, noise=noise)
 
             gradient = f.expectation(path[last]).grads
-            yield Point(name, progress, path[last], [], lambda stream, i: f, ride, stochastic=False, gradient=gradient)
+            yield Point(name, progress, path[last], [], lambda stream, i: f, along, stochastic=False, gradient=gradient)
 
-    def workload(self, role: str, settings: Any, make: Make | None, size: Size | None = None) -> Step:
-        f = self.function(settings)
-        with self.context.device:
+    def _run(
+        self, settings: Any, make: Make | None, seed: int, control_lr: float = LR, steps: int | None = None
+    ) -> Run:
+        """A fresh training run; see `Run`."""
+        f, device = self.function(settings), self.context.device
+        with device:
             estimator = None if make is None else make(f.sizes)
-        return Step(f, estimator, self.rows, TIMED_CONTROL_LR, 0, self.context.device)
+        return Run(f, estimator, rows=self.rows, control_lr=control_lr, seed=seed, device=device, steps=steps)
+
+    def workload(self, role: str, settings: Any, make: Make | None, size: Size | None = None) -> Run:
+        return self._run(settings, make, 0)
 
     def alone(self, settings: Any) -> tuple[Callable[[Sites], Tensor], Sites]:
         f = self.function(settings)
@@ -176,24 +172,12 @@ class FunctionTask(Task):
 
     def run(self, settings: Any, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
         assert make is not None
-        f, steps = self.function(settings), self.steps(settings)
-        with self.context.device:
-            estimator = make(f.sizes)
-        step = Step(f, estimator, self.rows, settings.function.control_lr, seed, self.context.device)
-        every = max(1, steps // 40)
-        curve = []
-        for i in range(steps + 1):
-            if i % every == 0 or i == steps:
-                curve.append((i, float(f.expectation(step.logits).loss)))
-                self.context.progress("training", i, steps)
-            if i < steps:
-                step.estimator.anneal(i / steps)  # type: ignore[union-attr]
-                step.step()
-        final = curve[-1][1]
-        if final != final:
-            raise Diverged("the logits are no longer finite")
+        run = self._run(settings, make, seed, settings.function.control_lr, self.steps(settings))
+        context = self.context
+        found = curve.train(run, run.value, keeper, moments=40, device=context.device, progress=context.progress)
+        final = found[-1][1]
         return [
             row("objective", final, unit="objective"),
-            row("objective_gap", final - f.minimum(), unit="objective"),
-            *(row("curve_objective", value, x=i, unit="objective") for i, value in curve),
+            row("objective_gap", final - run.f.minimum(), unit="objective"),
+            *(row("curve_objective", value, x=at, unit="objective") for at, value in found),
         ]

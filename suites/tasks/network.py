@@ -36,10 +36,11 @@ from suites.tasks.reference_run import REFERENCE, ReferenceRun
 from vmo.checkpoint import Keeper
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split, load
+from vmo.recipe import Recipe
 from vmo.space import Architecture, ArchitectureDistribution, Space, literal_penalty, normalised_penalty
 from vmo.space import Penalty as SpacePenalty
 from vmo.target import Target
-from vmo.train import Recipe, Trainer
+from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
 SIDE = 32  # pixels of the images of a step that is timed or counted
@@ -58,11 +59,7 @@ class Step:
         self.trainer.step(self.images, self.labels)
 
     def tensors(self) -> dict[str, list[Tensor]]:
-        trainer = self.trainer
-        modules = [m for m in (trainer.network, trainer.distribution, trainer.estimator) if m is not None]
-        kept = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-        states = [s for optimizer in trainer.optimizers.values() for s in optimizer.state.values()]
-        return {"parameters": kept, "optimizer": [t for s in states for t in s.values() if isinstance(t, Tensor)]}
+        return self.trainer.learner.tensors()
 
 
 class NetworkTask(Task):
@@ -252,8 +249,7 @@ class NetworkTask(Task):
     def at(self, settings: StepSettings, make: Make | None, logits: Sites) -> Step:
         trainer = self.trainer(settings, make, 0)
         if trainer.distribution is not None:
-            trainer.recipe = replace(trainer.recipe, phi_lr=0.0)
-            trainer.optimizers["phi"].param_groups[0]["lr"] = 0.0
+            trainer.learner.hold(warm=True)  # a step costs what it costs where φ moves
             with torch.no_grad():
                 for site, value in zip(trainer.distribution.logits, logits, strict=True):
                     site.copy_(value)

@@ -13,9 +13,10 @@ from results.table import row
 from vmo.checkpoint import Keeper
 from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split
+from vmo.evaluate import evaluate, recalibrate
 from vmo.extract import extract, parameters
 from vmo.space import Architecture, ArchitectureDistribution
-from vmo.train import Trainer, evaluate, recalibrate
+from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
 TRAIN_IMAGES = 10_000  # whose accuracy is that of training: as many as there are test images in CIFAR
@@ -53,7 +54,7 @@ def whole_run(
         return {"trainer": trainer.snapshot(), "curves": curves, "epoch": epoch, "run": run}
 
     def on_step() -> None:
-        progress("training", trainer.step_count, trainer.steps)
+        progress(f"epoch {epoch} of {trainer.recipe.epochs}", trainer.learner.step_count, trainer.steps)
         keeper.offer(state)
 
     while epoch <= trainer.recipe.epochs:

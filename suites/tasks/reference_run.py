@@ -18,6 +18,7 @@ from estimators import Estimator
 from suites.tasks.base import Make, Point, Sites, seed_of
 from suites.tasks.network_settings import PointsSettings
 from vmo.data import augment
+from vmo.learner import ride
 from vmo.objective import MinibatchObjective
 from vmo.train import Trainer
 
@@ -50,7 +51,7 @@ class ReferenceRun:
     ) -> None:
         self.settings, self.key = settings, (task, seed)
         self.trainer = build(lambda sizes: estimators.get(REFERENCE, sizes=sizes))
-        self.trainer.steps = settings.trajectory.steps
+        self.trainer.learner.steps = settings.trajectory.steps
         self._stream: Iterator[tuple[Tensor, Tensor]] = iter(())
         saved = kept(lambda: self._made(report))
         self._before: dict[str, dict[str, Any]] = saved["before"]
@@ -68,7 +69,7 @@ class ReferenceRun:
                 if step == end:
                     at[name] = self.trainer.snapshot()
             if step < steps:
-                self._advance()
+                self._advance(*self._minibatch())
                 report("reference run", step + 1, steps)
         return {"before": before, "at": at}
 
@@ -97,44 +98,44 @@ class ReferenceRun:
 
     def _phi_progress(self) -> float:
         """Of the part of the run in which q moves."""
-        return max(0.0, (self.trainer.progress - HELD) / (1 - HELD))
+        return max(0.0, (self.trainer.learner.progress - HELD) / (1 - HELD))
 
-    def _advance(self, ride: Callable[[Tensor, Tensor], None] | None = None) -> None:
-        """One step of the run."""
+    def _minibatch(self) -> tuple[Tensor, Tensor]:
+        """The next of the run."""
         pair = next(self._stream, None)
         if pair is None:
             self._stream = self.trainer.minibatches()
             pair = next(self._stream)
-        if ride is not None:
-            ride(*pair)
-        held = self.trainer.progress < HELD
-        self.trainer.optimizers["phi"].param_groups[0]["lr"] = 0.0 if held else self.settings.train.phi_lr
-        self.trainer.step(*pair)
+        return pair
+
+    def _advance(self, images: Tensor, labels: Tensor) -> None:
+        """One step of the run. While q is held its optimizer's moments warm up."""
+        learner = self.trainer.learner
+        if learner.progress < HELD:
+            learner.hold(warm=True)
+        else:
+            learner.release()
+        self.trainer.step(images, labels)
 
     def _ride(self, name: str, estimator: Estimator) -> None:
         """Run the last steps before a point again while the estimator adapts, and return to the point.
 
         The data order begins a new epoch at the snapshot, so the minibatches are other ones than in the run itself.
         """
-        before, at, distribution = self._before[name], self._at[name], self.trainer.distribution
-        assert distribution is not None
+        before, at, q = self._before[name], self._at[name], self.trainer.distribution
+        assert q is not None
         self.trainer.restore(before)
         self._stream = iter(())
-        control = list(estimator.parameters())
-        optimizer = torch.optim.Adam(control, lr=self.settings.train.control_lr) if control else None
-        device = distribution.logits[0].device
-        noise = torch.Generator(device).manual_seed(seed_of(*self.key, "ride", name))
+        noise = torch.Generator(q.logits[0].device).manual_seed(seed_of(*self.key, "ride", name))
 
-        def adapt(images: Tensor, labels: Tensor) -> None:
-            estimator.zero_grad()
-            estimator.anneal(self._phi_progress())
-            logits = tuple(site.detach() for site in distribution.logits)
-            self.trainer.estimate(images, labels, estimator, logits, noise)
-            if optimizer is not None:
-                optimizer.step()
+        def moments() -> Iterator[tuple[MinibatchObjective, Sites]]:
+            while self.trainer.learner.step_count < at["learner"]["step"]:
+                pair = self._minibatch()
+                estimator.anneal(self._phi_progress())
+                yield self.trainer.objective(*pair), self.trainer.rows([site.detach() for site in q.logits])
+                self._advance(*pair)
 
-        for _ in range(at["step"] - before["step"]):
-            self._advance(adapt)
+        ride(estimator, moments(), control_lr=self.settings.train.control_lr, noise=noise)
         self.trainer.restore(at)
 
     def _fresh(self, name: str, stream: str, i: int) -> MinibatchObjective:

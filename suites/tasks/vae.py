@@ -13,7 +13,6 @@ Jang, Gu, Poole 2017, arXiv:1611.01144; Maddison, Mnih, Teh 2017, arXiv:1611.007
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -25,11 +24,12 @@ import estimators
 from estimators import Estimator
 from results.table import row
 from suites.settings import Group, Settings, narrow
+from suites.tasks import curve
 from suites.tasks.base import Make, Point, Sites, Size, Task, Truth, TruthSettings, seed_of
 from suites.tasks.vae_model import Run, Vae, bound
 from vmo.checkpoint import Keeper
 from vmo.data import Dataset, load
-from vmo.train import Diverged
+from vmo.learner import ride
 
 POINTS = {"uniform": 0.0, "mid": 0.5, "peaked": 1.0}
 MEASURED = 4  # images whose logits' gradients are measured
@@ -171,16 +171,25 @@ class VaeTask(Task):
             return Vae(mean, model.latents, model.categories, model.layers, model.hidden)
 
     def training(
-        self, model: Model, make: Make | None, images: Tensor, seed: int, *, lr: float, control_lr: float
+        self,
+        model: Model,
+        make: Make | None,
+        images: Tensor,
+        seed: int,
+        *,
+        lr: float,
+        control_lr: float,
+        steps: int | None = None,
     ) -> Run:
-        """A fresh training run."""
+        """A fresh training run; see `Run`."""
         with self.context.device:
             estimator = None if make is None else make((model.categories,) * model.latents)
         vae = self.vae(model, images.mean(0), seed)
-        return Run(vae, estimator, images, lr=lr, control_lr=control_lr, batch_size=model.batch_size, seed=seed)
+        rates = {"lr": lr, "control_lr": control_lr}
+        return Run(vae, estimator, images, **rates, batch_size=model.batch_size, seed=seed, steps=steps)
 
-    def _trained(self, how: Training, make: Make, seed: int) -> Run:
-        return self.training(how, make, self.images[0], seed, lr=how.lr, control_lr=how.control_lr)
+    def _trained(self, how: Training, make: Make, seed: int, steps: int | None = None) -> Run:
+        return self.training(how, make, self.images[0], seed, lr=how.lr, control_lr=how.control_lr, steps=steps)
 
     @functools.lru_cache(maxsize=1)  # noqa: B019  one task lives as long as the sweep
     def _reference_run(self, how: Training, seed: int) -> tuple[Run, dict[str, dict[str, Any]]]:
@@ -210,22 +219,19 @@ class VaeTask(Task):
             with torch.no_grad():
                 logits = run.vae.logits(x).unbind(-2)
 
-            def ride(estimator: Estimator, name: str = name) -> None:
-                control = list(estimator.parameters())
-                optimizer = torch.optim.Adam(control, lr=how.control_lr) if control else None
+            def along(estimator: Estimator, name: str = name) -> None:
                 noise = torch.Generator(device).manual_seed(seed_of("vae", "ride", seed, name))
-                for _ in range(how.ride):
-                    pick = torch.randint(len(run.images), (MEASURED,), generator=noise, device=device)
-                    other = torch.bernoulli(run.images[pick], generator=noise)
-                    estimator.zero_grad()
-                    with torch.no_grad():
-                        sites = run.vae.logits(other).unbind(-2)
-                    estimator.estimate(run.vae.reconstruction(other), sites, estimator.draw(sites, noise))
-                    if optimizer is not None:
-                        optimizer.step()
+
+                def moments() -> Iterator[tuple[Callable[[Sites], Tensor], Sites]]:
+                    for _ in range(how.ride):
+                        pick = torch.randint(len(run.images), (MEASURED,), generator=noise, device=device)
+                        other = torch.bernoulli(run.images[pick], generator=noise)
+                        yield run.vae.reconstruction(other), run.vae.logits(other).detach().unbind(-2)
+
+                ride(estimator, moments(), control_lr=how.control_lr, noise=noise)
 
             weights = list(run.vae.decoder.parameters())
-            yield Point(name, progress, logits, weights, lambda stream, i: f, ride, stochastic=False)
+            yield Point(name, progress, logits, weights, lambda stream, i: f, along, stochastic=False)
 
     def workload(self, role: str, settings: StepSettings, make: Make | None, size: Size | None = None) -> _Repeated:
         # neither time nor storage depends on what the images show
@@ -240,35 +246,21 @@ class VaeTask(Task):
 
     def run(self, settings: RunSettings, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
         assert make is not None
-        how, (train, test) = settings.vae, self.images
-        run = self._trained(how, make, seed)
-        assert run.estimator is not None
-        curve: list[Any] = []
-        if (saved := keeper.load(self.context.device)) is not None:
-            run.restore(saved["run"])
-            curve = [tuple(pair) for pair in saved["curve"]]
-        steps = how.steps
-        every = max(1, steps // 20)
-        while True:
-            if run.steps % every == 0 or run.steps == steps:
-                lost, rate = bound(run.vae, test[:SHOWN], 1)
-                if not curve or curve[-1][0] != run.steps:
-                    curve.append((run.steps, -float((lost + rate).mean())))
-                self.context.progress("training", run.steps, steps)
-                if not math.isfinite(curve[-1][1]):
-                    raise Diverged(f"the ELBO is no longer finite at step {run.steps}")
-            if run.steps >= steps:
-                break
-            run.estimator.anneal(run.steps / steps)
-            run.step()
-            keeper.offer(lambda: {"run": run.snapshot(), "curve": curve})
-        keeper.finish({"run": run.snapshot(), "curve": curve})
+        train, test = self.images
+        run = self._trained(settings.vae, make, seed, settings.vae.steps)
+
+        def watch() -> float:
+            lost, rate = bound(run.vae, test[:SHOWN], 1)
+            return -float((lost + rate).mean())
+
+        context = self.context
+        found = curve.train(run, watch, keeper, moments=20, device=context.device, progress=context.progress)
         rows = []
         for part, images in (("train", train[: len(test)]), ("test", test)):
             lost, rate = bound(run.vae, images, SAMPLES)
             for metric, values in (("elbo", -(lost + rate)), ("distortion", lost), ("rate", rate)):
                 rows.append(row(metric, float(values.mean()), part=part, n=len(values), unit="nats"))
-        return [*rows, *(row("curve_elbo", value, x=at, unit="nats") for at, value in curve)]
+        return [*rows, *(row("curve_elbo", value, x=at, unit="nats") for at, value in found)]
 
 
 class _Repeated:

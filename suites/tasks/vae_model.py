@@ -1,8 +1,7 @@
-"""The categorical VAE and a training run of it."""
+"""The network of the categorical VAE (see `suites.tasks.vae`), its divergence, its bound, and a training run of it."""
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from estimators import Estimator
 from suites.tasks.base import Sites, seed_of
 from suites.tasks.functions import concatenated
 from vmo.data import batches
-from vmo.train import Diverged
+from vmo.learner import Diverged, Learner
 
 
 class Vae(nn.Module):
@@ -80,6 +79,7 @@ class Run:
         lr, control_lr: of Adam on the network and on what the estimator learns.
         batch_size: images of a step.
         seed: of order, binarisation and noise, each with a generator of its own.
+        steps: of the whole run, which temperatures follow; None: they stay.
     """
 
     def __init__(
@@ -92,73 +92,64 @@ class Run:
         control_lr: float,
         batch_size: int,
         seed: int,
+        steps: int | None = None,
     ) -> None:
-        self.vae, self.estimator, self.images, self.batch_size = vae, estimator, images, batch_size
-        self.order, self.pixels, self.noise = (
-            torch.Generator(images.device).manual_seed(seed_of("vae", name, seed)) for name in ("order", "x", "noise")
+        self.vae, self.images, self.batch_size = vae, images, batch_size
+        generators = {
+            name: torch.Generator(images.device).manual_seed(seed_of("vae", name, seed))
+            for name in ("order", "x", "noise")
+        }
+        self.learner = Learner(
+            {"vae": vae},
+            {"vae": torch.optim.Adam(vae.parameters(), lr=lr)},
+            estimator=estimator,
+            control_lr=control_lr,
+            generators=generators,
+            steps=steps,
         )
-        self.optimizers = [torch.optim.Adam(vae.parameters(), lr=lr)]
-        if estimator is not None and (control := list(estimator.parameters())):
-            self.optimizers.append(torch.optim.Adam(control, lr=control_lr))
         self.left: list[Tensor] = []
-        self.steps = 0
 
     def minibatch(self) -> Tensor:
         """The next binary images, `(B, pixels)`."""
+        generators = self.learner.generators
         if not self.left:
-            self.left = list(batches(len(self.images), self.batch_size, self.order))[::-1]
-        return torch.bernoulli(self.images[self.left.pop()], generator=self.pixels)
+            self.left = list(batches(len(self.images), self.batch_size, generators["order"]))[::-1]
+        return torch.bernoulli(self.images[self.left.pop()], generator=generators["x"])
 
     def step(self) -> None:
+        """One step on the next minibatch."""
         self.train_on(self.minibatch())
 
     def train_on(self, x: Tensor) -> None:
         """One step on binary images."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
+        self.learner.step(lambda: self._gradients(x))
+
+    def _gradients(self, x: Tensor) -> Tensor:
+        """The problem, see `vmo.learner`: the loss is `(B,)` or, of the mean of q, `()`."""
         logits = self.vae.logits(x)
         leaf = logits.detach().requires_grad_()  # the encoder is passed once, by the sum of what reaches its output
         f, sites = self.vae.reconstruction(x), leaf.unbind(-2)
         divergence(leaf).sum().backward()
-        if self.estimator is None:
-            f(tuple(torch.softmax(site, -1) for site in sites)).sum().backward()
+        if self.learner.estimator is None:
+            loss = f(tuple(torch.softmax(site, -1) for site in sites)).sum()
+            loss.backward()
         else:
-            try:
-                self.estimator.backward(f, sites, generator=self.noise)
-            except ValueError:
-                if bool(leaf.isfinite().all()):
-                    raise
-                raise Diverged(f"the logits are not finite after {self.steps} steps") from None
+            loss = self.learner.backward(f, sites)
         logits.backward(leaf.grad)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.steps += 1
+        return loss
 
     def tensors(self) -> dict[str, list[Tensor]]:
-        modules = [m for m in (self.vae, self.estimator) if m is not None]
-        kept = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-        state = [t for o in self.optimizers for s in o.state.values() for t in s.values() if isinstance(t, Tensor)]
-        return {"parameters": kept, "optimizer": state}
+        """See `Learner.tensors`."""
+        return self.learner.tensors()
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of everything that training changes."""
-        own = {} if self.estimator is None else dict(self.estimator.state_dict())
-        state = {"vae": dict(self.vae.state_dict()), "estimator": own, "left": self.left, "steps": self.steps}
-        state |= {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
-        state |= {"generators": [g.get_state() for g in (self.order, self.pixels, self.noise)]}
-        return copy.deepcopy(state)
+        return {"learner": self.learner.snapshot(), "left": list(self.left)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Return to a snapshot."""
-        state = copy.deepcopy(state)
-        self.vae.load_state_dict(state["vae"])
-        self.left, self.steps = list(state["left"]), state["steps"]
-        if self.estimator is not None:
-            self.estimator.load_state_dict(state["estimator"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        for generator, saved in zip((self.order, self.pixels, self.noise), state["generators"], strict=True):
-            generator.set_state(saved)
+        self.learner.restore(state["learner"])
+        self.left = list(state["left"])
 
 
 @torch.no_grad()
