@@ -1,62 +1,74 @@
-"""The command line, end to end: what it does, what it refuses, and what it keeps."""
+"""The command line, end to end: what it does, what it refuses, what it says, and what it keeps."""
 
 import json
 import subprocess
 import sys
+import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import estimators
 from estimators.rloo import Rloo
-from results import table
-from suites.run import REFERENCE, main
+from results import report, table
+from suites import __main__ as program
+from suites import suite, tasks
+from suites.commands import source, tables
+from suites.run import main
 
 SMOKE = ["--preset", "smoke"]
 SMALL = [
-    "memory_depth=10",
-    "memory_widen=1",
-    "overhead_batch=4",
-    "steps=6",
-    "ride=2",
-    "estimates=20",
-    "references=3",
-    "epochs=1",
-    "toy_steps=20",
-    "toy_estimates=200",
+    "counted.depth=10",
+    "counted.widen=1",
+    "timed.batch=4",
+    "trajectory.steps=6",
+    "trajectory.ride=2",
+    "gradient.estimates=20",
+    "truth.minibatches=3",
+    "train.epochs=1",
+    "function.steps=20",
+    "function.estimates=200",
 ]
+TINY = [*SMOKE, "--set", "function.steps=4", "function.estimates=20"]
+TOY = ("--task", "toy")
+BUILD = report.build
 
 
 @pytest.fixture(autouse=True)
 def _own_rows_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the committed rows, whose figures take longer to draw than most of these runs."""
+    """Without the committed rows and without figures, which take longer to draw than most of these runs."""
     monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
+    monkeypatch.setattr(report, "build", lambda rows, out: Path(out) / "REPORT.md")
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 def run(*words: str, out: Path) -> int:
     return main([*words, *SMOKE, "--out", str(out)])
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *words: str, by=main) -> str:  # type: ignore[no-untyped-def]
     """The one line on standard error of a command that must exit 2."""
-    try:
-        status = main(list(words))
-    except SystemExit as stop:  # argparse's own refusals
-        status = int(str(stop.code))
+    status = by(list(words))
     captured = capsys.readouterr()
     assert status == 2
     assert "Traceback" not in captured.err + captured.out
     lines = captured.err.strip().splitlines()
-    if lines[-1].startswith("error: "):  # beside it, at most the lines of cells that were finished before
-        assert all(line.startswith("[") for line in lines[:-1]), captured.err
+    assert lines[-1].startswith("error: ")
+    # beside it, at most notices and the lines of cells that were finished before
+    assert all(line.startswith(("[", "note: ")) for line in lines[:-1]), captured.err
     return lines[-1]
+
+
+# --- what it does ---------------------------------------------------------------------------------------------------
 
 
 def test_what_failed_alike_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     of = ["--estimator", "exact", "rloo", "--task", "polynomial", "--suite", "bias", "variance", "accuracy"]
-    run(*of, "--set", *SMALL, "polynomial_steps=4", out=tmp_path)
+    run(*of, "--set", *SMALL, "polynomial.steps=4", out=tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("infeasible: ")]
     assert len(said) == 1
     assert said[0].startswith("infeasible: exact on polynomial (bias, variance, accuracy): exact would enumerate")
@@ -65,7 +77,7 @@ def test_what_failed_alike_is_said_once(tmp_path: Path, capsys: pytest.CaptureFi
 def test_main_command_end_to_end_and_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("suites.run.REFERENCE", REFERENCE)
+    monkeypatch.setattr(report, "build", BUILD)
     words = ["--estimator", "relax", "--task", "width", "--set", *SMALL]
     assert run(*words, out=tmp_path) == 0
     rows = table.read(tmp_path / "rows")
@@ -75,12 +87,11 @@ def test_main_command_end_to_end_and_again(
     assert (tmp_path / "REPORT.md").exists()
     assert list((tmp_path / "figures").glob("*.png"))
     before = {path: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
-    if REFERENCE.exists():  # the committed rows of the others stand beside
-        assert "straight_through" in (tmp_path / "REPORT.md").read_text(encoding="utf-8")
     capsys.readouterr()
     assert run(*words, out=tmp_path) == 0
     assert {path: path.read_bytes() for path in (tmp_path / "rows").iterdir()} == before
     assert "done already" in capsys.readouterr().err
+    assert len(list((tmp_path / "commands").iterdir())) == 1
 
 
 @pytest.mark.parametrize("task", ["toy", "depth", "joint"])
@@ -152,13 +163,24 @@ def test_in_a_sweep_an_impossible_cell_is_a_row(tmp_path: Path) -> None:
 
 
 def test_a_diverging_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    words = ["--estimator", "rloo", "concrete", "--task", "width", "--suite", "accuracy", "--set", *SMALL, "lr=1e9"]
+    words = [
+        "--estimator",
+        "rloo",
+        "concrete",
+        "--task",
+        "width",
+        "--suite",
+        "accuracy",
+        "--set",
+        *SMALL,
+        "train.lr=1e9",
+    ]
     assert run(*words, out=tmp_path) == 0
     rows = table.read(tmp_path / "rows")
     assert dict(rows.groupby("estimator")["status"].first()) == dict.fromkeys(["concrete", "plain", "rloo"], "diverged")
 
 
-TOY = ("--task", "toy")
+# --- what it refuses --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -168,19 +190,41 @@ TOY = ("--task", "toy")
         (("--estimator", "relax", "--task", "widht"), ("'widht'", "did you mean 'width'", "depth")),
         (("--estimator", "relax[temp=1]", *TOY), ("no option 'temp'", "temperature")),
         (("--estimator", "relax[hidden=", *TOY), ("closing bracket",)),
-        (("--estimator", "relax[temperature=-1]", *TOY), ("temperature must be a positive number",)),
+        (("--estimator", "relax[temperature=-1]", *TOY), ("temperature must be",)),
         (("--estimator", "relax", *TOY, "--suite", "bais"), ("'bais'", "did you mean 'bias'")),
         (("--estimator", "relax", *TOY, "--preset", "quik"), ("'quik'", "did you mean 'quick'")),
-        (("--estimator", "relax", *TOY, "--set", "epoch=3"), ("'epoch'", "did you mean 'epochs'")),
-        (("--estimator", "relax", *TOY, "--set", "epochs=three"), ("epochs must be int",)),
-        (("--estimator", "relax", *TOY, "--seeds", "-3"), ("must not be negative",)),
-        (("--estimator", "relax", *TOY, "--seeds", "0"), ("at least 1",)),
-        (("--estimator", "relax", *TOY, "--seeds", "two"), ("invalid int value",)),
+        (("--estimator", "relax", *TOY, "--set", "train.epoch=3"), ("did you mean 'train.epochs'",)),
+        (("--estimator", "relax", *TOY, "--set", "epochs=3"), ("'epochs'", "did you mean 'train.epochs'")),
+        (("--estimator", "relax", *TOY, "--set", "train.epochs=three"), ("train.epochs", "'three'")),
+        (("--estimator", "relax", *TOY, "--set", "train.epochs=0"), ("train.epochs", "greater than or equal to 1")),
+        (("--estimator", "relax", *TOY, "--set", "train.batch_size=0"), ("train.batch_size", "to 1")),
+        (("--estimator", "relax", *TOY, "--set", "train.freeze=99"), ("freeze=99 exceeds", "train.epochs")),
+        (("--estimator", "relax", *TOY, "--set", "train.phi_optimizer=foo"), ("phi_optimizer", "'adam' or 'sgd'")),
+        (("--estimator", "relax", *TOY, "--set", "penalty.gamma=1e400"), ("penalty.gamma", "finite")),
+        (("--estimator", "relax", *TOY, "--set", "train.epochs"), ("GROUP.FIELD=VALUE", "'train.epochs'")),
+        (("--estimator", "relax", *TOY, "--seeds", "-3"), ("--seeds must be", "1 … 1000", "-3")),
+        (("--estimator", "relax", *TOY, "--seeds", "0"), ("1 … 1000",)),
+        (("--estimator", "relax", *TOY, "--seeds", "1000000", "--dry-run"), ("1 … 1000", "1000000")),
+        (("--estimator", "relax", *TOY, "--seeds", "two"), ("1 … 1000", "got two")),
+        (("--estimator", "relax", *TOY, "--target-macs", "0"), ("--target-macs must be", "(0, 1]", "got 0")),
+        (("--estimator", "relax", *TOY, "--target-macs", "nan"), ("(0, 1]", "got nan")),
+        (
+            ("--estimator", "relax", *TOY, "--target-macs", "0.5", "--set", "penalty.target_macs=0.4"),
+            ("penalty.target_macs is given twice",),
+        ),
+        (("--estimator", "relax", *TOY, "--workers", "0"), ("--workers must be an integer of at least 1",)),
+        (("--estimator", "relax", *TOY, "--checkpoint-seconds", "-1"), ("a number of at least 0",)),
+        (("--estimator", "relax", *TOY, "--launcher", "rya"), ("--launcher", "did you mean ray")),
+        (("--estimator", "relax", *TOY, "--workers", "2", "--launcher", "ray"), ("--workers is of the local",)),
+        (("--estimater", "relax", *TOY), ("--estimater", "did you mean --estimator")),
+        (("--list", "setting"), ("'setting'", "did you mean settings")),
+        (("--config", "none.yaml"), ("--config", "none.yaml")),
         (("--estimator", "relax", *TOY, "--dataset", "cifar1"), ("'cifar1'", "did you mean 'cifar10'")),
         (("--estimator", "relax", *TOY, "--device", "tpu"), ("auto, cpu or cuda",)),
-        (("--estimator", "relax", "--task", "width", "--set", "depth=11"), ("6n + 4",)),
-        (("--estimator", "relax", "--task", "width", "--set", "width_step=5"), ("step must divide",)),
+        (("--estimator", "relax", "--task", "width", "--set", "network.depth=11"), ("6n + 4",)),
+        (("--estimator", "relax", "--task", "width", "--set", "network.width_step=5"), ("step must divide",)),
         (("--estimator", "exact", "--task", "width", "--suite", "memory"), ("configurations", "limit")),
+        (("--estimator", "relax", *TOY, "--suite", "sampling"), ("no cell", "sampling", "toy")),
         (("--estimator", "relax"), ("--task",)),
         (("--task", "toy"), ("--estimator",)),
     ],
@@ -192,6 +236,40 @@ def test_bad_input_is_one_line(
     for part in parts:
         assert part in line
     assert not list((tmp_path / "out").glob("rows/*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("rnu",), ("'rnu'", "did you mean run")),
+        ((), ("run", "report")),
+        (("report", "--row", "x"), ("did you mean --rows",)),
+        (("report", "--rows", "nowhere"), ("no rows in nowhere",)),
+        (("export", "x.safetensors"), ("required: to",)),
+        (("completion", "fish"), ("'fish'", "bash")),
+    ],
+)
+def test_bad_subcommands_are_one_line(
+    words: tuple[str, ...], parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "build", BUILD)
+    line = refused(capsys, *words, by=program.main)
+    for part in parts:
+        assert part in line
+
+
+def test_an_estimator_that_no_worker_can_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Inside(Rloo):
+        pass
+
+    estimators.register("inside", Inside)
+    try:
+        words = ["--estimator", "inside", *TOY, "--suite", "bias", *TINY, "--workers", "2", "--out", str(tmp_path)]
+        line = refused(capsys, *words)
+    finally:
+        estimators._REGISTRY.pop("inside")
+    assert "'inside'" in line and "inside a function" in line
+    assert not list(tmp_path.glob("rows/*"))
 
 
 def test_cuda_without_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,11 +289,13 @@ def test_a_file_of_the_users_own_is_known_by_its_content(tmp_path: Path) -> None
     for shift in (0, 1):
         np.savez(tmp_path / "mine.npz", images=images + np.uint8(shift), labels=labels)
         words = ["--estimator", "rloo", "--task", "width", "--suite", "accuracy", "--dataset", "mine.npz"]
-        assert run(*words, "--data-root", str(tmp_path), "--set", *SMALL, "batch_size=32", out=tmp_path / "out") == 0
+        assert (
+            run(*words, "--data-root", str(tmp_path), "--set", *SMALL, "train.batch_size=32", out=tmp_path / "out") == 0
+        )
     rows = table.read(tmp_path / "out" / "rows")
     assert set(rows["status"]) == {"ok"}
-    assert rows["dataset"].nunique() == 2
-    assert all(name.startswith("mine.npz@") for name in rows["dataset"])
+    assert set(rows["dataset"]) == {"mine.npz"}
+    assert rows.groupby("estimator")["hash"].nunique().eq(2).all()
 
 
 def test_corrupt_cache_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,13 +346,279 @@ def test_rows_say_what_they_need_to(tmp_path: Path) -> None:
     assert str(tmp_path) not in path.read_text()
 
 
-def test_help_and_list(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--list"]) == 0
+# --- what it says -----------------------------------------------------------------------------------------------------
+
+
+def without_torch(*words: str) -> str:
+    """The output of a command that must not import torch or pandas."""
+    code = (
+        "import sys; from suites.__main__ import main\n"
+        f"try: status = main({list(words)!r})\n"
+        "except SystemExit as stop: status = stop.code\n"
+        "slow = {'torch', 'pandas', 'seaborn', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(status or (f'imported {slow}' if slow else 0))"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_list_imports_nothing_slow() -> None:
+    shown = without_torch("run", "--list")
+    named = (*estimators.available(), *tasks.available(), *suite.available(), "quick", "cifar10", "scratch[of=NAME]")
+    assert [name for name in named if name not in shown] == []
+
+
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("completion", "bash"), ("report", "--help")])
+def test_nor_do_help_version_and_completion(words: tuple[str, ...]) -> None:
+    assert without_torch(*words)
+
+
+def test_the_list_as_json_is_what_is_registered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in found["estimators"]] == list(estimators.available())
+    assert [one["name"] for one in found["tasks"]] == list(tasks.available())
+    assert [one["name"] for one in found["suites"]] == list(suite.available())
+    of = {one["name"]: one for one in found["estimators"]}
+    assert of["exact"]["options"] == {"limit": "4096", "chunk": "64"} and "oracle" in of["exact"]["summary"]
+    assert all(one["summary"] for kind in ("estimators", "tasks", "suites", "presets") for one in found[kind])
+
+
+def test_what_is_read_from_the_source_is_what_python_says() -> None:
+    for name, place in source.estimators().items():
+        read, asked = source.describe(place), source.describe(estimators.factory(name))
+        assert set(read.options) == set(asked.options), name
+    for name, place in source.suites().items():
+        read = source.describe(place)
+        assert read.constants["title"] == suite.get(name).title
+        assert read.constants.get("by_name", False) == suite.get(name).by_name
+
+
+def test_an_estimator_registered_since_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    estimators.register("since", Rloo)
+    try:
+        assert main(["--list", "estimators"]) == 0
+    finally:
+        estimators._REGISTRY.pop("since")
+    assert "since[samples=2" in capsys.readouterr().out
+
+
+def test_help_lists_every_setting_with_its_range_and_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help", "--preset", "cpu"]) == 0
     shown = capsys.readouterr().out
-    for name in (*estimators.available(), "toy", "quick", "cifar10"):
-        assert name in shown
-    done = subprocess.run([sys.executable, "-m", "suites.run", "--help"], capture_output=True, text=True, check=True)
-    assert "--dry-run" in done.stdout
+    assert "--dry-run" in shown
+    assert main(["--list", "settings", "--preset", "cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["settings"]
+    for one in found:
+        assert f"  {one['name']}={one['value']}  ({one['type']})\n" in shown
+        assert one["meaning"], one["name"]
+    of = {one["name"]: one for one in found}
+    assert of["train.epochs"] | {"group": ""} == {
+        "name": "train.epochs", "type": "integer ≥ 1", "value": 4, "meaning": "Passes over the training images.",
+        "group": "",
+    }  # fmt: skip
+    assert of["train.phi_optimizer"]["type"] == "adam or sgd"
+    assert of["penalty.target_macs"]["type"] == "number ≥ 0 and ≤ 1"
+
+
+def test_the_plan_estimates_by_like_cells_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TOY, "--suite", "accuracy", *TINY, "--out", str(tmp_path)]
+    assert main(["--estimator", "rloo", *words]) == 0
+    capsys.readouterr()
+    words += ["--dry-run", "--seeds", "3"]
+    assert main(["--estimator", "rloo", "reinforce", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "1 done, 5 to do" in shown and "3 of the 5 to do have no estimate" in shown
+    assert main(["--estimator", "rloo", "reinforce", *words, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    seconds = {(one["estimator"], one["seed"]): one["seconds"] for one in plan["cells"]}
+    (took,) = table.read(tmp_path / "rows")["wall_s"].unique()
+    assert seconds == {
+        ("rloo", 0): None, ("rloo", 1): took, ("rloo", 2): took,
+        ("reinforce", 0): None, ("reinforce", 1): None, ("reinforce", 2): None,
+    }  # fmt: skip
+    assert plan["without_estimate"] == 3 and plan["seconds"] == pytest.approx(2 * took)
+    # another preset is another time
+    assert main(["--estimator", "rloo", *words, "--set", "function.steps=5"]) == 0
+    assert "no estimate of the time" in capsys.readouterr().out
+
+
+def test_seeds_that_mean_nothing_are_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--estimator", "rloo", *TOY, "--dry-run", "--seeds", "3", "--out", str(tmp_path)]
+    assert main([*words, "--suite", "bias", "variance"]) == 0
+    assert "note: --seeds is ignored: only accuracy repeats" in capsys.readouterr().err
+    for more in (["--suite", "bias", "accuracy"], ["--suite", "bias", "--quiet"]):
+        assert main([*words, *more]) == 0
+        assert capsys.readouterr().err == ""
+
+
+def test_settings_that_no_cell_depends_on_are_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--estimator", "rloo", *TOY, "--suite", "bias", "--dry-run", "--out", str(tmp_path)]
+    assert main([*words, "--set", "train.epochs=3", "function.estimates=30"]) == 0
+    assert capsys.readouterr().err == "note: no cell that was asked for depends on train.epochs\n"
+    assert main([*words, "--target-macs", "0.5"]) == 0
+    assert "penalty.target_macs" in capsys.readouterr().err
+
+
+def test_titles_keep_what_stands_in_brackets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--estimator", "rloo[samples=3]", *TOY, "--suite", "bias", *TINY, "--out", str(tmp_path)]
+    assert main(words) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "toy, preset smoke[function.estimates=20, function.steps=4]" in shown
+    assert "rloo[samples=3]" in shown
+
+
+def test_nothing_is_wider_than_eighty_columns_or_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = "rebar[coupled=True, every=7, temperature=0.75, tuning='regression']"
+    words = ["--estimator", label, "rloo", *TOY, *TINY, "--out", str(tmp_path)]
+    for more in ([], ["--dry-run"], ["--list"], ["--list", "settings"], ["--help"]):
+        assert main([*words, *more]) == 0
+        shown = capsys.readouterr().out
+        own = [line for line in shown.splitlines() if str(tmp_path) not in line and "python -m" not in line]
+        assert max(map(len, own)) <= 80, more
+        if not more:
+            columns = ("relative bias", "variance × cost", "peak memory", "step time", "objective gap")
+            assert all(column in shown for column in columns)
+        if more == ["--dry-run"]:
+            assert label.replace(" ", "") in "".join(shown.replace(" ", "").split("\n"))
+
+
+def test_columns_that_do_not_fit_stand_below(capsys: pytest.CaptureFixture[str]) -> None:
+    header = ["estimator", *(f"column {i}" for i in range(9))]
+    tables.show("of [x]", header, [["rloo[samples=4]", *(f"{i}.123 ± 0.5" for i in range(9))]])
+    shown = capsys.readouterr().out
+    assert shown.startswith("of [x]\n") and shown.count("rloo[samples=4]") > 1
+    assert all(f"{i}.123 ± 0.5" in shown for i in range(9))
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_own_rows_come_first_and_stand_beside_like_ones_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*TOY, "--suite", "bias", *TINY]
+    assert main(["--estimator", "reinforce", *words, "--out", str(tmp_path / "others")]) == 0
+    monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "others" / "rows")
+    capsys.readouterr()
+    assert main(["--estimator", "rloo", *words, "--out", str(tmp_path / "a")]) == 0
+    shown = capsys.readouterr().out
+    assert 0 < shown.index("rloo") < shown.index("reinforce")
+    other = [*TOY, "--suite", "bias", *SMOKE, "--set", "function.steps=4", "function.estimates=21"]
+    assert main(["--estimator", "rloo", *other, "--out", str(tmp_path / "b")]) == 0
+    shown = capsys.readouterr().out
+    assert "rloo" in shown and "n = " in shown
+    assert "reinforce" not in shown
+
+
+def test_results_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--compare", "rloo", "reinforce", *TOY, "--suite", "accuracy", "--seeds", "2", *TINY, "--json"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = table.read(tmp_path / "rows")
+    assert {one["hash"] for one in found["cells"]} == set(rows["hash"])
+    assert sum(len(one["results"]) for one in found["cells"]) == len(rows)
+    assert {one["pairs"] for one in found["compared"]} == {2}
+    assert Path(found["rows"]) == tmp_path / "rows"
+
+
+def test_quiet_says_nothing_but_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--estimator", "rloo", *TOY, "--suite", "bias", *TINY]
+    assert main([*words, "--quiet", "--out", str(tmp_path / "a")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and "rloo" in captured.out
+    assert main([*words, "--out", str(tmp_path / "b")]) == 0
+    normal = capsys.readouterr().err
+    assert main([*words, "--verbose", "--out", str(tmp_path / "c")]) == 0
+    assert len(capsys.readouterr().err.splitlines()) > len(normal.splitlines()) == 1
+    assert "--quiet" in refused(capsys, *words, "--quiet", "--verbose")
+
+
+# --- what it keeps ----------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_that_is_kept_asks_for_the_same_cells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--estimator", "rloo[samples=3]", *TOY, "--suite", "accuracy", "--seeds", "2", *SMOKE]
+    assert main([*words, "--set", "function.steps=4", "--out", str(tmp_path)]) == 0
+    (path,) = (tmp_path / "commands").iterdir()
+    kept = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert kept["estimator"] == ["rloo[samples=3]"] and kept["seeds"] == 2
+    assert {"function.steps=4", "train.epochs=2"} <= set(kept["set"])
+    capsys.readouterr()
+    assert main(["--config", str(path), "--dry-run", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["counts"] == {"done": 2} and captured.err == ""
+    assert main(["--config", str(path), "--seeds", "3", "--dry-run", "--json"]) == 0  # what is typed counts
+    assert json.loads(capsys.readouterr().out)["counts"] == {"done": 2, "to do": 1}
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "cpu", "paper"])
+def test_a_configuration_holds_every_preset(preset: str, tmp_path: Path) -> None:
+    from suites import presets, run
+    from suites.commands import saved
+
+    parser = run.COMMAND.parser()
+    args = parser.parse_args(["--estimator", "rloo", *TOY, "--preset", preset, "--target-macs", "0.5"])
+    given = presets.resolve(preset, ["penalty.target_macs=0.5", "train.weights=concrete[temperature=1.0]"])
+    path = saved.save(parser, args, given, tmp_path)
+    again = run.COMMAND.parser().parse_args(["--config", str(path)])
+    assert presets.resolve(again.preset, again.set) == given
+    assert again.target_macs is None
+
+
+def test_a_configuration_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("estimator: [rloo]\ntask: [toy]\nsuite: [bias]\npreset: smoke\n")
+    assert program.main(["run", "--config", str(path), "--dry-run", "--json"]) == 0
+    assert [one["estimator"] for one in json.loads(capsys.readouterr().out)["cells"]] == ["rloo"]
+    path.write_text("estimater: [rloo]\n")
+    assert "estimater" in refused(capsys, "--config", str(path))
+
+
+# --- the other commands -----------------------------------------------------------------------------------------------
+
+
+def test_the_console_script_is_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).parent.parent / "pyproject.toml"
+    module, _, name = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["scripts"]["vmo-bench"].partition(":")
+    assert getattr(import_module(module), name) is program.main
+    with pytest.raises(SystemExit) as stop:
+        program.main(["--version"])
+    assert stop.value.code in (0, None) and capsys.readouterr().out.startswith("vmo-bench ")
+
+
+def test_every_command_is_named_in_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    shown = capsys.readouterr().out
+    names = ("run", "report", "export", "reproduce", "gpu", "gpu-projection", "loop-speed", "library-speed")
+    assert all(f"    {name} " in shown for name in names)
+
+
+def test_completion_knows_the_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    (line,) = (line for line in script.splitlines() if line.startswith("_shtab_vmo_bench_run___task_choices="))
+    assert "polynomial" in line
+    assert "--checkpoint-seconds" in script and "gumbel_rao" in script and "bernoulli" in script
+    path = tmp_path / "completion.bash"
+    path.write_text(script)
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def test_the_report_takes_filters(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr(report, "build", lambda rows, out, **more: given.update(more) or out / "REPORT.md")
+    assert program.main(["report", "--rows", "a", "b", "--out", "c", "--task", "toy", "vae", "--json"]) == 0
+    assert given == {"only": {"task": ["toy", "vae"]}}
+    assert json.loads(capsys.readouterr().out)["report"] == "c/REPORT.md"
+    given.clear()
+    assert program.main(["report", "--rows", "a"]) == 0
+    assert given == {}
+
+
+def test_export_is_a_command_of_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "export", str(tmp_path / "none.safetensors"), "--to", str(tmp_path), by=program.main)
+    assert "none.safetensors" in line
 
 
 def test_the_example_of_the_readme_learns() -> None:

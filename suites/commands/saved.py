@@ -29,7 +29,7 @@ def save(parser: ArgumentParser, args: Namespace, preset: Preset, folder: Path) 
         for name, group in preset.groups.items()
         for field, value in group.model_dump().items()
     ]
-    text = parser.dump(kept, skip_none=True)
+    text = parser.dump(kept)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -84,9 +84,9 @@ def spoken(seconds: float) -> str:
 
 def _parts(header: Sequence[str], lines: Sequence[Sequence[str]], keys: int, width: int) -> list[list[int]]:
     """Indices of the columns of each part."""
-    widths = [max(cell_len(text) for text in (name, *(line[i] for line in lines))) + 2 for i, name in enumerate(header)]
+    widths = [max(cell_len(text) for text in (name, *(line[i] for line in lines))) + 3 for i, name in enumerate(header)]
     key = list(range(keys))
-    room = width - 2 - sum(min(widths[i], max(LEAST, width // 3)) for i in key)
+    room = width - 1 - sum(min(widths[i], max(LEAST, width // 3)) for i in key)
     parts: list[list[int]] = [[]]
     used = 0
     for i in range(keys, len(header)):
