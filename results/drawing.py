@@ -17,7 +17,8 @@ from matplotlib.ticker import NullLocator
 
 from results import palette
 
-WIDTH = 8.5  # inches; at 150 dots per inch a little more than the width of a README
+WIDTH = 8.5  # inches, a little more than the width of a README
+DPI = 150
 NOTE = 125  # characters that fit below a headline
 MUTED = "#6b6b6b"
 _STYLE: Any = {
@@ -47,7 +48,7 @@ def style() -> Iterator[None]:
 
 def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure of README width with (rows, columns) axes, ``height`` inches in all."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for ax in axes.flat:
         sns.despine(ax=ax)
@@ -57,7 +58,7 @@ def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure
 def title(figure: Figure, text: str, note: str = "") -> None:
     """A headline with quieter lines of conditions below it, all at the left."""
     lines = textwrap.wrap(note, NOTE, break_long_words=False)
-    room = "\n ".join(["", *lines]) or "\n "
+    room = "\n " * max(1, len(lines))
     headline = figure.suptitle(text + room, x=0.01, ha="left", fontsize=12, fontweight="bold", linespacing=1.35)
     shown = next(ax for ax in figure.axes if ax.get_visible())
     below = shown.annotate(

@@ -139,8 +139,8 @@ def temperature(frame: pd.DataFrame) -> Figure | None:
         tasks = sorted(set(panels[0][0]["task"]) | set(panels[1][0]["task"]))
         dashes = dict(zip(tasks, itertools.cycle(("-", "--", ":")), strict=False))
         for ax, (rows, label, headline) in zip(axes[0], panels, strict=True):
-            for (task, label, name), line in rows.groupby(["task", "line", "name"]):
-                look = palette.Look(str(label), str(name))
+            for (task, which, name), line in rows.groupby(["task", "line", "name"]):
+                look = palette.Look(str(which), str(name))
                 line = line.sort_values("temperature")
                 ends = line["value"] - line["low"], line["high"] - line["value"]
                 ax.errorbar(
@@ -165,9 +165,9 @@ def temperature(frame: pd.DataFrame) -> Figure | None:
             f"logits, {points}; {summary.context_label(bias_rows)}; 95 % intervals, "
             f"{drawing.counts(bias_rows['n'])} draws",
         )
-        which = [Line2D([], [], color=drawing.MUTED, ls=dashes[task], label=task) for task in tasks]
+        dashed = [Line2D([], [], color=drawing.MUTED, ls=dashes[task], label=task) for task in tasks]
         pairs = pd.concat([rows[["line", "name"]] for rows, *_ in panels]).drop_duplicates().sort_values("line")
-        drawing.legend(figure, [palette.Look(*pair) for pair in pairs.itertuples(index=False)], extra=which)
+        drawing.legend(figure, [palette.Look(*pair) for pair in pairs.itertuples(index=False)], extra=dashed)
     return figure
 
 
@@ -214,23 +214,22 @@ def concrete_widths(frame: pd.DataFrame) -> Figure | None:
 
 def _by_temperature(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of estimators that differ in nothing but a constant temperature, with it and the label of their line."""
-    options = frame.drop_duplicates("estimator").set_index("estimator")
-    if "option.temperature" not in options:
-        return rows.iloc[:0]
-    found = pd.to_numeric(options["option.temperature"], errors="coerce").astype("float64")  # a schedule is no number
-    others = options[[name for name in options if name.startswith("option.") and name != "option.temperature"]]
-    others = others.loc[:, others.groupby(options["name"]).nunique(dropna=False).max() > 1]
-    lines = options["name"] + others.apply(_differing, axis=1, names=options["name"], table=others)
-    rows = rows.assign(temperature=rows["estimator"].map(found), line=rows["estimator"].map(lines))
+    temperatures, lines = {}, {}
+    for name, family in frame.drop_duplicates("estimator").groupby("name"):
+        options = family[[column for column in family if column.startswith("option.")]]
+        differing = [column for column in options if options[column].map(repr).nunique() > 1]
+        for label, one in zip(family["estimator"], options.to_dict("records"), strict=True):
+            temperatures[label] = _constant(one.get("option.temperature"))
+            rest = [f"{o.removeprefix('option.')}={one[o]}" for o in differing if o != "option.temperature"]
+            lines[label] = f"{name}[{', '.join(rest)}]" if rest else str(name)
+    rows = rows.assign(temperature=rows["estimator"].map(temperatures), line=rows["estimator"].map(lines))
     rows = rows[rows["temperature"].notna()]
     return rows[rows.groupby(["task", "line"])["temperature"].transform("nunique") > 1]
 
 
-def _differing(line: pd.Series, names: pd.Series, table: pd.DataFrame) -> str:
-    """The options of an estimator that differ between those of its name, in brackets."""
-    family = table[names == names[line.name]]
-    said = [f"{o.removeprefix('option.')}={line[o]}" for o in table if family[o].nunique(dropna=False) > 1]
-    return f"[{', '.join(said)}]" if said else ""
+def _constant(temperature: object) -> float:
+    """A temperature; NaN where there is none, or a schedule of them."""
+    return float(temperature) if isinstance(temperature, (int, float)) else np.nan
 
 
 def _in_order(points: pd.Series) -> list[str]:

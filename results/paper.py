@@ -92,13 +92,14 @@ def ours(frame: pd.DataFrame) -> pd.DataFrame:
     return _frame(lines)
 
 
-def beside(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
-    """For every preset and data set with trained networks: which, the paper's lines over ours, and what is noise."""
+def beside(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str, str]]:
+    """For every preset and data set with trained networks: which, the paper's lines over ours, what is noise, and what
+    deviates in the data."""
     for _, part in frame.groupby(summary.CONTEXT, dropna=False):
         if _final(part).empty:
             continue
         table = pd.concat([published(str(part["dataset"].iloc[0])), ours(part)])
-        yield summary.context_label(part), table, noise(part)
+        yield summary.context_label(part), table, noise(part), summary.data_notes(part)
 
 
 def noise(frame: pd.DataFrame) -> str:

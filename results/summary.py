@@ -12,6 +12,19 @@ NO_DATA = "none"
 """The data set of what reads no data."""
 CONTROLS = ("random", "uniform", "scratch")
 """Names of networks trained for comparison, which are neither estimators nor plain training."""
+QUANTITIES = (
+    "relative bias",
+    "variance",
+    "variance × cost",
+    "peak memory",
+    "step time",
+    "test accuracy",
+    "width",
+    "layers",
+    "objective gap",
+    "test ELBO",
+)
+"""What is compared between estimators, in the order of tables."""
 _MEASURE = ["task", *CONTEXT, "part", "point", "x", "estimator", "name", "metric"]
 # Training runs differ from seed to seed by far more than the error of evaluating one of them.
 _OVER_SEEDS = ("accuracy",)

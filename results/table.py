@@ -21,7 +21,7 @@ from results.schema import MEASURED, SCHEMA, STATUSES, TableError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SCHEMA", "STATUSES", "Outcome", "TableError", "outcome", "pack", "read", "read_file", "row", "status", "write"]
+__all__ = ["SCHEMA", "STATUSES", "Outcome", "TableError", "hashes", "outcome", "pack", "read", "read_file", "row", "status", "write"]
 
 # Every column of `read`, where it is found in a row, and its dtype; one more for every option, `option.<name>`.
 _COLUMNS = {
@@ -176,6 +176,12 @@ def read(*directories: str | os.PathLike[str]) -> pd.DataFrame:
     for name in sorted({name for given in options for name in given}):
         columns[f"option.{name}"] = pd.Series([_hashable(given.get(name)) for given in options], dtype="object")
     return pd.DataFrame(columns)
+
+
+def hashes(directory: str | os.PathLike[str]) -> set[str]:
+    """The cells that a directory has, without reading those that have files of their own."""
+    files = {path.stem for path in Path(directory).glob("*.jsonl") if not path.name.startswith(".")}
+    return files | set(packed.read(directory))
 
 
 def status(directory: str | os.PathLike[str], cell_hash: str) -> str | None:
