@@ -42,6 +42,23 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
 }
 
 
+_SHOWS: dict[str, dict[str, tuple[str, ...]]] = {
+    "contest": {"suite": ("contest",)},
+    "bias_variance": {"metric": ("bias_sq",)},
+    "frontier": {"metric": ("variance",)},
+    "temperature": {"metric": ("bias_sq",)},
+    "memory": {"suite": ("memory",)},
+    "overhead": {"suite": ("overhead",)},
+    "scaling_time": {"suite": ("scaling",)},
+    "scaling_memory": {"suite": ("scaling",)},
+    "accuracy_parameters": {"metric": ("accuracy",)},
+    "accuracy_macs": {"metric": ("accuracy",)},
+    "block_widths": {"metric": ("block_width",), "task": ("width", "joint")},
+    "curves": {"metric": ("curve_width", "curve_depth", "curve_entropy")},
+    "objective": {"metric": ("curve_objective", "curve_elbo")},
+    "concrete_widths": {"suite": ("sampling",)},
+}
+"""Of which rows a figure is, by column, where it is not of all; for the page of a task that it belongs on."""
 TALL = ("bias_variance", "frontier", "memory", "overhead", "scaling_time", "scaling_memory")
 """Figures with something for every estimator of every task: one for each task where there are more than `TASKS`."""
 TASKS = 4
@@ -82,6 +99,8 @@ def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Drawn]:
             full = name if len(found) == 1 else f"{name}-{_slug(label)}"
             kind, _, task = name.partition("-")
             rows = part[part["task"] == (task or "width")] if of_overview else part
+            for column, values in _SHOWS.get(kind, {}).items():
+                rows = rows[rows[column].isin(values)]
             path = save(figure, directory / f"{full}.png")
             drawn[full] = Drawn(kind, path, frozenset(rows["task"]), rows["estimator"].nunique(), summary.data_notes(rows))
     return drawn

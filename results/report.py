@@ -87,6 +87,7 @@ def _page(
     frame: pd.DataFrame, checks: pd.DataFrame, own: frozenset[str], drawn: Mapping[str, plots.Drawn]
 ) -> str:
     tasks = words.ordered(frame["task"], "tasks")
+    functions = [] if own else _functions(frame, tasks)
     everything = pd.concat([frame, checks])
     overviews = [one for name, one in drawn.items() if name == f"overview-{tasks[0]}" or name == "overview"]
     return words.render(
@@ -97,7 +98,10 @@ def _page(
         own=own,
         tasks=_measured(frame, tasks),
         overviews=[appendix.figure(one) for one in overviews[:1]],
-        sections=[{"title": words.task(task), "tables": _compared(frame, own, task)} for task in tasks],
+        sections=[
+            {"title": words.task(task), "tables": _compared(frame, own, task)} for task in tasks if task not in functions
+        ],
+        functions=_on_functions(frame, functions) if functions else None,
         verdicts=list(_verdicts(frame, own, tasks)),
         tables=_table_1(frame, own),
         figures=[appendix.figure(one) for one in _main(drawn)],
@@ -116,7 +120,7 @@ def _measured(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
     )
     cells = cells.loc[list(tasks), words.ordered(cells.columns, "suites")].map("{:,}".format)
     cells.insert(0, "estimators", frame.groupby("task")["estimator"].nunique().map("{:,}".format))
-    return cells.reset_index().rename(columns={"task": "cells of task"})
+    return cells.replace("0", "").reset_index().rename(columns={"task": "cells of task"})
 
 
 def _compared(frame: pd.DataFrame, own: frozenset[str], task: str) -> list[present.Shown]:
@@ -125,6 +129,27 @@ def _compared(frame: pd.DataFrame, own: frozenset[str], task: str) -> list[prese
     else:
         tables = [present.of_one(frame, task, *present.main(frame[frame["task"] == task]))]
     return [present.bold(present.shortened(one))._replace(title=one.title) for one in tables]
+
+
+def _functions(frame: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
+    """Tasks without data whose optimum is known; one table of several is shorter than one for each."""
+    known = summary.measured(frame, "objective_gap")["task"]
+    of_data = frame.loc[frame["dataset"] != summary.NO_DATA, "task"]
+    found = [task for task in tasks if task in set(known) - set(of_data)]
+    return found if len(found) > 1 else []
+
+
+def _on_functions(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
+    """Two columns for each task, a line for each estimator that was trained on one."""
+    columns = {}
+    for task in tasks:
+        lines = present.of_one(frame, task, *present.main(frame[frame["task"] == task])).lines.set_index("estimator")
+        for name in ("relative bias", "objective gap"):
+            columns[f"{task}: {name}"] = lines[name] if name in lines else pd.Series(dtype="str")
+    rows = frame[frame["task"].isin(tasks)]
+    table = pd.DataFrame(columns).reindex(summary.ordered(rows)).fillna("")
+    table = table[(table != "").sum(axis=1) > 1]
+    return table.replace(r" \(n = .*?\)", "", regex=True).rename_axis("estimator").reset_index()
 
 
 def _verdicts(frame: pd.DataFrame, own: frozenset[str], tasks: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -75,3 +75,8 @@ def metric(name: str, units: Iterable[str] = ()) -> str:
 def caption(kind: str) -> str:
     """The caption of a figure."""
     return _words()["figures"].get(kind, kind.replace("_", " "))
+
+
+def title(kind: str) -> str:
+    """The first sentence of the caption of a figure."""
+    return caption(kind).partition(". ")[0].removesuffix(".")
