@@ -162,7 +162,7 @@ def read(*directories: str | os.PathLike[str]) -> pd.DataFrame:
 
     Options are columns ``option.<name>`` of Python objects, lists as tuples, None where an estimator has no such
     option; ``settings`` and ``changed`` are JSON. A directory that does not exist has no rows, and no rows are an
-    empty frame with the same columns and dtypes.
+    empty frame with the same columns and dtypes, but for the options.
     """
     import pandas as pd  # a second, which whoever only writes rows need not wait for
 
