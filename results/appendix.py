@@ -49,7 +49,12 @@ def write(frame: pd.DataFrame, task: str, drawn: Mapping[str, plots.Drawn], path
 
 def figure(one: plots.Drawn) -> dict[str, str]:
     """A figure as the pages show it."""
-    return {"title": words.title(one.kind), "caption": words.caption(one.kind), "place": f"figures/{one.path.name}", "note": one.note}
+    return {
+        "title": words.title(one.kind),
+        "caption": words.caption(one.kind),
+        "place": f"figures/{one.path.name}",
+        "note": one.note,
+    }
 
 
 def verdicts(judged: Sequence[claims.Verdict]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from results import appendix, claims, plots, present, summary, table, words
+from results import appendix, baselines, claims, plots, present, summary, table, words
 
 _MAIN = ("contest", "bias_variance", "accuracy_macs", "temperature")  # figures on the first page, one of each
 FILTERS = {
@@ -41,7 +41,7 @@ def build(
     Raises:
         TableError: there are no such rows, or a file of them is damaged.
     """
-    frame = table.read(*rows_directories)
+    frame = baselines.spread(table.read(*rows_directories))
     if frame.empty:
         places = ", ".join(str(place) for place in rows_directories)
         raise table.TableError(f"no rows in {places}; python -m suites.run makes them")
@@ -83,9 +83,7 @@ def _own(directories: Sequence[str | os.PathLike[str]], frame: pd.DataFrame) -> 
     return frozenset(table.hashes(directories[0])) & frozenset(frame["hash"])
 
 
-def _page(
-    frame: pd.DataFrame, checks: pd.DataFrame, own: frozenset[str], drawn: Mapping[str, plots.Drawn]
-) -> str:
+def _page(frame: pd.DataFrame, checks: pd.DataFrame, own: frozenset[str], drawn: Mapping[str, plots.Drawn]) -> str:
     tasks = words.ordered(frame["task"], "tasks")
     functions = [] if own else _functions(frame, tasks)
     everything = pd.concat([frame, checks])
@@ -99,7 +97,9 @@ def _page(
         tasks=_measured(frame, tasks),
         overviews=[appendix.figure(one) for one in overviews[:1]],
         sections=[
-            {"title": words.task(task), "tables": _compared(frame, own, task)} for task in tasks if task not in functions
+            {"title": words.task(task), "tables": _compared(frame, own, task)}
+            for task in tasks
+            if task not in functions
         ],
         functions=_on_functions(frame, functions) if functions else None,
         verdicts=list(_verdicts(frame, own, tasks)),

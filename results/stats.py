@@ -193,7 +193,7 @@ def _p_value(value: float, second: float, third: float, freedom: int) -> float:
     score = value / np.sqrt(2 * second)
     if third <= 0:  # many small eigenvalues: the skewness is lost in noise and the limit is normal
         return float(distributions.norm.sf(score))
-    shape = second**3 / third**2
+    shape = second * (second / third) ** 2  # in this order, for the square of a small third is 0
     return float(distributions.f.sf(1 + score * np.sqrt(2 / shape), shape, shape * freedom))
 
 

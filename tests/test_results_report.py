@@ -122,7 +122,9 @@ def test_what_carries_a_variance_is_counted_in_the_preset_of_the_verdict(frame):
     heavy = frame.copy()
     heavy.loc[rows, "se"] = heavy.loc[rows, "value"] * (1 / 15 - 1 / heavy.loc[rows, "n"]) ** 0.5
     elsewhere = heavy[rows].assign(preset="large")
-    found = by_measure(claims.verdicts(pd.concat([heavy, elsewhere])))["Concrete is biased", "squared bias / ‖∇‖², logits"]
+    found = by_measure(claims.verdicts(pd.concat([heavy, elsewhere])))[
+        "Concrete is biased", "squared bias / ‖∇‖², logits"
+    ]
     assert "15 draws carry" in found.note
 
 
