@@ -42,16 +42,16 @@ def show(planned: Sequence[Planned], rows: Path, reference: Path, context: str, 
     from results import baselines, paper, table
     from results.summary import summary
 
-    frame = baselines.spread(table.read(rows, reference))
+    frame = table.read(rows, reference)
     own = own_rows(frame, planned)
-    others = beside(own, frame)
+    others = beside(own, baselines.spread(frame))
     for task in dict.fromkeys(item.cell.task for item in planned):
         for what, found in (("measured here", own), ("measured before, at the same preset and data", others)):
             lines = summary(_one_context(found), task)
             if not lines.empty:
                 _show_frame(f"{task}, {context}: {what}", lines.reset_index())
     if any(item.cell.suite == "accuracy" for item in planned):
-        for place, lines, noise, note in paper.beside(own):
+        for place, lines, noise, note in paper.beside(baselines.spread(own)):
             _show_frame(f"Table 1 of the paper, and ours: {place}", lines.reset_index(), keys=2)
             tables.say(" ".join(text for text in (noise, note) if text))
     if pair is not None:
