@@ -16,7 +16,7 @@ _LABELS = ["preset", "preset_name", "changed"]
 
 
 def spread(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows, those of plain training under every preset that they are a baseline of, or under their own if of none."""
+    """The rows, with plain training under every preset that it is the baseline of, or under its own if of none."""
     plain = frame["name"] == "plain"
     if not plain.any() or plain.all():
         return frame
