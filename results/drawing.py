@@ -96,9 +96,7 @@ def _bounds(given: object) -> tuple[float, list[float] | None]:
     return value, [min(low, value), max(high, value)]
 
 
-def legend(
-    figure: Figure, looks: Sequence[palette.Look], *, lines: bool = False, extra: Sequence[Line2D] = ()
-) -> None:
+def legend(figure: Figure, looks: Sequence[palette.Look], *, lines: bool = False, extra: Sequence[Line2D] = ()) -> None:
     """One legend for the whole figure, below it, in as many columns as fit."""
     how = {"lw": 2} if lines else {"lw": 0, "ms": 6.5}
     handles = [

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from results import drawing, palette, summary
 
+
 def bias_variance(frame: pd.DataFrame) -> Figure | None:
     """Squared bias relative to the squared gradient against variance; a column per point of training, a row per task.
 
@@ -70,9 +71,7 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
             "Bias against variance of one gradient estimate",
             f"{summary.context_label(both)}; logits; 95 % intervals, {n} draws; linear within ±{scale:g}",
         )
-        open_marker = Line2D(
-            [], [], marker="o", lw=0, mfc="white", mec=drawing.MUTED, label="bias within error of 0"
-        )
+        open_marker = Line2D([], [], marker="o", lw=0, mfc="white", mec=drawing.MUTED, label="bias within error of 0")
         area = Line2D([], [], lw=0, label="larger: more evaluations, up to 4")
         drawing.legend(figure, [looks[name] for name in summary.ordered(both)], extra=[open_marker, area])
     return figure

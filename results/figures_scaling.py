@@ -65,7 +65,9 @@ def _draw(frame: pd.DataFrame, rows: pd.DataFrame, title: str, label: str, measu
                 panel, below = axes[2 * line, column], axes[2 * line + 1, column]
                 base = held.loc[(held["task"] == task) & (held["point"] == what), "value"]
                 _panel(panel, here[here["point"] == what], found, base, what)
-                _exponents(below, [found.get((name, what)) for name in names[task]], [looks[name] for name in names[task]])
+                _exponents(
+                    below, [found.get((name, what)) for name in names[task]], [looks[name] for name in names[task]]
+                )
             axes[2 * line, 0].set_ylabel(label)
             if len(tasks) > 1:
                 axes[2 * line, 0].set_title(task)

@@ -102,7 +102,9 @@ def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Drawn]:
             for column, values in _SHOWS.get(kind, {}).items():
                 rows = rows[rows[column].isin(values)]
             path = save(figure, directory / f"{full}.png")
-            drawn[full] = Drawn(kind, path, frozenset(rows["task"]), rows["estimator"].nunique(), summary.data_notes(rows))
+            drawn[full] = Drawn(
+                kind, path, frozenset(rows["task"]), rows["estimator"].nunique(), summary.data_notes(rows)
+            )
     return drawn
 
 

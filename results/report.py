@@ -83,9 +83,7 @@ def _own(directories: Sequence[str | os.PathLike[str]], frame: pd.DataFrame) -> 
     return frozenset(table.hashes(directories[0])) & frozenset(frame["hash"])
 
 
-def _page(
-    frame: pd.DataFrame, checks: pd.DataFrame, own: frozenset[str], drawn: Mapping[str, plots.Drawn]
-) -> str:
+def _page(frame: pd.DataFrame, checks: pd.DataFrame, own: frozenset[str], drawn: Mapping[str, plots.Drawn]) -> str:
     tasks = words.ordered(frame["task"], "tasks")
     functions = [] if own else _functions(frame, tasks)
     everything = pd.concat([frame, checks])
@@ -99,7 +97,9 @@ def _page(
         tasks=_measured(frame, tasks),
         overviews=[appendix.figure(one) for one in overviews[:1]],
         sections=[
-            {"title": words.task(task), "tables": _compared(frame, own, task)} for task in tasks if task not in functions
+            {"title": words.task(task), "tables": _compared(frame, own, task)}
+            for task in tasks
+            if task not in functions
         ],
         functions=_on_functions(frame, functions) if functions else None,
         verdicts=list(_verdicts(frame, own, tasks)),

@@ -21,7 +21,20 @@ from results.schema import MEASURED, SCHEMA, STATUSES, TableError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SCHEMA", "STATUSES", "Outcome", "TableError", "hashes", "outcome", "pack", "read", "read_file", "row", "status", "write"]
+__all__ = [
+    "SCHEMA",
+    "STATUSES",
+    "Outcome",
+    "TableError",
+    "hashes",
+    "outcome",
+    "pack",
+    "read",
+    "read_file",
+    "row",
+    "status",
+    "write",
+]
 
 # Every column of `read`, where it is found in a row, and its dtype; one more for every option, `option.<name>`.
 _COLUMNS = {

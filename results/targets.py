@@ -12,7 +12,6 @@ import pandas as pd
 
 from results import summary
 
-
 Estimator = tuple[str, dict[str, Any]]
 """A name and the values of options; without any, all at their defaults."""
 

@@ -357,7 +357,9 @@ def test_a_new_name_has_a_colour_of_its_own():
 def test_figures_of_a_task_without_points_seeds_or_errors(frame):
     """A toy run on nothing: no data set, no point, one seed, no standard errors."""
     part = frame[(frame["task"] == "width") & (frame["seed"] == 0) & (frame["suite"] != "sampling")]
-    bare = part[part["point"].isna() | (part["point"] == "mid")].assign(dataset="none", data=None, point=None, se=np.nan)
+    bare = part[part["point"].isna() | (part["point"] == "mid")].assign(
+        dataset="none", data=None, point=None, se=np.nan
+    )
     bare = bare.astype(frame.dtypes.to_dict())
     for name in ("overview", "bias_variance", "temperature", "memory", "overhead", "accuracy_parameters", "curves"):
         assert plots.FIGURES[name](bare) is not None, name

@@ -2,6 +2,7 @@
 
 import made_rows
 import pytest
+
 from results import present, report, table
 
 OWN, PLAIN = "a" * 16, "b" * 16

@@ -155,7 +155,7 @@ def test_what_a_cell_is_made_of_is_in_columns(tmp_path):
 def test_rows_of_an_older_version_are_said_to_need_migration(tmp_path):
     old = {"schema": 1, "hash": HASH} | full("bytes", 1.0)
     (tmp_path / f"{HASH}.jsonl").write_text(json.dumps(old) + "\n")
-    with pytest.raises(table.TableError, match="python -m suites.scripts.migrate_rows") as caught:
+    with pytest.raises(table.TableError, match=r"python -m suites\.scripts\.migrate_rows") as caught:
         table.read(tmp_path)
     assert "\n" not in str(caught.value)
     assert "delete" not in str(caught.value)

@@ -18,9 +18,7 @@ def rows_of(directory: Path, estimator: str, preset: str, found: Found, **cell: 
         "provenance": made_rows.PROVENANCE,
     }
     number = len(list(directory.iterdir()))
-    table.write(
-        directory, f"{number:016x}", [{**table.row(m, v, se=se, x=x, n=9), **shared} for m, v, se, x in found]
-    )
+    table.write(directory, f"{number:016x}", [{**table.row(m, v, se=se, x=x, n=9), **shared} for m, v, se, x in found])
 
 
 def test_a_target_is_met_missed_or_inconclusive(tmp_path: Path) -> None:
