@@ -33,7 +33,7 @@ def memory(frame: pd.DataFrame) -> Figure | None:
         failures.append(failed.groupby("estimator")["status"].first())
     heights = [len(sizes) + len(failed) for sizes, failed in zip(tables, failures, strict=True)]
     with drawing.style():
-        figure, axes = drawing.grid(len(tasks), 1, 1.3 + 0.29 * sum(heights) + 0.7 * len(tasks), height_ratios=heights)
+        figure, axes = drawing.grid(len(tasks), 1, 1.0 + 0.29 * sum(heights) + 0.7 * len(tasks), height_ratios=heights)
         for ax, task, sizes, failed in zip(axes[:, 0], tasks, tables, failures, strict=True):
             unit, factor = next(
                 (name, size) for name, size in _UNITS.items() if sizes["peak"].max() > size / 2 or size == 1

@@ -219,7 +219,8 @@ def test_rows_of_a_check_are_of_no_task(tmp_path):
 
 def test_labels_keep_their_brackets(tmp_path):
     cell = made_rows.cell("memory", "width", "rloo[samples=4]", preset="cpu[train.epochs=2]", dataset="cifar10")
-    add(tmp_path / "rows", 1, cell, table.row("peak_ratio", 1.5), table.row("bytes", 2.0**20, part="peak"))
+    held = [table.row("bytes", 2.0**20, part=part) for part in ("peak", "activations")]
+    add(tmp_path / "rows", 1, cell, table.row("peak_ratio", 1.5), *held)
     text = report.build([tmp_path / "rows"], tmp_path).read_text()
     assert "; cpu[train.epochs=2], cifar10\n" in text
     assert "| `rloo[samples=4]` |" in text

@@ -190,7 +190,7 @@ def test_a_damaged_pack_is_named_in_one_line(tmp_path):
     table.write(tmp_path / "a", HASH, [full("bytes", 1.0)])
     pack = table.pack(tmp_path / "a", tmp_path / packed.NAME)
     pack.write_bytes(pack.read_bytes()[:-9])
-    with pytest.raises(table.TableError, match=r"rows\.jsonl\.gz, line 1: .*delete or move") as caught:
+    with pytest.raises(table.TableError, match=r"rows\.jsonl\.gz, line 2: .*delete or move") as caught:
         table.read(tmp_path)
     assert "\n" not in str(caught.value)
 
