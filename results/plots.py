@@ -100,13 +100,20 @@ def draw_all(frame: pd.DataFrame, directory: str | Path, first: pd.DataFrame | N
             label = summary.context_label(part) + (f" {part['task'].iloc[0]}" if by is not summary.CONTEXT else "")
             full = name if len(found) == 1 else f"{name}-{_slug(label)}"
             kind, _, task = name.partition("-")
-            rows = part[part["task"] == (task or "width")] if of_overview else part
+            rows = _compared(part, task or "width") if of_overview else part
             for column, values in _SHOWS.get(kind, {}).items():
                 rows = rows[rows[column].isin(values)]
             path = save(figure, directory / f"{full}.png")
             shown = frozenset(rows["task"]), rows["estimator"].nunique(), frozenset(rows["hash"])
             drawn[full] = Drawn(kind, path, *shown, summary.data_notes(rows))
     return drawn
+
+
+def _compared(frame: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The rows of the presets and data sets that the overview of a task takes something from."""
+    panels = summary.quantities(frame, task).values()
+    used = pd.concat([rows[summary.CONTEXT] for rows in panels]).drop_duplicates()
+    return frame[frame["task"] == task].merge(used, on=summary.CONTEXT)
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -53,6 +53,7 @@ def test_rows_of_the_same_preset_and_data_set_stand_beside(places):
     own, reference = places
     write(reference, "d" * 16, *trained("concrete", 0.03, **MINE))
     write(reference, "e" * 16, *trained("rloo", 0.5, seed=1, **MINE))
+    write(reference, "8" * 16, *trained("exact", 0.9, **{**MINE, "dataset": "cifar10"}))
     write(reference, "f" * 16, made_rows.cell("memory", "width", "rloo", **{**MINE, "dataset": "none", "data": None}),
           table.row("peak_ratio", 1.5))  # fmt: skip
     write(own, "9" * 16, made_rows.cell("memory", "width", "rloo", **{**MINE, "dataset": "none", "data": None}),

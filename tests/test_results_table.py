@@ -172,6 +172,11 @@ def test_packed_cells_are_read_like_single_ones_and_the_same_rows_make_the_same_
             table.write(tmp_path / directory, cell_hash, [full("bytes", 1.0), full("cell", None, status="oom")])
     packs = [table.pack(tmp_path / name, tmp_path / f"packed {name}" / packed.NAME) for name in "ab"]
     assert packs[0].read_bytes() == packs[1].read_bytes()
+    (tmp_path / "a" / f"{HASH}.jsonl").rename(tmp_path / "moved.jsonl")
+    table.pack(tmp_path / "b", tmp_path / "a" / packed.NAME)  # one cell alone and packed, the other packed alone
+    assert table.pack(tmp_path / "a", tmp_path / "again.gz").read_bytes() == packs[0].read_bytes()
+    (tmp_path / "a" / packed.NAME).unlink()
+    (tmp_path / "moved.jsonl").rename(tmp_path / "a" / f"{HASH}.jsonl")
     alone = table.read(tmp_path / "a").sort_values("hash", kind="stable", ignore_index=True)
     pd.testing.assert_frame_equal(table.read(packs[0].parent), alone)
     assert table.status(packs[0].parent, other) == "oom"
