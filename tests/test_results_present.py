@@ -119,3 +119,13 @@ def test_a_table_is_shortened_by_what_was_hardly_measured_and_never_by_ones_own(
     assert short.lines["estimator"].tolist() == ["plain", "relax", "rloo", "concrete"]
     assert short.own == (True, True, True, False)
     assert short.left_out == 1
+
+
+def test_another_data_set_at_the_same_preset_has_a_table_of_its_own(places):
+    own, reference = places
+    for path in reference.iterdir():
+        path.unlink()
+    write(reference, "8" * 16, *trained("exact", 0.9, **{**MINE, "dataset": "cifar10"}))
+    mine, others = present.own_first(table.read(*places), table.hashes(own), "width")
+    assert mine.lines["estimator"].tolist() == ["plain", "rloo"]
+    assert others.title == "Reference rows, other preset or data set, cpu[train.epochs=1], cifar10"
