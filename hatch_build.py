@@ -10,7 +10,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 REFERENCE = "results/reference/rows"
 
 
-class PackRows(BuildHookInterface):  # type: ignore[type-arg]
+class PackRows(BuildHookInterface):
     """Packs the reference rows, which stand in files of single cells in a checkout and in an sdist."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -117,7 +117,8 @@ def _columns(rows: pd.DataFrame, suite: str) -> pd.DataFrame:
     rows = rows.assign(value=rows["value"] / scale, se=rows["se"] / scale, unit=rows["unit"].mask(in_bytes, "MiB"))
     units = rows.groupby("metric")["unit"].agg(lambda found: sorted(set(found)))
     pooled = summary.pool(rows)
-    headings = {name: words.metric(name, found) for name, found in units.items()}
+    headings = pd.Series({name: words.metric(name, found) for name, found in units.items()}, dtype="str")
+    headings = headings.mask(headings.duplicated(keep=False), headings.index.to_series())
     pooled = pooled.assign(column=pooled["metric"].map(headings).astype("str"))
     named = ["x"] if suite in _AT_POINTS else ["x", "part", "point"]
     of_line = pooled[["column", *named]].to_dict("records")

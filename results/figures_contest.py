@@ -47,7 +47,7 @@ def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
         drawing.title(
             figure,
             "What is left of a gradient's error at equal compute",
-            f"{of_contest['task'].iloc[0]}; {summary.context_label(of_contest)}; 95 % intervals, dots: upper bound on "
+            f"{of_contest['task'].iloc[0]}; {summary.context_label(of_contest)}; 95 % intervals; dots: upper bound on "
             f"the error from undetected bias; grey: above half of ‖∇‖²; {drawing.counts(n)}",
         )
         handles = [

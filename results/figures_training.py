@@ -166,7 +166,8 @@ def _direct_labels(ax: Axes, curves: pd.DataFrame, looks: dict[str, palette.Look
     low, high = ax.get_ylim()
     heights = drawing.spread(ends["value"].to_list(), (high - low) * 0.052)
     right = curves["x"].max()
-    ax.set_xlim(curves["x"].min(), right)
+    if curves["x"].min() < right:
+        ax.set_xlim(curves["x"].min(), right)
     for name, height in zip(ends.index, heights, strict=True):
         ax.annotate(str(name), (right, height), (6, 0), textcoords="offset points", va="center", fontsize=8.5,
                     color=looks[str(name)].colour, annotation_clip=False)  # fmt: skip

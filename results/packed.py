@@ -49,12 +49,13 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Rows]:
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _modified: int, _size: int) -> dict[str, Rows]:
     cells: dict[str, Rows] = {}
-    number = 0
+    number = 1
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
+            for line in file:
                 found = schema.load(line)
                 cells.setdefault(found["hash"], []).append(found)
+                number += 1
     except schema.OldSchemaError as error:
         raise schema.OldSchemaError(f"{path}: {error}") from None
     except (ValueError, OSError, EOFError) as error:

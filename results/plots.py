@@ -67,21 +67,23 @@ LONGEST = 120  # characters of the part of a file's name that says of which pres
 
 class Drawn(NamedTuple):
     """A figure that was drawn: its name among `FIGURES`, its file, the tasks in it, the number of estimators that
-    were measured with what it shows, and a note on its data."""
+    were measured with what it shows, their cells, and a note on its data."""
 
     kind: str
     path: Path
     tasks: frozenset[str]
     estimators: int
+    cells: frozenset[str]
     note: str
 
 
-def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Drawn]:
+def draw_all(frame: pd.DataFrame, directory: str | Path, first: pd.DataFrame | None = None) -> dict[str, Drawn]:
     """Draw every figure that has rows as ``directory/<name>.png``, and return what was drawn by name.
 
     Presets and data sets are not mixed in one figure, but for the overview, which says what it takes from where: where
-    a figure has several, each is ``<name>-<preset>-<dataset>``.
+    a figure has several, each is ``<name>-<preset>-<dataset>``. The overview is of the rows ``first``, if given.
     """
+    first = frame if first is None else first
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     drawn = {}
@@ -92,20 +94,26 @@ def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Drawn]:
     for name, draw in figures.items():
         by = [*summary.CONTEXT, "task"] if (many and name in TALL) or name == "contest" else summary.CONTEXT
         of_overview = name.startswith("overview")
-        parts = [frame] if of_overview else [part for _, part in frame.groupby(by, dropna=False)]
+        parts = [first] if of_overview else [part for _, part in frame.groupby(by, dropna=False)]
         found = [(part, figure) for part in parts if (figure := draw(part)) is not None]
         for part, figure in found:
             label = summary.context_label(part) + (f" {part['task'].iloc[0]}" if by is not summary.CONTEXT else "")
             full = name if len(found) == 1 else f"{name}-{_slug(label)}"
             kind, _, task = name.partition("-")
-            rows = part[part["task"] == (task or "width")] if of_overview else part
+            rows = _compared(part, task or "width") if of_overview else part
             for column, values in _SHOWS.get(kind, {}).items():
                 rows = rows[rows[column].isin(values)]
             path = save(figure, directory / f"{full}.png")
-            drawn[full] = Drawn(
-                kind, path, frozenset(rows["task"]), rows["estimator"].nunique(), summary.data_notes(rows)
-            )
+            shown = frozenset(rows["task"]), rows["estimator"].nunique(), frozenset(rows["hash"])
+            drawn[full] = Drawn(kind, path, *shown, summary.data_notes(rows))
     return drawn
+
+
+def _compared(frame: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The rows of the presets and data sets that the overview of a task takes something from."""
+    panels = summary.quantities(frame, task).values()
+    used = pd.concat([rows[summary.CONTEXT] for rows in panels]).drop_duplicates()
+    return frame[frame["task"] == task].merge(used, on=summary.CONTEXT)
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -52,7 +52,8 @@ def own_first(frame: pd.DataFrame, own: Collection[str], task: str) -> list[Show
         preset, dataset = main(others if same.empty else same)
         which = "other preset or data set, " if tables else ""
         title = f"Reference rows, {which}{summary.label(preset, dataset)}"
-        tables.append(_table(others.iloc[:0], of_context(others, preset, dataset), task, title))
+        found = _table(others.iloc[:0], of_context(others, preset, dataset), task, title)
+        tables += [] if found.lines.empty else [found]
     return tables
 
 
@@ -78,6 +79,15 @@ def bold(shown: Shown) -> Shown:
     return shown._replace(lines=lines.where(~pd.Series(shown.own, index=lines.index, dtype=bool), marked, axis=0))
 
 
+def own_contexts(frame: pd.DataFrame, own: Collection[str]) -> pd.DataFrame:
+    """The rows of the presets and data sets of the cells `own`, theirs and others."""
+    parts = []
+    for _, rows in frame.groupby("task", sort=False):
+        places = contexts(rows[rows["hash"].isin(list(own))])
+        parts += [of_context(rows, *place) for place in places]
+    return frame.loc[sorted({index for part in parts for index in part.index})] if parts else frame.iloc[:0]
+
+
 def contexts(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Presets and data sets in the order of the rows; a preset without data only if it has no data set at all."""
     pairs = list(rows[summary.CONTEXT].drop_duplicates().itertuples(index=False, name=None))
@@ -91,7 +101,9 @@ def of_context(rows: pd.DataFrame, preset: str, dataset: str) -> pd.DataFrame:
 
 
 def main(rows: pd.DataFrame) -> tuple[str, str]:
-    """The preset and data set that most estimators were measured with, one with data where there is any."""
+    """The preset and data set in which most estimators are compared, one with data where there is any."""
+    compared = rows[rows["metric"].isin(summary.COMPARED) & ~rows["suite"].isin(summary.BY_SIZE)]
+    rows = rows if compared.empty else compared
     found = contexts(rows)
     there = pd.Series(list(rows[summary.CONTEXT].itertuples(index=False, name=None)), index=rows.index)
     preset, dataset = summary.main_context(rows[there.isin(found)])[summary.CONTEXT].iloc[0]

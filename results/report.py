@@ -51,7 +51,7 @@ def build(
     checks = frame["suite"].isin(list(words.checks()))
     frame, of_checks = frame[frame["task"].isin(tasks) & ~checks], frame[frame["task"].isin(tasks) & checks]
     out = Path(out)
-    drawn = plots.draw_all(frame, out / "figures")
+    drawn = plots.draw_all(frame, out / "figures", present.own_contexts(frame, own) if own else frame)
     path = out / "REPORT.md"
     path.write_text(_page(frame, of_checks, own, drawn), encoding="utf-8")
     for task in words.ordered(frame["task"], "tasks"):
@@ -104,7 +104,7 @@ def _page(frame: pd.DataFrame, checks: pd.DataFrame, own: frozenset[str], drawn:
         functions=_on_functions(frame, functions) if functions else None,
         verdicts=list(_verdicts(frame, own, tasks)),
         tables=_table_1(frame, own),
-        figures=[appendix.figure(one) for one in _main(drawn)],
+        figures=[appendix.figure(one) for one in _main(drawn, own)],
         checks=[
             {"title": words.suite(name), "lines": _check(checks[checks["suite"] == name])}
             for name in checks["suite"].unique()
@@ -179,10 +179,11 @@ def _table_1(frame: pd.DataFrame, own: frozenset[str]) -> list[dict[str, Any]]:
     return [max(found, key=lambda one: ("paper" in set(one["lines"]["source"]), len(one["lines"])))]
 
 
-def _main(drawn: Mapping[str, plots.Drawn]) -> Iterator[plots.Drawn]:
-    """Of each kind of figure on the first page the one of the most important task, and of the most estimators."""
+def _main(drawn: Mapping[str, plots.Drawn], own: frozenset[str]) -> Iterator[plots.Drawn]:
+    """Of each kind of figure on the first page the one of the most important task, and of the most estimators; where
+    there are own rows, of figures with such."""
     for kind in _MAIN:
-        found = [one for one in drawn.values() if one.kind == kind]
+        found = [one for one in drawn.values() if one.kind == kind and (not own or one.cells & own)]
         for task in ("width", *words.ordered({task for one in found for task in one.tasks}, "tasks")):
             if here := [one for one in found if task in one.tasks]:
                 yield max(here, key=lambda one: one.estimators)

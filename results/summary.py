@@ -25,6 +25,12 @@ QUANTITIES = (
     "test ELBO",
 )
 """What is compared between estimators, in the order of tables."""
+COMPARED = (
+    "bias_sq", "variance", "peak_ratio", "time_ratio", "accuracy", "width_fraction", "layers", "objective_gap", "elbo",
+)  # fmt: skip
+"""The metrics from which these are made."""
+BY_SIZE = ("scaling",)
+"""Suites that measure the same at several sizes, of which no one is compared."""
 _MEASURE = ["task", *CONTEXT, "part", "point", "x", "estimator", "name", "metric"]
 # Training runs differ from seed to seed by far more than the error of evaluating one of them.
 _OVER_SEEDS = ("accuracy",)

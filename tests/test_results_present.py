@@ -53,6 +53,7 @@ def test_rows_of_the_same_preset_and_data_set_stand_beside(places):
     own, reference = places
     write(reference, "d" * 16, *trained("concrete", 0.03, **MINE))
     write(reference, "e" * 16, *trained("rloo", 0.5, seed=1, **MINE))
+    write(reference, "8" * 16, *trained("exact", 0.9, **{**MINE, "dataset": "cifar10"}))
     write(reference, "f" * 16, made_rows.cell("memory", "width", "rloo", **{**MINE, "dataset": "none", "data": None}),
           table.row("peak_ratio", 1.5))  # fmt: skip
     write(own, "9" * 16, made_rows.cell("memory", "width", "rloo", **{**MINE, "dataset": "none", "data": None}),
@@ -74,6 +75,11 @@ def test_without_own_rows_there_are_only_those_of_others(places):
 
 
 def test_the_same_rules_hold_for_the_first_page(places, tmp_path):
+    contest = made_rows.cell("contest", "width", "sweep", preset="cpu[contest.steps=9]", preset_name="cpu")
+    for number, name in enumerate("abcdef"):  # of most estimators, and nothing of them is compared in tables
+        write(
+            places[1], f"{64 + number:016x}", {**contest, "estimator": name, "name": name}, table.row("mse_cost", 1.0)
+        )
     text = report.build(places, tmp_path / "out").read_text()
     mine, others = text.index("; cpu[train.epochs=1], cifar100\n"), text.index("other preset or data set, cpu, cifar10")
     assert mine < text.index("| **`rloo`** ") < text.index("**0.021 (n = 1,000)**") < others
@@ -85,6 +91,8 @@ def test_the_same_rules_hold_for_the_first_page(places, tmp_path):
     assert table_1.startswith("## Table 1 of the paper, and ours: cpu[train.epochs=1], cifar100\n")
     assert table_1.count("## Table 1") == 1
     assert "74.00" not in table_1
+    figures = text.split("](figures/")[1:]
+    assert figures and all("quick" not in name and "-cpu-cifar10" not in name for name in figures)
 
 
 def test_one_name_of_data_with_two_contents_is_one_table_with_its_note(tmp_path):
@@ -111,3 +119,13 @@ def test_a_table_is_shortened_by_what_was_hardly_measured_and_never_by_ones_own(
     assert short.lines["estimator"].tolist() == ["plain", "relax", "rloo", "concrete"]
     assert short.own == (True, True, True, False)
     assert short.left_out == 1
+
+
+def test_another_data_set_at_the_same_preset_has_a_table_of_its_own(places):
+    own, reference = places
+    for path in reference.iterdir():
+        path.unlink()
+    write(reference, "8" * 16, *trained("exact", 0.9, **{**MINE, "dataset": "cifar10"}))
+    mine, others = present.own_first(table.read(*places), table.hashes(own), "width")
+    assert mine.lines["estimator"].tolist() == ["plain", "rloo"]
+    assert others.title == "Reference rows, other preset or data set, cpu[train.epochs=1], cifar10"

@@ -155,7 +155,7 @@ def test_what_a_cell_is_made_of_is_in_columns(tmp_path):
 def test_rows_of_an_older_version_are_said_to_need_migration(tmp_path):
     old = {"schema": 1, "hash": HASH} | full("bytes", 1.0)
     (tmp_path / f"{HASH}.jsonl").write_text(json.dumps(old) + "\n")
-    with pytest.raises(table.TableError, match="python -m suites.scripts.migrate_rows") as caught:
+    with pytest.raises(table.TableError, match=r"python -m suites\.scripts\.migrate_rows") as caught:
         table.read(tmp_path)
     assert "\n" not in str(caught.value)
     assert "delete" not in str(caught.value)
@@ -172,6 +172,11 @@ def test_packed_cells_are_read_like_single_ones_and_the_same_rows_make_the_same_
             table.write(tmp_path / directory, cell_hash, [full("bytes", 1.0), full("cell", None, status="oom")])
     packs = [table.pack(tmp_path / name, tmp_path / f"packed {name}" / packed.NAME) for name in "ab"]
     assert packs[0].read_bytes() == packs[1].read_bytes()
+    (tmp_path / "a" / f"{HASH}.jsonl").rename(tmp_path / "moved.jsonl")
+    table.pack(tmp_path / "b", tmp_path / "a" / packed.NAME)  # one cell alone and packed, the other packed alone
+    assert table.pack(tmp_path / "a", tmp_path / "again.gz").read_bytes() == packs[0].read_bytes()
+    (tmp_path / "a" / packed.NAME).unlink()
+    (tmp_path / "moved.jsonl").rename(tmp_path / "a" / f"{HASH}.jsonl")
     alone = table.read(tmp_path / "a").sort_values("hash", kind="stable", ignore_index=True)
     pd.testing.assert_frame_equal(table.read(packs[0].parent), alone)
     assert table.status(packs[0].parent, other) == "oom"
@@ -190,7 +195,7 @@ def test_a_damaged_pack_is_named_in_one_line(tmp_path):
     table.write(tmp_path / "a", HASH, [full("bytes", 1.0)])
     pack = table.pack(tmp_path / "a", tmp_path / packed.NAME)
     pack.write_bytes(pack.read_bytes()[:-9])
-    with pytest.raises(table.TableError, match=r"rows\.jsonl\.gz, line 1: .*delete or move") as caught:
+    with pytest.raises(table.TableError, match=r"rows\.jsonl\.gz, line 2: .*delete or move") as caught:
         table.read(tmp_path)
     assert "\n" not in str(caught.value)
 
