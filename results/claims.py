@@ -1,9 +1,8 @@
 """What the paper says of its estimator and of the others, each statement with what was measured of it.
 
-Grathwohl, Creager, Seyed Ghasemipour and Zemel, "Gradient-based optimization of neural network architecture" (2018),
-blame the bias of the Concrete relaxation for lost accuracy, say that REINFORCE has prohibitive variance, and that
-REBAR and RELAX cost too much memory and compute. It gives no threshold for "too much": here it is twice a plain step.
-A verdict holds for the preset and the data set its note names, and for no larger ones.
+Grathwohl, Creager, Seyed Ghasemipour and Zemel, "Gradient-based optimization of neural network architecture" (2018).
+The paper gives no threshold for "too much": here it is twice a plain step. A verdict holds for the preset and the data
+set that its note names.
 """
 
 from collections.abc import Iterator
@@ -43,8 +42,7 @@ def verdicts(frame: pd.DataFrame, task: str = "width") -> list[Verdict]:
 
 def _bias(frame: pd.DataFrame) -> Iterator[Verdict]:
     rows = summary.relative_bias(frame)
-    tests = summary.measured(frame, "bias_p")
-    tests = tests.assign(value=stats.adjust(tests["value"]))
+    tests = adjusted(summary.measured(frame, "bias_p"))
     for part in ("logits", "weights"):
         statement, measure = "Concrete is biased", f"squared bias / ‖∇‖², {part}"
         found = summary.main_context(
@@ -54,17 +52,27 @@ def _bias(frame: pd.DataFrame) -> Iterator[Verdict]:
             yield Verdict(statement, measure)
             continue
         line = found.iloc[0]
-        p = tests[(tests["part"] == part) & (tests["estimator"] == "concrete") & (tests["point"] == line["point"])][
-            "value"
-        ]
+        family = _same_context(tests, line)
+        here = (family["part"] == part) & (family["estimator"] == "concrete") & (family["point"] == line["point"])
+        p = family.loc[here, "value"]
         rule = f"supported above 0, contradicted below {NEGLIGIBLE}; {line['point']} point"
-        rule += f", p = {p.min():.1g} adjusted over {len(tests)} tests" if len(p) else ""
-        carried = _effective(frame, part, line["point"])
+        rule += f", p = {p.min():.1g} adjusted over {len(family)} tests" if len(p) else ""
+        carried = _effective(_same_context(frame, line), part, line["point"])
         enough = carried is None or carried >= EFFECTIVE
         if not enough:
             rule += f", but {carried:.0f} draws carry the variance, too few for an interval or a p value"
         yes, no = line["low"] > 0 and enough, line["high"] < NEGLIGIBLE and enough
         yield _judge(statement, measure, line, yes, no, rule, found)
+
+
+def adjusted(tests: pd.DataFrame) -> pd.DataFrame:
+    """Rows of p values after Benjamini-Hochberg, those of each task, preset and data set being a family."""
+    families = tests.groupby(["task", *summary.CONTEXT], dropna=False)["value"]
+    return tests.assign(value=families.transform(lambda p: stats.adjust(p.to_numpy())))
+
+
+def _same_context(rows: pd.DataFrame, line: pd.Series) -> pd.DataFrame:
+    return summary.in_context(rows, *line[summary.CONTEXT])
 
 
 def _effective(frame: pd.DataFrame, part: str, point: str) -> float | None:
@@ -94,7 +102,7 @@ def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:
             {"value": ratio, "low": ratio * np.exp(-half), "high": ratio * np.exp(half), "n": pair["n"].min()}
         )
         rule = f"supported above 1, contradicted below 1; {pair['point'].iloc[0]} point; no threshold in the paper"
-        carried = _effective(frame, "logits", pair["point"].iloc[0])
+        carried = _effective(_same_context(frame, pair.iloc[0]), "logits", pair["point"].iloc[0])
         enough = carried is None or carried >= EFFECTIVE
         rule += "" if enough else f", but {carried:.0f} draws carry Concrete's variance, too few for an interval"
         yield _judge(statement, measure, line, line["low"] > 1 and enough, line["high"] < 1 and enough, rule, rows)
@@ -103,12 +111,11 @@ def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:
 def _cost(frame: pd.DataFrame) -> Iterator[Verdict]:
     for metric, suite, what in (("peak_ratio", "memory", "memory"), ("time_ratio", "overhead", "compute")):
         rows = summary.main_context(summary.pool(summary.measured(frame, metric, suite=suite)))
-        others = {name for name in rows["estimator"] if name.partition("[")[0] in ("rebar", "relax")}
-        for name in sorted({"rebar", "relax"} | others):  # every form of theirs
-            family, _, options = name.partition("[")
-            statement = f"{family.upper()}{f' with {options[:-1]}' if options else ''} costs too much {what}"
+        forms = {str(label) for label in rows.loc[rows["name"].isin(["rebar", "relax"]), "estimator"]}
+        for label in sorted({"rebar", "relax"} | forms):
+            statement = f"{label} costs too much {what}"
             measure = f"{'peak bytes' if what == 'memory' else 'time'} of a step / plain"
-            found = rows[rows["estimator"] == name]
+            found = rows[rows["estimator"] == label]
             if found.empty:
                 yield Verdict(statement, measure)
                 continue

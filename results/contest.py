@@ -3,13 +3,13 @@
     MSE(C) = bias² + variance · cost / C,    C in plain training steps
 
 Bias is counted as 0 where an estimator claims that it has none (which enumeration proves on small spaces; what was
-measured here stands beside it), and otherwise as measured, never below 0. An estimator is of use where its error is
-below half of ‖∇‖², the error of always saying zero. The crossing C* of an unbiased and a biased estimator is where
-their errors are equal, and the unbiased one is ahead from there on:
+measured here stands beside it), and otherwise as measured, never below 0. The crossing C* of an unbiased and a biased
+estimator is where their errors are equal, and the unbiased one has the smaller error from there on:
 
     C* = (V_u cost_u − V_b cost_b) / bias_b²
 
-0 if it is ahead at once. Intervals hold 95 % of `DRAWS` draws of all that was measured, each normal about its estimate.
+0 if it has the smaller error at once. Intervals hold 95 % of `DRAWS` draws of all that was measured, each normal about
+its estimate.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ GRID = 10.0 ** np.arange(0, 5.01, 0.25)
 """Plain steps."""
 DRAWS = 4000
 _KEYS = ["task", *summary.CONTEXT, "part", "point"]
-_QUANTITIES = ("mse_variance", "mse_bias_sq", "mse_cost")
+_QUANTITIES = ["mse_variance", "mse_bias_sq"]
 
 
 class Contestant(NamedTuple):
@@ -32,6 +32,7 @@ class Contestant(NamedTuple):
 
     Attributes:
         estimator: its label.
+        name: without options.
         unbiased: its claim.
         variance, bias, cost: `(value, standard error)`.
         p: of the measured bias being none.
@@ -41,6 +42,7 @@ class Contestant(NamedTuple):
     """
 
     estimator: str
+    name: str
     unbiased: bool
     variance: tuple[float, float]
     bias: tuple[float, float]
@@ -83,8 +85,8 @@ class Contestant(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """Where an unbiased estimator overtakes a biased one: C* and its interval, and whether it is ahead of it at every C
-    at which either is of use: "ahead", "behind" up to C*, or "not told apart"."""
+    """Where an unbiased estimator overtakes a biased one: C* and its interval, and whether its error is the smaller one
+    at every C at which either error is below half of ‖∇‖²: "ahead", "behind" up to C*, or "inconclusive"."""
 
     value: float
     low: float
@@ -97,9 +99,10 @@ def groups(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[Contestan
     rows = frame[(frame["suite"] == "contest") & (frame["status"] == "ok")]
     if rows.empty:
         return
-    of_point = ["task", *summary.CONTEXT, "point", "estimator"]
-    flat = rows.set_index(["metric", *of_point])["value"]
-    errors = rows.set_index(["metric", *of_point])["se"]
+    rows = summary.pool(rows, [*_KEYS, "x", "estimator", "name", "metric"])
+    rows = rows.assign(se=(rows["high"] - rows["low"]) / 2 / 1.96)
+    of_point = [*_KEYS[:-2], "point", "estimator"]
+    shared = rows[rows["metric"].isin(["mse_cost", "mse_unbiased"])].set_index(["metric", *of_point])[["value", "se"]]
     measured = rows[rows["metric"] == "mse_variance"]
     order = {"logits": 0, "weights": 1, "uniform": 0, "mid": 1, "peaked": 2}
     for keys, here in sorted(measured.groupby(_KEYS), key=lambda pair: [order.get(str(k), 0) for k in pair[0]]):
@@ -108,19 +111,26 @@ def groups(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[Contestan
         norms = mine[mine["metric"] == "mse_gradient_sq"]
         norm = float(norms["value"].mean())  # one reference for the logits; for the weights each its own estimate
         found: list[Contestant] = []
-        for name in summary.ordered(here["estimator"]):
-            own = mine[mine["estimator"] == name].set_index("metric")
+        for label in summary.ordered(here):
+            own = mine[mine["estimator"] == label].set_index("metric")
             if not {"mse_variance", "mse_bias_sq", "mse_bias_p"} <= set(own.index):
                 continue
-            at = tuple([where[key] for key in of_point[:-1]] + [name])
-            pairs = [tuple(own.loc[metric, ["value", "se"]].astype(float)) for metric in _QUANTITIES[:2]]
-            cost = (float(flat["mse_cost", *at]), float(errors["mse_cost", *at]))
+            at = tuple([where[key] for key in of_point[:-1]] + [label])
+            (variance, bias), cost = own.loc[_QUANTITIES, ["value", "se"]].to_numpy(), shared.loc[("mse_cost", *at)]
             found.append(
                 Contestant(
-                    name, bool(flat["mse_unbiased", *at]), pairs[0], pairs[1], cost,
-                    float(own.loc["mse_bias_p", "value"]), int(own.loc["mse_variance", "n"]), norm, len(found),
+                    label,
+                    str(own["name"].iloc[0]),
+                    bool(shared.loc[("mse_unbiased", *at), "value"]),
+                    (float(variance[0]), float(variance[1])),
+                    (float(bias[0]), float(bias[1])),
+                    (float(cost["value"]), float(cost["se"])),
+                    float(own.loc["mse_bias_p", "value"]),
+                    int(own.loc["mse_variance", "n"]),
+                    norm,
+                    len(found),
                 )
-            )  # fmt: skip
+            )
         if norm > 0:
             yield where, found
 
@@ -135,7 +145,7 @@ def crossing(unbiased: Contestant, biased: Contestant) -> Crossing:
     with np.errstate(divide="ignore"):
         first = np.minimum(2 * mine / unbiased.norm, np.where(room > 0, other / np.where(room > 0, room, 1), np.inf))
     ahead = float((stars <= first).mean())
-    verdict = "ahead" if ahead >= 0.975 else "behind" if ahead <= 0.025 else "not told apart"
+    verdict = "ahead" if ahead >= 0.975 else "behind" if ahead <= 0.025 else "inconclusive"
     return Crossing(value, float(low), float(high), verdict)
 
 
@@ -148,7 +158,7 @@ def errors_table(found: list[Contestant]) -> pd.DataFrame:
     """One line per contestant: what its error is made of, and what it comes to, in units of ‖∇‖²."""
     grid = np.array([10.0, 100.0, 1000.0, 1e4])
     zero = {"estimator": "zero", "cost, plain steps": "0", "variance / ‖∇‖²": "0", "variance × cost": "0"}
-    zero |= {"measured bias²": "1", "of use from C": _number(np.inf), **{f"C = {c:g}": "1" for c in grid}}
+    zero |= {"measured bias²": "1", "error < ½ from C": _number(np.inf), **{f"error at C = {c:g}": "1" for c in grid}}
     lines = []
     for one in found:
         value, low, high = one.error(grid)
@@ -161,9 +171,9 @@ def errors_table(found: list[Contestant]) -> pd.DataFrame:
                 "variance / ‖∇‖²": f"{one.variance[0] / one.norm:.3g} ± {1.96 * one.variance[1] / one.norm:.2g}",
                 "variance × cost": f"{one.product / one.norm:.3g}",
                 "measured bias²": relative,
-                "of use from C": _number(one.useful_from()),
+                "error < ½ from C": _number(one.useful_from()),
                 **{
-                    f"C = {c:g}": f"{v:.2g} ({a:.2g}–{b:.2g})"
+                    f"error at C = {c:g}": f"{v:.2g} ({a:.2g}–{b:.2g})"
                     for c, v, a, b in zip(grid, value, low, high, strict=True)
                 },
             }

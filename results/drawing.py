@@ -17,7 +17,8 @@ from matplotlib.ticker import NullLocator
 
 from results import palette
 
-WIDTH = 8.5  # inches; at 150 dots per inch a little more than the width of a README
+WIDTH = 8.5  # inches, a little more than the width of a README
+DPI = 150
 NOTE = 125  # characters that fit below a headline
 MUTED = "#6b6b6b"
 _STYLE: Any = {
@@ -47,7 +48,7 @@ def style() -> Iterator[None]:
 
 def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure of README width with (rows, columns) axes, ``height`` inches in all."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for ax in axes.flat:
         sns.despine(ax=ax)
@@ -55,49 +56,52 @@ def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure
 
 
 def title(figure: Figure, text: str, note: str = "") -> None:
-    """A headline with a quieter line of conditions below it, both at the left."""
-    headline = figure.suptitle(text + "\n ", x=0.01, ha="left", fontsize=12, fontweight="bold", linespacing=1.35)
+    """A headline with quieter lines of conditions below it, all at the left."""
+    lines = textwrap.wrap(note, NOTE, break_long_words=False)
+    room = "\n " * max(1, len(lines))
+    headline = figure.suptitle(text + room, x=0.01, ha="left", fontsize=12, fontweight="bold", linespacing=1.35)
     shown = next(ax for ax in figure.axes if ax.get_visible())
-    size = 9 * min(1, NOTE / max(1, len(note)))  # a preset with many changes has a long name
-    below = shown.annotate(note, (0, 0), xycoords=headline, va="bottom", color=MUTED, fontsize=size)
-    below.set_in_layout(False)  # its room is the headline's second line
+    below = shown.annotate(
+        "\n".join(lines), (0, 0), xycoords=headline, va="bottom", color=MUTED, fontsize=9, linespacing=1.5
+    )
+    below.set_in_layout(False)  # its room is that of the headline's further lines
 
 
-def errors(ax: Axes, label: str, x: object, y: object, *, size: float = 6.5, hollow: bool = False) -> None:
+def errors(ax: Axes, look: palette.Look, x: object, y: object, *, size: float = 6.5, hollow: bool = False) -> None:
     """A point of an estimator: ``x`` and ``y`` are numbers, or (value, low, high) where there is an interval."""
     (px, ex), (py, ey) = _bounds(x), _bounds(y)
-    colour = palette.colour(label)
-    ax.errorbar(
+    colour = look.colour
+    for ends, across in ((ex, True), (ey, False)):
+        if ends is not None:
+            ax.plot(ends if across else [px, px], [py, py] if across else ends, color=colour, lw=1.5, zorder=3)
+    ax.plot(
         px,
         py,
-        xerr=ex,
-        yerr=ey,
-        fmt=palette.marker(label),
+        look.marker,
         color=colour,
         ms=size,
         mfc="white" if hollow else colour,
         mec=colour,
         mew=1.3 if hollow else 0.4,
-        elinewidth=1.5,
         zorder=3,
     )
 
 
-def _bounds(given: object) -> tuple[float, np.ndarray | None]:
+def _bounds(given: object) -> tuple[float, list[float] | None]:
     if not isinstance(given, tuple):
         return float(given), None  # type: ignore[arg-type]
     value, low, high = given
     if np.isnan([low, high]).any():
         return value, None
-    return value, np.array([[max(value - low, 0)], [max(high - value, 0)]])
+    return value, [min(low, value), max(high, value)]
 
 
-def legend(figure: Figure, labels: Sequence[str], *, lines: bool = False, extra: Sequence[Line2D] = ()) -> None:
+def legend(figure: Figure, looks: Sequence[palette.Look], *, lines: bool = False, extra: Sequence[Line2D] = ()) -> None:
     """One legend for the whole figure, below it, in as many columns as fit."""
-    look = {"lw": 2} if lines else {"lw": 0, "ms": 6.5}
+    how = {"lw": 2} if lines else {"lw": 0, "ms": 6.5}
     handles = [
-        Line2D([], [], color=palette.colour(name), marker="" if lines else palette.marker(name), label=name, **look)
-        for name in labels
+        Line2D([], [], color=look.colour, marker="" if lines else look.marker, label=look.label, **how)
+        for look in looks
     ]
     handles += extra
     columns = min(6, 118 // (max(len(str(handle.get_label())) for handle in handles) + 6))
@@ -133,10 +137,10 @@ def rounding(values: pd.Series) -> pd.Series:
     return values <= 1e-12 * values.max()
 
 
-def band(ax: Axes, label: str, curve: pd.DataFrame) -> None:
+def band(ax: Axes, look: palette.Look, curve: pd.DataFrame) -> None:
     """A curve of pooled rows over ``x``, with its interval as a band where there is one."""
     curve = curve.sort_values("x")
-    colour = palette.colour(label)
+    colour = look.colour
     ax.plot(curve["x"], curve["value"], color=colour, lw=1.8)
     ax.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
 

@@ -11,19 +11,16 @@ KNOWN = 5.0
 
 
 def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
-    """Error of a gradient at equal compute, bias² + variance · cost / C, in units of ‖∇‖²; unbiased estimators drawn
-    through, biased ones dashed. Where an error is not known within a factor of five, because a bias is not resolved,
-    dots mark the most that it may be.
-
-    Above the grey line at 1/2 an estimator is of no use: always saying zero has the error 1.
-    """
+    """Error of a gradient at equal compute, bias² + variance · cost / C, in units of ‖∇‖²: unbiased estimators as solid
+    lines, biased ones dashed, dots where undetected bias leaves no more than an upper bound."""
     found = list(contest.groups(frame))
     if not found:
         return None
     parts = list(dict.fromkeys(where["part"] for where, _ in found))
     points = list(dict.fromkeys(where["point"] for where, _ in found))
-    names = summary.ordered(pd.Series([one.estimator for _, group in found for one in group]))
-    look = _looks(names)
+    of_contest = frame[frame["suite"] == "contest"]
+    names = summary.ordered(of_contest[of_contest["metric"] == "mse_variance"])
+    look = _colours(names, palette.looks(of_contest))
     unbiased = {one.estimator for _, group in found for one in group if one.unbiased}
     with drawing.style():
         height = 1.3 + 2.9 * len(parts) + 0.11 * len(names)
@@ -46,12 +43,12 @@ def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
             line[0].set_ylabel("error / ‖∇‖²")
         for ax in axes[-1]:
             ax.set_xlabel("compute C, plain steps")
-        rows = frame[frame["suite"] == "contest"]
         n = pd.Series([one.n for _, group in found for one in group])
         drawing.title(
             figure,
             "What is left of a gradient's error at equal compute",
-            f"{rows['task'].iloc[0]}; {_settings(rows)}; 95 % intervals, dotted: upper ends; {drawing.counts(n)}",
+            f"{of_contest['task'].iloc[0]}; {summary.context_label(of_contest)}; 95 % intervals, dots: upper bound on "
+            f"the error from undetected bias; grey: above half of ‖∇‖²; {drawing.counts(n)}",
         )
         handles = [
             Line2D([], [], color=look[name], lw=2, ls="-" if name in unbiased else "--", label=name) for name in names
@@ -60,19 +57,12 @@ def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _settings(rows: pd.DataFrame) -> str:
-    """Preset and data set; what was changed of the preset would not fit, and stands in the report."""
-    places = rows[summary.CONTEXT].drop_duplicates().itertuples(index=False)
-    return "; ".join(
-        f"{palette.base(preset)}{' with changes' if '[' in preset else ''}, {dataset}" for preset, dataset in places
-    )
-
-
-def _looks(names: list[str]) -> dict[str, str]:
-    """Colours: where several labels are of one estimator, shades of its hue in the order of their names."""
-    look = {}
-    for name in names:
-        family = [other for other in names if palette.base(other) == palette.base(name)]
+def _colours(labels: list[str], looks: dict[str, palette.Look]) -> dict[str, str]:
+    """Colours: where several labels are of one estimator, shades of its hue in the order of the labels."""
+    found = {}
+    for label in labels:
+        name = looks[label].name
+        family = [other for other in labels if looks[other].name == name]
         alone = len(family) == 1
-        look[name] = palette.colour(name) if alone else palette.shade(name, family.index(name) / (len(family) - 1))
-    return look
+        found[label] = looks[label].colour if alone else palette.shade(name, family.index(label) / (len(family) - 1))
+    return found

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from results import drawing, summary
+from results import drawing, palette, summary
 
 _PARTS = {
     "parameters": "#4c5f7a",
@@ -74,6 +74,7 @@ def overhead(frame: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     tasks = sorted(rows["task"].unique())
+    looks = palette.looks(rows)
     names = {
         task: rows[(rows["task"] == task)].groupby("estimator")["value"].mean().sort_values(kind="stable").index
         for task in tasks
@@ -96,7 +97,7 @@ def overhead(frame: pd.DataFrame) -> Figure | None:
                 for y, name in enumerate(names[task]):
                     if name in here.index:
                         found = here.loc[name]
-                        drawing.errors(ax, name, (found["value"], found["low"], found["high"]), y)
+                        drawing.errors(ax, looks[name], (found["value"], found["low"], found["high"]), y)
                         end = (np.nanmax([found["high"], found["value"]]), y)
                         ax.annotate(f"{found['value']:.2f}", end, (7, 0), textcoords="offset points", va="center",
                                     fontsize=8, color=drawing.MUTED)  # fmt: skip

@@ -3,7 +3,6 @@ Figure 2, what a Concrete distribution over widths looks like (Grathwohl et al. 
 """
 
 import itertools
-import re
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from results import drawing, palette, summary
-
-_TEMPERATURE = re.compile(r"\[temperature=([0-9.e+-]+)\]$")
 
 
 def bias_variance(frame: pd.DataFrame) -> Figure | None:
@@ -26,13 +23,14 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
     variance = summary.pool(summary.measured(frame, "variance", part="logits"))
     bias = summary.relative_bias(frame)
     cost = summary.measured(frame, "evaluations").groupby(["task", "estimator"])["value"].mean().rename("cost")
-    keys = ["task", *summary.CONTEXT, "point", "estimator"]
+    keys = ["task", *summary.CONTEXT, "point", "estimator", "name"]
     both = variance.merge(bias[bias["part"] == "logits"], on=keys, suffixes=("_v", "")).merge(
         cost.reset_index(), on=["task", "estimator"], how="left"
     )
     if both.empty:
         return None
     tasks, points = sorted(both["task"].unique()), _in_order(both["point"].fillna(""))
+    looks = palette.looks(both)
     off_scale = drawing.beyond(both)
     with drawing.style():
         legend = 0.07 * both["estimator"].nunique()  # inches, in three columns
@@ -51,12 +49,12 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
                     if nothing[line.Index]:
                         ax.annotate(f"{line.estimator}: no variance", (0.02, line.value), (0, 4), fontsize=8,
                                     xycoords=ax.get_yaxis_transform(), textcoords="offset points",
-                                    color=palette.colour(line.estimator))  # fmt: skip
+                                    color=looks[line.estimator].colour)  # fmt: skip
                         continue
                     size = 5.5 * min(4.0, max(1.0, np.nan_to_num(line.cost))) ** 0.5
                     drawing.errors(
                         ax,
-                        line.estimator,
+                        looks[line.estimator],
                         (line.value_v, line.low_v, line.high_v),
                         (line.value, line.low, line.high),
                         size=size,
@@ -73,11 +71,9 @@ def bias_variance(frame: pd.DataFrame) -> Figure | None:
             "Bias against variance of one gradient estimate",
             f"{summary.context_label(both)}; logits; 95 % intervals, {n} draws; linear within ±{scale:g}",
         )
-        open_marker = Line2D(
-            [], [], marker="o", lw=0, mfc="white", mec=drawing.MUTED, label="bias not distinguishable from 0"
-        )
+        open_marker = Line2D([], [], marker="o", lw=0, mfc="white", mec=drawing.MUTED, label="bias within error of 0")
         area = Line2D([], [], lw=0, label="larger: more evaluations, up to 4")
-        drawing.legend(figure, summary.ordered(both["estimator"]), extra=[open_marker, area])
+        drawing.legend(figure, [looks[name] for name in summary.ordered(both)], extra=[open_marker, area])
     return figure
 
 
@@ -95,6 +91,7 @@ def frontier(frame: pd.DataFrame) -> Figure | None:
         return None
     unit = summary.measured(frame, "cost", suite="variance")["unit"].iloc[0]
     tasks = sorted(both["task"].unique())
+    looks = palette.looks(both)
     with drawing.style():
         legend = 0.11 * both["estimator"].nunique()  # inches, in two columns
         figure, axes = drawing.grid(len(tasks), 1, 1.3 + 3.9 * len(tasks) + legend)
@@ -102,7 +99,7 @@ def frontier(frame: pd.DataFrame) -> Figure | None:
             here = both[both["task"] == task]
             ax.set(xscale="log", yscale="log", ylabel="variance, tr Σ of one estimate", title=task)
             for line in here.itertuples():
-                drawing.errors(ax, line.estimator, line.cost, (line.value, line.low, line.high))
+                drawing.errors(ax, looks[line.estimator], line.cost, (line.value, line.low, line.high))
             ax.margins(0.06)
             ends = np.array(ax.get_xlim())
             low, high = ax.get_ylim()
@@ -121,7 +118,7 @@ def frontier(frame: pd.DataFrame) -> Figure | None:
             "Variance against cost of one gradient estimate",
             f"{summary.context_label(both)}; logits, {points}; 95 % intervals, {drawing.counts(both['n'])} draws",
         )
-        drawing.legend(figure, summary.ordered(both["estimator"]))
+        drawing.legend(figure, [looks[name] for name in summary.ordered(both)])
     return figure
 
 
@@ -131,8 +128,8 @@ def temperature(frame: pd.DataFrame) -> Figure | None:
     bias = summary.relative_bias(frame)
     bias = summary.one_point(bias[bias["part"] == "logits"])
     panels = [
-        (_by_temperature(variance), "variance, tr Σ of one estimate", "Variance"),
-        (_by_temperature(bias), "squared bias / ‖∇‖²", "Squared bias"),
+        (_by_temperature(variance, frame), "variance, tr Σ of one estimate", "Variance"),
+        (_by_temperature(bias, frame), "squared bias / ‖∇‖²", "Squared bias"),
     ]
     if any(rows.empty for rows, *_ in panels):
         return None
@@ -141,15 +138,16 @@ def temperature(frame: pd.DataFrame) -> Figure | None:
         tasks = sorted(set(panels[0][0]["task"]) | set(panels[1][0]["task"]))
         dashes = dict(zip(tasks, itertools.cycle(("-", "--", ":")), strict=False))
         for ax, (rows, label, headline) in zip(axes[0], panels, strict=True):
-            for (task, name), line in rows.groupby(["task", "base"]):
+            for (task, which, name), line in rows.groupby(["task", "line", "name"]):
+                look = palette.Look(str(which), str(name))
                 line = line.sort_values("temperature")
                 ends = line["value"] - line["low"], line["high"] - line["value"]
                 ax.errorbar(
                     line["temperature"],
                     line["value"],
                     yerr=np.clip(np.nan_to_num(np.vstack(ends)), 0, None),
-                    color=palette.colour(name),
-                    marker=palette.marker(name),
+                    color=look.colour,
+                    marker=look.marker,
                     ls=dashes[task],
                     lw=1.6,
                     elinewidth=1.3,
@@ -166,8 +164,9 @@ def temperature(frame: pd.DataFrame) -> Figure | None:
             f"logits, {points}; {summary.context_label(bias_rows)}; 95 % intervals, "
             f"{drawing.counts(bias_rows['n'])} draws",
         )
-        which = [Line2D([], [], color=drawing.MUTED, ls=dashes[task], label=task) for task in tasks]
-        drawing.legend(figure, sorted(set(panels[0][0]["base"]) | set(bias_rows["base"])), extra=which)
+        dashed = [Line2D([], [], color=drawing.MUTED, ls=dashes[task], label=task) for task in tasks]
+        pairs = pd.concat([rows[["line", "name"]] for rows, *_ in panels]).drop_duplicates().sort_values("line")
+        drawing.legend(figure, [palette.Look(*pair) for pair in pairs.itertuples(index=False)], extra=dashed)
     return figure
 
 
@@ -212,10 +211,24 @@ def concrete_widths(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _by_temperature(rows: pd.DataFrame) -> pd.DataFrame:
-    found = rows["estimator"].str.extract(_TEMPERATURE)[0].astype("float64")
-    rows = rows.assign(temperature=found, base=rows["estimator"].map(palette.base))[found.notna()]
-    return rows[rows.groupby(["task", "base"])["temperature"].transform("nunique") > 1]
+def _by_temperature(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of estimators that differ in nothing but a constant temperature, with it and the label of their line."""
+    temperatures, lines = {}, {}
+    for name, family in frame.drop_duplicates("estimator").groupby("name"):
+        options = family[[column for column in family if column.startswith("option.")]]
+        differing = [column for column in options if options[column].map(repr).nunique() > 1]
+        for label, one in zip(family["estimator"], options.to_dict("records"), strict=True):
+            temperatures[label] = _constant(one.get("option.temperature"))
+            rest = [f"{o.removeprefix('option.')}={one[o]}" for o in differing if o != "option.temperature"]
+            lines[label] = f"{name}[{', '.join(rest)}]" if rest else str(name)
+    rows = rows.assign(temperature=rows["estimator"].map(temperatures), line=rows["estimator"].map(lines))
+    rows = rows[rows["temperature"].notna()]
+    return rows[rows.groupby(["task", "line"])["temperature"].transform("nunique") > 1]
+
+
+def _constant(temperature: object) -> float:
+    """A temperature; NaN where there is none, or a schedule of them."""
+    return float(temperature) if isinstance(temperature, (int, float)) else np.nan
 
 
 def _in_order(points: pd.Series) -> list[str]:

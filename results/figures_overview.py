@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from results import drawing, summary
+from results import drawing, palette, summary
 
 _PANELS = {
     "relative bias": ("bias²\n/ ‖∇‖²", "symlog"),
@@ -31,7 +31,8 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
         panels["test accuracy"] = panels["test accuracy"].assign(
             **{column: 100 * panels["test accuracy"][column] for column in ("value", "low", "high")}
         )
-    names = summary.ordered(pd.concat([rows["estimator"] for rows in panels.values()]))
+    together = pd.concat([rows[["estimator", "name"]] for rows in panels.values()])
+    names, looks = summary.ordered(together), palette.looks(together)
     places = sorted({summary.context_label(rows) for rows in panels.values()})
     with drawing.style():
         figure, axes = drawing.grid(1, len(panels), 1.75 + 0.27 * len(names), sharey=True)
@@ -49,9 +50,8 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
                     ax.text(0.02, names.index(line.estimator), "0", transform=ax.get_yaxis_transform(), va="center")
                     continue
                 hollow = name == "relative bias" and not line.low > 0
-                drawing.errors(
-                    ax, line.estimator, (line.value, line.low, line.high), names.index(line.estimator), hollow=hollow
-                )
+                at = names.index(line.estimator)
+                drawing.errors(ax, looks[line.estimator], (line.value, line.low, line.high), at, hollow=hollow)
             label, scale = _PANELS[name]
             _scale(ax, scale, rows)
             if name in ("peak memory", "step time"):
@@ -77,7 +77,7 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
         where = f"{places[0]}; " if len(places) == 1 else ""
         points = sorted({str(p) for rows in panels.values() if "point" in rows for p in rows["point"].dropna()})
         gradients = f"gradients of the logits at {', '.join(points)} q; " if points else ""
-        note = f"{where}{gradients}95 % intervals; open: not distinguishable from 0"
+        note = f"{where}{gradients}95 % intervals; open: within error of 0"
         drawing.title(figure, _TITLES.get(task, f"Gradient estimators on the task {task}"), note)
     return figure
 

@@ -49,7 +49,8 @@ def _draw(frame: pd.DataFrame, rows: pd.DataFrame, title: str, label: str, measu
     held = summary.measured(frame, "base", suite="scaling")
     tasks = sorted(rows["task"].unique())
     there = [what for what in _SIZES if (rows["point"] == what).any()]
-    names = {task: summary.ordered(rows.loc[rows["task"] == task, "estimator"]) for task in tasks}
+    looks = palette.looks(rows)
+    names = {task: summary.ordered(rows[rows["task"] == task]) for task in tasks}
     heights = [height for task in tasks for height in (2.3, _LINE * (len(names[task]) + 1))]
     with drawing.style():
         figure, axes = drawing.grid(
@@ -64,7 +65,9 @@ def _draw(frame: pd.DataFrame, rows: pd.DataFrame, title: str, label: str, measu
                 panel, below = axes[2 * line, column], axes[2 * line + 1, column]
                 base = held.loc[(held["task"] == task) & (held["point"] == what), "value"]
                 _panel(panel, here[here["point"] == what], found, base, what)
-                _exponents(below, [found.get((name, what)) for name in names[task]], names[task])
+                _exponents(
+                    below, [found.get((name, what)) for name in names[task]], [looks[name] for name in names[task]]
+                )
             axes[2 * line, 0].set_ylabel(label)
             if len(tasks) > 1:
                 axes[2 * line, 0].set_title(task)
@@ -89,13 +92,15 @@ def _panel(
         return
     if base.nunique() == 1:
         ax.axvline(base.iloc[0], color=drawing.MUTED, lw=0.9, ls=":")
+    looks = palette.looks(rows)
     for name, part in rows.groupby("estimator"):
         part = part.sort_values("x")
+        look = looks[str(name)]
         for point in part.itertuples():
-            drawing.errors(ax, str(name), point.x, (point.value, point.low, point.high), size=4.5)
+            drawing.errors(ax, look, point.x, (point.value, point.low, point.high), size=4.5)
         x, y = np.log(part["x"]), np.log(part["value"])
         fitted = np.exp(y.mean() + found[str(name), what].estimate * (x - x.mean()))
-        ax.plot(part["x"], fitted, color=palette.colour(str(name)), lw=1.1)
+        ax.plot(part["x"], fitted, color=look.colour, lw=1.1)
     values = sorted(rows["x"].unique())
     ax.xaxis.set_major_locator(FixedLocator(values))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -107,21 +112,21 @@ def _panel(
     ax.set_xlabel(_SIZES[what])
 
 
-def _exponents(ax: Axes, fits: Sequence[stats.Interval | None], names: Sequence[str]) -> None:
+def _exponents(ax: Axes, fits: Sequence[stats.Interval | None], looks: Sequence[palette.Look]) -> None:
     """A column of the table of exponents, which is the legend as well."""
     ax.set_xlim(0, 1)
-    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_ylim(len(looks) - 0.4, -0.6)
     ax.grid(False)
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.set_xticks([])
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(looks)), [look.label for look in looks])
     ax.tick_params(left=False)
     ax.xaxis.set_label_position("top")
     ax.set_xlabel("exponent", color=drawing.MUTED, fontsize=8.5)
-    for y, (name, fit) in enumerate(zip(names, fits, strict=True)):
+    for y, (look, fit) in enumerate(zip(looks, fits, strict=True)):
         if fit is not None:
-            drawing.errors(ax, name, 0.06, y, size=4.5)
+            drawing.errors(ax, look, 0.06, y, size=4.5)
             ax.text(0.16, y, _said(fit), va="center", fontsize=8.5)
 
 

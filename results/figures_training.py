@@ -34,22 +34,22 @@ def accuracy_macs(frame: pd.DataFrame) -> Figure | None:
 
 
 def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: str, what: str) -> Figure | None:
-    keys = ["task", *summary.CONTEXT, "estimator", "seed"]
+    keys = ["task", *summary.CONTEXT, "data", "estimator", "seed"]
     accuracy = summary.measured(frame, "accuracy", part="test")
     of_runs = summary.measured(frame, metric, suite="accuracy")
     both = accuracy.merge(of_runs, on=keys, suffixes=("", "_x"))
     if both["estimator"].nunique() < 2:  # nothing to compare
         return None
     both = both.assign(value=100 * both["value"], value_x=factor * both["value_x"])
-    tasks = sorted(both["task"].unique())
+    tasks, looks = sorted(both["task"].unique()), palette.looks(both)
     with drawing.style():
         figure, axes = drawing.grid(1, len(tasks), 4.4, sharey=True)
         for ax, task in zip(axes[0], tasks, strict=True):
             here = both[both["task"] == task]
             for name, group in here.groupby("estimator"):
-                ax.scatter(group["value_x"], group["value"], s=14, color=palette.colour(name), alpha=0.45, lw=0)
+                ax.scatter(group["value_x"], group["value"], s=14, color=looks[name].colour, alpha=0.45, lw=0)
                 across, up = (_interval(group[column]) for column in ("value_x", "value"))
-                drawing.errors(ax, name, across[:3], up[:3], size=8)
+                drawing.errors(ax, looks[name], across[:3], up[:3], size=8)
             ax.set(xlabel=label, title=task)
             ax.set_xlim(_around(here["value_x"]))
         axes[0, 0].set(ylabel="test accuracy, %", ylim=_around(both["value"]))
@@ -57,7 +57,7 @@ def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: st
         shown = f"small: one seed; large: mean, from {FEW} on with 95 % t intervals, {n} seeds"
         note = f"{summary.context_label(both)}; {shown}"
         drawing.title(figure, f"Accuracy and {what} of what was learned", note)
-        drawing.legend(figure, summary.ordered(both["estimator"]))
+        drawing.legend(figure, [looks[name] for name in summary.ordered(both)])
     return figure
 
 
@@ -73,24 +73,24 @@ def block_widths(frame: pd.DataFrame) -> Figure | None:
     keys = ["task", *summary.CONTEXT, "x"]
     full = rows[rows["estimator"] == "plain"].groupby(keys, dropna=False)["value"].max().rename("full")
     rows = rows.merge(full.reset_index(), on=keys)
-    controls = rows["estimator"].map(palette.base).isin(["plain", "random", "uniform", "scratch"])
+    controls = rows["name"].isin(["plain", *summary.CONTROLS])
     rows = rows[~controls & rows["task"].isin(["width", "joint"])]
     if rows.empty:
         return None
     # a network that ends before a block keeps none of it
     wide = rows.assign(value=rows["value"] / rows["full"]).pivot_table(
-        index=["task", "estimator", "seed"], columns="x", values="value", fill_value=0.0
+        index=["task", "estimator", "hash"], columns="x", values="value", fill_value=0.0
     )
     means = wide.groupby(["task", "estimator"]).mean()
-    tasks = sorted(rows["task"].unique())
+    tasks, looks = sorted(rows["task"].unique()), palette.looks(rows)
     with drawing.style():
         figure, axes = drawing.grid(1, len(tasks), 3.8, sharey=True)
         for ax, task in zip(axes[0], tasks, strict=True):
-            for name in summary.ordered(rows.loc[rows["task"] == task, "estimator"]):
+            for name in summary.ordered(rows[rows["task"] == task]):
                 seeds = wide.loc[(task, name)]
                 mean = means.loc[(task, name)]
-                colour = palette.colour(name)
-                ax.plot(mean.index, mean, color=colour, marker=palette.marker(name), ms=5, lw=1.4)
+                colour = looks[name].colour
+                ax.plot(mean.index, mean, color=colour, marker=looks[name].marker, ms=5, lw=1.4)
                 for _, one in seeds.iterrows():
                     ax.plot(one.index, one, color=colour, lw=0.6, alpha=0.4)
             ax.set(xlabel="block", title=task, ylim=(0, 1.05))
@@ -99,7 +99,7 @@ def block_widths(frame: pd.DataFrame) -> Figure | None:
         n = drawing.counts(rows.groupby(["task", "estimator"])["seed"].nunique())
         note = f"{summary.context_label(rows)}; thick: mean; thin: one seed, {n} seeds"
         drawing.title(figure, "Which blocks keep their width", note)
-        drawing.legend(figure, summary.ordered(rows["estimator"]), lines=True)
+        drawing.legend(figure, [looks[name] for name in summary.ordered(rows)], lines=True)
     return figure
 
 
@@ -127,7 +127,7 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
     # A row of axes per task, and no axes for what nothing changes there: a width task keeps its depth.
     changing = rows.groupby(["task", "metric"])["value"].transform("nunique") > 1
     rows = rows[changing] if changing.any() else rows
-    pooled = summary.pool(rows)
+    pooled, looks = summary.pool(rows), palette.looks(rows)
     panels = {metric: label for metric, label in panels.items() if (rows["metric"] == metric).any()}
     tasks = sorted(rows["task"].unique())
     direct = len(panels) == 1 and rows["estimator"].nunique() <= DIRECT
@@ -139,10 +139,10 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
                 ax.set_visible(not here.empty)
                 for name, curve in here.groupby("estimator"):
                     few = curve["seeds"].max() < FEW
-                    drawing.band(ax, name, curve.assign(low=np.nan, high=np.nan) if few else curve)
+                    drawing.band(ax, looks[name], curve.assign(low=np.nan, high=np.nan) if few else curve)
                     runs = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["estimator"] == name)]
-                    for _, run in runs.groupby("seed") if few else ():
-                        ax.plot(run["x"], run["value"], color=palette.colour(str(name)), lw=0.6, alpha=0.5)
+                    for _, run in runs.groupby("hash") if few else ():
+                        ax.plot(run["x"], run["value"], color=looks[name].colour, lw=0.6, alpha=0.5)
                 ax.set(xlabel=x, ylabel=label)
                 ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
                 if metric not in ("curve_objective", "curve_elbo"):
@@ -150,17 +150,17 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
                 if len(tasks) > 1 and metric == here["metric"].max():
                     ax.set_title(task)
                 if direct:
-                    _direct_labels(ax, here)
+                    _direct_labels(ax, here, looks)
         n = drawing.counts(pooled["seeds"])
         spread = "; bands: 95 % t intervals" if pooled["seeds"].max() >= FEW else "; thin: one seed"
         note = f"{', '.join(tasks)}; {summary.context_label(rows)}; mean over seeds, {n}{spread}"
         drawing.title(figure, headline, note)
         if not direct:
-            drawing.legend(figure, summary.ordered(rows["estimator"]), lines=True)
+            drawing.legend(figure, [looks[name] for name in summary.ordered(rows)], lines=True)
     return figure
 
 
-def _direct_labels(ax: Axes, curves: pd.DataFrame) -> None:
+def _direct_labels(ax: Axes, curves: pd.DataFrame, looks: dict[str, palette.Look]) -> None:
     """Names at the right ends of the curves, moved apart where the curves end together."""
     ends = curves.sort_values("x").groupby("estimator").last()
     low, high = ax.get_ylim()
@@ -169,5 +169,5 @@ def _direct_labels(ax: Axes, curves: pd.DataFrame) -> None:
     ax.set_xlim(curves["x"].min(), right)
     for name, height in zip(ends.index, heights, strict=True):
         ax.annotate(str(name), (right, height), (6, 0), textcoords="offset points", va="center", fontsize=8.5,
-                    color=palette.colour(str(name)), annotation_clip=False)  # fmt: skip
+                    color=looks[str(name)].colour, annotation_clip=False)  # fmt: skip
     ax.set_ylim(min(low, float(np.min(heights))), max(high, float(np.max(heights))))

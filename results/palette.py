@@ -3,13 +3,15 @@
 The hue, the lightness and the marker come from a hash of the name, so that a new estimator has its own without anyone
 choosing it and without moving the others. The salt of that hash was searched for: among six million it keeps the names
 known when it was chosen furthest apart (see ``tests/test_results_plots.py``). A label with options has the hue of
-its base name, a lightness apart from it and a marker of its own. Colours are OKLCH (Ottosson 2020), where equal steps
+its name, a lightness apart from it and a marker of its own. Colours are OKLCH (Ottosson 2020), where equal steps
 look equal, dark enough to print.
 """
 
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.colors import to_hex
 
 _SALT = "891968"
@@ -21,17 +23,34 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "<", ">")
 _REFERENCES = {"plain": 0.36, "zero": 0.68, "random": 0.5, "uniform": 0.6, "scratch": 0.45}
 
 
-def base(label: str) -> str:
-    """The name without options: ``relax`` of ``relax[temperature=0.5]``."""
-    return label.partition("[")[0]
+class Look(NamedTuple):
+    """How an estimator is drawn: its label, as rows have it, and its name without options."""
+
+    label: str
+    name: str
+
+    @property
+    def colour(self) -> str:
+        """As ``#rrggbb``."""
+        return colour(self.label, self.name)
+
+    @property
+    def marker(self) -> str:
+        """A name that matplotlib knows."""
+        return marker(self.label)
 
 
-def colour(label: str) -> str:
-    """The colour of an estimator's label, as ``#rrggbb``."""
-    name = base(label)
+def looks(rows: pd.DataFrame) -> dict[str, Look]:
+    """The look of every estimator of some rows, by its label."""
+    pairs = rows[["estimator", "name"]].drop_duplicates("estimator")
+    return {str(label): Look(str(label), str(name)) for label, name in pairs.itertuples(index=False)}
+
+
+def colour(label: str, name: str) -> str:
+    """The colour of an estimator's label and name, as ``#rrggbb``."""
     first, second, third, *_ = _hash(name)
     lightness = _REFERENCES.get(name, _LIGHTNESS[third % 3])
-    if name != label:  # anywhere on the scale but near that of the base
+    if name != label:  # anywhere on the scale but near that of the name alone
         below, above = max(0.0, lightness - _APART - _DARKEST), max(0.0, _LIGHTEST - lightness - _APART)
         at = _hash(label)[6] / 256 * (below + above)
         lightness = _DARKEST + at if at < below else lightness + _APART + at - below
@@ -79,7 +98,7 @@ def _oklch(lightness: float, chroma: float, hue: float) -> str:
     return to_hex(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).clip(0, 1))
 
 
-def shade(label: str, position: float) -> str:
-    """A shade of an estimator's hue, from light at 0 to dark at 1."""
-    a, b = oklab(colour(label))[1:]
+def shade(name: str, position: float) -> str:
+    """A shade of the hue of an estimator's name, from light at 0 to dark at 1."""
+    a, b = oklab(colour(name, name))[1:]
     return _oklch(0.75 - 0.4 * position, _CHROMA, float(np.arctan2(b, a)))

@@ -73,7 +73,7 @@ def ours(frame: pd.DataFrame) -> pd.DataFrame:
     final = _final(frame)
     for task in TASKS:
         here = final[final["task"] == task]
-        for name in summary.ordered(here["estimator"]):
+        for name in summary.ordered(here):
             wide = here[here["estimator"] == name].pivot_table(index="seed", columns="metric", values="value")
             test, train = (100 * wide[f"accuracy {part}"] for part in ("test", "train"))
             width = 100 * wide["width_fraction"]
@@ -92,13 +92,14 @@ def ours(frame: pd.DataFrame) -> pd.DataFrame:
     return _frame(lines)
 
 
-def beside(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
-    """For every preset and data set with trained networks: which, the paper's lines over ours, and what is noise."""
+def beside(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str, str]]:
+    """For every preset and data set with trained networks: which, the paper's lines over ours, what is noise, and what
+    deviates in the data."""
     for _, part in frame.groupby(summary.CONTEXT, dropna=False):
         if _final(part).empty:
             continue
         table = pd.concat([published(str(part["dataset"].iloc[0])), ours(part)])
-        yield summary.context_label(part), table, noise(part)
+        yield summary.context_label(part), table, noise(part), summary.data_notes(part)
 
 
 def noise(frame: pd.DataFrame) -> str:
@@ -109,9 +110,9 @@ def noise(frame: pd.DataFrame) -> str:
     control `random` is another network for every seed and is left out.
     """
     test = _final(frame)
-    test = test[(test["metric"] == "accuracy test") & (test["estimator"] != "random")]
+    test = test[(test["metric"] == "accuracy test") & (test["name"] != "random")]
     # plain training is one run, whatever the task that it is a baseline of
-    test = test.assign(task=test["task"].mask(test["estimator"] == "plain", ""))
+    test = test.assign(task=test["task"].mask(test["name"] == "plain", ""))
     table = test.pivot_table(index=["task", "estimator"], columns="seed", values="value").dropna()
     freedom = (len(table) - 1) * (len(table.columns) - 1)
     if freedom < 2:
@@ -123,7 +124,7 @@ def noise(frame: pd.DataFrame) -> str:
     return (
         f"Beside what a seed does to all, accuracies vary with a standard deviation of {spread:.2f} points (pooled "
         f"over {len(table)} networks of {n} seeds, {freedom} degrees of freedom): two means that differ by less than "
-        f"{least:.2f} points cannot be told apart (95 %, one comparison)."
+        f"{least:.2f} points differ by no more than noise (95 %, one comparison)."
     )
 
 

@@ -7,9 +7,12 @@ same rows give the same bytes.
 import functools
 import re
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from results import summary
@@ -39,13 +42,42 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
 }
 
 
+_SHOWS: dict[str, dict[str, tuple[str, ...]]] = {
+    "contest": {"suite": ("contest",)},
+    "bias_variance": {"metric": ("bias_sq",)},
+    "frontier": {"metric": ("variance",)},
+    "temperature": {"metric": ("bias_sq",)},
+    "memory": {"suite": ("memory",)},
+    "overhead": {"suite": ("overhead",)},
+    "scaling_time": {"suite": ("scaling",)},
+    "scaling_memory": {"suite": ("scaling",)},
+    "accuracy_parameters": {"metric": ("accuracy",)},
+    "accuracy_macs": {"metric": ("accuracy",)},
+    "block_widths": {"metric": ("block_width",), "task": ("width", "joint")},
+    "curves": {"metric": ("curve_width", "curve_depth", "curve_entropy")},
+    "objective": {"metric": ("curve_objective", "curve_elbo")},
+    "concrete_widths": {"suite": ("sampling",)},
+}
+"""Of which rows a figure is, by column, where it is not of all; for the page of a task that it belongs on."""
 TALL = ("bias_variance", "frontier", "memory", "overhead", "scaling_time", "scaling_memory")
 """Figures with something for every estimator of every task: one for each task where there are more than `TASKS`."""
 TASKS = 4
+LONGEST = 120  # characters of the part of a file's name that says of which preset, data set and task a figure is
 
 
-def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Path]:
-    """Draw every figure that has rows as ``directory/<name>.png``, and return their paths by name.
+class Drawn(NamedTuple):
+    """A figure that was drawn: its name among `FIGURES`, its file, the tasks in it, the number of estimators that
+    were measured with what it shows, and a note on its data."""
+
+    kind: str
+    path: Path
+    tasks: frozenset[str]
+    estimators: int
+    note: str
+
+
+def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Drawn]:
+    """Draw every figure that has rows as ``directory/<name>.png``, and return what was drawn by name.
 
     Presets and data sets are not mixed in one figure, but for the overview, which says what it takes from where: where
     a figure has several, each is ``<name>-<preset>-<dataset>``.
@@ -59,20 +91,33 @@ def draw_all(frame: pd.DataFrame, directory: str | Path) -> dict[str, Path]:
     many = frame["task"].nunique() > TASKS
     for name, draw in figures.items():
         by = [*summary.CONTEXT, "task"] if (many and name in TALL) or name == "contest" else summary.CONTEXT
-        parts = [frame] if name.startswith("overview") else [part for _, part in frame.groupby(by, dropna=False)]
+        of_overview = name.startswith("overview")
+        parts = [frame] if of_overview else [part for _, part in frame.groupby(by, dropna=False)]
         found = [(part, figure) for part in parts if (figure := draw(part)) is not None]
         for part, figure in found:
             label = summary.context_label(part) + (f" {part['task'].iloc[0]}" if by is not summary.CONTEXT else "")
             full = name if len(found) == 1 else f"{name}-{_slug(label)}"
-            drawn[full] = save(figure, directory / f"{full}.png")
+            kind, _, task = name.partition("-")
+            rows = part[part["task"] == (task or "width")] if of_overview else part
+            for column, values in _SHOWS.get(kind, {}).items():
+                rows = rows[rows[column].isin(values)]
+            path = save(figure, directory / f"{full}.png")
+            drawn[full] = Drawn(
+                kind, path, frozenset(rows["task"]), rows["estimator"].nunique(), summary.data_notes(rows)
+            )
     return drawn
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG at 150 dots per inch without the version and the date that would make its bytes differ."""
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    """Write a PNG without the version and the date that would make its bytes differ.
+
+    Not by `savefig`, which draws everything once more, for the layout.
+    """
+    FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
     return path
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+    """Part of a file's name; one that would be too long ends in its hash."""
+    slug = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+    return slug if len(slug) <= LONGEST else f"{slug[:LONGEST]}-{blake2b(text.encode(), digest_size=4).hexdigest()}"

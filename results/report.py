@@ -1,176 +1,198 @@
-"""Tables to one document: REPORT.md with its figures beside it, complete and the same for the same rows.
+"""Tables to documents: REPORT.md, one page, and REPORT-<task>.md with everything else, figures beside them.
 
-What failed is listed and never dropped; nothing says when or where the report was built.
+Complete, and the same for the same rows: what failed is listed and never dropped, and nothing says when or where the
+report was built.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from results import claims, contest, paper, plots, summary, table, targets
+from results import appendix, baselines, claims, plots, present, summary, table, words
 
-_SUITES = ("bias", "variance", "memory", "overhead", "accuracy")
-_TASKS = ("width", "depth", "joint", "vae", "polynomial", "toy")  # in this order, and others after them
+_MAIN = ("contest", "bias_variance", "accuracy_macs", "temperature")  # figures on the first page, one of each
+FILTERS = {
+    "task": ("task",),
+    "estimator": ("estimator", "name"),
+    "suite": ("suite",),
+    "preset": ("preset", "preset_name"),
+    "dataset": ("dataset",),
+}
+"""What rows may be chosen by, and the columns in which it is looked for."""
 
 
-def build(rows_directories: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
-    """Read the rows, draw every figure into ``out/figures`` and write ``out/REPORT.md``, whose path is returned.
+def build(
+    rows_directories: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    only: Mapping[str, Collection[str]] | None = None,
+) -> Path:
+    """Read the rows, draw every figure into ``out/figures``, write the pages, and return the path of the first.
 
-    Of the tasks only those that the first directory has: the others are there to compare its rows with.
+    Of several directories the first has one's own rows, which come first, and the others those to compare them with:
+    only tasks that it has are reported on.
 
-    Raises TableError when there are no rows or a file of them is damaged.
+    Args:
+        only: the values to keep of some of `FILTERS`; a preset or an estimator may be given without what was changed.
+
+    Raises:
+        TableError: there are no such rows, or a file of them is damaged.
     """
-    frame = table.read(*rows_directories)
+    frame = baselines.spread(table.read(*rows_directories))
     if frame.empty:
         places = ", ".join(str(place) for place in rows_directories)
         raise table.TableError(f"no rows in {places}; python -m suites.run makes them")
-    own = table.read(rows_directories[0])
-    frame = frame if own.empty else frame[frame["task"].isin(own["task"])]
+    frame = chosen(frame, only or {})
+    own = _own(rows_directories, frame)
+    tasks = frame.loc[frame["hash"].isin(own), "task"] if own else frame["task"]
+    checks = frame["suite"].isin(list(words.checks()))
+    frame, of_checks = frame[frame["task"].isin(tasks) & ~checks], frame[frame["task"].isin(tasks) & checks]
     out = Path(out)
-    figures = plots.draw_all(frame, out / "figures")
+    drawn = plots.draw_all(frame, out / "figures")
     path = out / "REPORT.md"
-    path.write_text("\n\n".join(_sections(frame, figures)) + "\n", encoding="utf-8")
+    path.write_text(_page(frame, of_checks, own, drawn), encoding="utf-8")
+    for task in words.ordered(frame["task"], "tasks"):
+        appendix.write(frame[frame["task"] == task], task, drawn, out / appendix.file(task))
     return path
 
 
-def _sections(frame: pd.DataFrame, figures: dict[str, Path]) -> Iterator[str]:
-    yield "# Gradient estimators for learning the architecture of a network"
-    cells = frame.drop_duplicates("hash")
-    failed = frame.loc[frame["status"] != "ok", "hash"].nunique()
-    yield f"{len(cells):,} cells, {failed:,} of them failed; {len(frame):,} rows. After ± is half of a 95 % interval."
-    if "overview" in figures:
-        yield _figure("overview", figures["overview"])
-    there = set(frame["task"])
-    tasks = [*(task for task in _TASKS if task in there), *sorted(there - {*_TASKS})]
-    for task in tasks:
-        yield f"## {task.capitalize()}, estimator by estimator"
-        yield summary.summary(frame, task).to_markdown(disable_numparse=True)
-    yield "## What the paper says"
-    yield f"{claims.__doc__}".partition("\n\n")[2].replace("\n", " ").strip()
-    for task in tasks:
-        judged = [verdict for verdict in claims.verdicts(frame, task) if verdict.verdict != "not measured"]
-        if judged or task == "width":
-            yield f"### On the task {task}"
-            yield claims_table(judged if task != "width" else claims.verdicts(frame, task))
-    if not (lines := targets.table(frame)).empty:
-        yield "## What a step may cost"
-        yield f"{targets.__doc__}".partition("\n\n")[2].replace("\n", " ").strip()
-        yield _markdown(lines)
-    yield from _contest(frame)
-    for place, lines, noise in paper.beside(frame):
-        yield f"## Table 1 of the paper, and ours: {place}"
-        yield _markdown(lines.reset_index())
-        yield noise
-    yield "## Figures"
-    yield from (_figure(name, path) for name, path in figures.items() if name != "overview")
-    for suite in _SUITES:
-        yield from _suite(frame[frame["suite"] == suite], suite)
-    if failed:
-        yield "## Cells that failed"
-        keys = ["suite", "task", "estimator", "preset", "dataset", "seed", "status", "message"]
-        yield _markdown(frame.loc[frame["status"] != "ok", keys].drop_duplicates().sort_values(keys[:6]))
-    yield from _seconds(cells)
-    yield "## Provenance"
-    yield _provenance(cells)
+def chosen(frame: pd.DataFrame, only: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """The rows that have one of the values given for each of some of `FILTERS`.
+
+    Raises:
+        TableError: there are none; it says what there is.
+    """
+    for what, values in only.items():
+        if what not in FILTERS:
+            raise table.TableError(f"rows are not chosen by {what!r}; there are {', '.join(FILTERS)}")
+        keep = frame[list(FILTERS[what])].isin(list(values)).any(axis=1)
+        if values and not keep.any():
+            there = ", ".join(sorted(frame[FILTERS[what][-1]].dropna().unique()))
+            raise table.TableError(f"no rows with {what} {', '.join(values)}; there are {there}")
+        frame = frame[keep] if values else frame
+    return frame
 
 
-def _contest(frame: pd.DataFrame) -> Iterator[str]:
-    """What is left of a gradient's error at equal compute, where crossings lie, and what φ gains by it."""
-    found = list(contest.groups(frame))
-    if not found:
-        return
-    yield "## The contest: error at equal compute"
-    yield f"{contest.__doc__}".partition("\n\n")[2].strip()
-    for where, group in found:
-        yield f"### {where['part'].capitalize()}, {where['point']} q"
-        context = ", ".join(where[key] for key in ("task", *summary.CONTEXT))
-        yield f"{context}. ‖∇‖² = {group[0].norm:.3g}; the error at C in its units:"
-        yield _markdown(contest.errors_table(group))
-        yield "C*, from which on the unbiased estimator (line) is ahead of the biased one (column):"
-        yield _markdown(contest.crossings_table(group))
-    if not (gains := contest.descents_table(frame)).empty:
-        yield "### φ alone, weights frozen, equal time"
-        yield _markdown(gains)
+def _own(directories: Sequence[str | os.PathLike[str]], frame: pd.DataFrame) -> frozenset[str]:
+    """The cells of the first of several directories."""
+    if len(directories) < 2:
+        return frozenset()
+    return frozenset(table.hashes(directories[0])) & frozenset(frame["hash"])
 
 
-def claims_table(verdicts: Sequence[claims.Verdict]) -> str:
-    """The verdicts as a Markdown table."""
-    lines = [
-        (v.statement, v.measure, _interval(v), v.n, f"**{v.verdict}**", v.note) for v in verdicts
-    ]  # fmt: skip
-    return _markdown(pd.DataFrame(lines, columns=["statement", "measured", "estimate (95 %)", "n", "verdict", "note"]))
-
-
-def _interval(verdict: claims.Verdict) -> str:
-    if np.isnan(verdict.estimate):
-        return ""
-    bounds = "" if np.isnan([verdict.low, verdict.high]).any() else f" ({verdict.low:.3g} to {verdict.high:.3g})"
-    return f"{verdict.estimate:.3g}{bounds}"
-
-
-def _suite(rows: pd.DataFrame, suite: str) -> Iterator[str]:
-    """Every pooled number of a suite: estimators as lines; curves are in the figures."""
-    held = rows["metric"].str.endswith("_held")
-    named = rows["metric"].str.removesuffix("_held") + rows["x"].map(" at {:g} of the width".format)
-    rows = rows.assign(metric=rows["metric"].mask(held, named), x=rows["x"].mask(held))
-    rows = rows[(rows["status"] == "ok") & rows["value"].notna() & rows["x"].isna()]
-    if rows.empty:
-        return
-    in_bytes = rows["metric"] == "bytes"
-    scale = np.where(in_bytes, 2.0**20, 1.0)
-    rows = rows.assign(value=rows["value"] / scale, se=rows["se"] / scale, metric=rows["metric"].mask(in_bytes, "MiB"))
-    pooled = summary.pool(rows)
-    lines = ["estimator", "point", "part"] if suite in ("bias", "variance") else ["estimator"]
-    if len(lines) == 1:
-        extra = pooled[["part", "point"]].apply(lambda pair: ", ".join(pair.dropna()), axis=1)
-        pooled["metric"] += extra.map(lambda text: f" {text}" if text else "")
-    pooled["text"] = [summary.with_error(line) for line in pooled.itertuples()]
-    yield f"## Suite {suite}"
-    for _, part in pooled.groupby(["task", *summary.CONTEXT], dropna=False):
-        yield f"{part['task'].iloc[0]}, {summary.context_label(part)}"
-        part = part.assign(**{name: part[name].fillna("") for name in lines})
-        yield _markdown(part.pivot(index=lines, columns="metric", values="text").fillna("").reset_index())
-
-
-def _seconds(cells: pd.DataFrame) -> Iterator[str]:
-    """What each estimator took on each task, with the preset of most cells."""
-    cells = cells[cells["suite"].isin(_SUITES)]
-    if cells.empty:
-        return
-    preset = cells["preset"].mode()[0]
-    spent = cells[cells["preset"] == preset].pivot_table(
-        index="estimator", columns="task", values="wall_s", aggfunc="sum"
+def _page(frame: pd.DataFrame, checks: pd.DataFrame, own: frozenset[str], drawn: Mapping[str, plots.Drawn]) -> str:
+    tasks = words.ordered(frame["task"], "tasks")
+    functions = [] if own else _functions(frame, tasks)
+    everything = pd.concat([frame, checks])
+    overviews = [one for name, one in drawn.items() if name == f"overview-{tasks[0]}" or name == "overview"]
+    return words.render(
+        "page.md.j2",
+        cells=everything["hash"].nunique(),
+        failed=everything.loc[everything["status"] != "ok", "hash"].nunique(),
+        rows=len(everything),
+        own=own,
+        tasks=_measured(frame, tasks),
+        overviews=[appendix.figure(one) for one in overviews[:1]],
+        sections=[
+            {"title": words.task(task), "tables": _compared(frame, own, task)}
+            for task in tasks
+            if task not in functions
+        ],
+        functions=_on_functions(frame, functions) if functions else None,
+        verdicts=list(_verdicts(frame, own, tasks)),
+        tables=_table_1(frame, own),
+        figures=[appendix.figure(one) for one in _main(drawn)],
+        checks=[
+            {"title": words.suite(name), "lines": _check(checks[checks["suite"] == name])}
+            for name in checks["suite"].unique()
+        ],
+        pages=[{"title": words.task(task), "path": appendix.file(task)} for task in tasks],
     )
-    spent = spent.reindex(summary.ordered(spent.index.to_series())).map("{:.0f}".format)
-    yield "## Seconds"
-    yield (
-        f"Of all cells of the suites {', '.join(_SUITES)} and all seeds, preset {preset}. What estimators share, "
-        "a run's points and the gradients there, whoever came first has paid for."
+
+
+def _measured(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
+    """What was measured: suites as columns, cells as numbers."""
+    cells = frame.drop_duplicates("hash").pivot_table(
+        index="task", columns="suite", values="n", aggfunc="size", fill_value=0
     )
-    yield _markdown(spent.reset_index())
+    cells = cells.loc[list(tasks), words.ordered(cells.columns, "suites")].map("{:,}".format)
+    cells.insert(0, "estimators", frame.groupby("task")["estimator"].nunique().map("{:,}".format))
+    return cells.replace("0", "").reset_index().rename(columns={"task": "cells of task"})
 
 
-def _provenance(cells: pd.DataFrame) -> str:
-    said = []
-    for name in ("device", "dtype", "python", "torch", "numpy", "commit"):
-        values = cells[name].fillna("unknown").value_counts().sort_index()
-        said.append(f"- {name}: " + ", ".join(f"{value} ({count:,} cells)" for value, count in values.items()))
-    dirty = int(cells["dirty"].fillna(False).sum())
-    said.append(f"- measured with uncommitted changes: {dirty:,} cells")
-    said.append(f"- time: {cells['wall_s'].sum() / 3600:.2f} hours in all")
-    return "\n".join(said)
+def _compared(frame: pd.DataFrame, own: frozenset[str], task: str) -> list[present.Shown]:
+    if own:
+        tables = present.own_first(frame, own, task)
+    else:
+        tables = [present.of_one(frame, task, *present.main(frame[frame["task"] == task]))]
+    return [present.bold(present.shortened(one))._replace(title=one.title) for one in tables]
 
 
-def _figure(name: str, path: Path) -> str:
-    paragraph = (plots.FIGURES[name.partition("-")[0]].__doc__ or "").partition("\n\n")[0]
-    caption = " ".join(paragraph.split())
-    return f"![{caption}](figures/{path.name})\n\n*{caption}*"
+def _functions(frame: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
+    """Tasks without data whose optimum is known; one table of several is shorter than one for each."""
+    known = summary.measured(frame, "objective_gap")["task"]
+    of_data = frame.loc[frame["dataset"] != summary.NO_DATA, "task"]
+    found = [task for task in tasks if task in set(known) - set(of_data)]
+    return found if len(found) > 1 else []
 
 
-def _markdown(frame: pd.DataFrame) -> str:
-    text = frame.astype("str").replace("nan", "").replace({r"\|": r"\\|"}, regex=True)
-    markdown: str = text.to_markdown(index=False, disable_numparse=True)
-    return markdown
+def _on_functions(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
+    """Two columns for each task, a line for each estimator that was trained on one."""
+    columns = {}
+    for task in tasks:
+        lines = present.of_one(frame, task, *present.main(frame[frame["task"] == task])).lines.set_index("estimator")
+        for name in ("relative bias", "objective gap"):
+            columns[f"{task}: {name}"] = lines[name] if name in lines else pd.Series(dtype="str")
+    rows = frame[frame["task"].isin(tasks)]
+    table = pd.DataFrame(columns).reindex(summary.ordered(rows)).fillna("")
+    table = table[(table != "").sum(axis=1) > 1]
+    return table.replace(r" \(n = .*?\)", "", regex=True).rename_axis("estimator").reset_index()
+
+
+def _verdicts(frame: pd.DataFrame, own: frozenset[str], tasks: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """On one's own rows, in their presets and data sets; else on the first task that has any."""
+    for task in tasks:
+        rows = frame[frame["task"] == task]
+        places = present.contexts(rows[rows["hash"].isin(own)])
+        parts = {summary.label(*place): present.of_context(rows, *place) for place in places} if own else {"": rows}
+        for place, part in parts.items():
+            judged = claims.verdicts(part, task)
+            if any(verdict.verdict != "not measured" for verdict in judged):
+                title = f"{words.task(task)}{f'; {place}' if place else ''}"
+                yield {"title": title, "lines": appendix.verdicts(judged)}
+                if not own:
+                    return
+
+
+def _table_1(frame: pd.DataFrame, own: frozenset[str]) -> list[dict[str, Any]]:
+    """That of one's own presets and data sets; else the longest of a data set that the paper has."""
+    rows = frame
+    if own:
+        places = present.contexts(frame[frame["hash"].isin(own)])
+        rows = pd.concat([summary.in_context(frame, *place) for place in places])
+    found = appendix.table_1(rows)
+    if own or not found:
+        return found
+    return [max(found, key=lambda one: ("paper" in set(one["lines"]["source"]), len(one["lines"])))]
+
+
+def _main(drawn: Mapping[str, plots.Drawn]) -> Iterator[plots.Drawn]:
+    """Of each kind of figure on the first page the one of the most important task, and of the most estimators."""
+    for kind in _MAIN:
+        found = [one for one in drawn.values() if one.kind == kind]
+        for task in ("width", *words.ordered({task for one in found for task in one.tasks}, "tasks")):
+            if here := [one for one in found if task in one.tasks]:
+                yield max(here, key=lambda one: one.estimators)
+                break
+
+
+def _check(rows: pd.DataFrame) -> pd.DataFrame:
+    pooled = summary.pool(summary.measured(rows, list(rows["metric"].unique())), ["metric", "unit", "part"])
+    named = [
+        words.metric(line.metric, [line.unit]) + ("" if pd.isna(line.part) else f": {line.part}")
+        for line in pooled.itertuples()
+    ]
+    return pd.DataFrame({"measured": named, "value": [summary.with_error(line) for line in pooled.itertuples()]})

@@ -48,8 +48,16 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     x = np.asarray(values, np.float64)
     if x.size < 2:
         return Interval(float(x[0]) if x.size else np.nan, np.nan, np.nan, x.size)
-    half = distributions.t.ppf((1 + level) / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size)
+    half = float(t_half(x.std(ddof=1), x.size, level))
     return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half), x.size)
+
+
+def t_half(sd: ArrayLike, n: ArrayLike, level: float = 0.95) -> Array:
+    """Half the Student t interval of a mean, from standard deviations and counts, (m,) each; NaN where n is 1."""
+    count = np.asarray(n, np.float64)
+    freedom = np.where(count > 1, count - 1, np.nan)
+    half: Array = distributions.t.ppf((1 + level) / 2, freedom) * np.asarray(sd, np.float64) / np.sqrt(count)
+    return half
 
 
 def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
@@ -185,7 +193,7 @@ def _p_value(value: float, second: float, third: float, freedom: int) -> float:
     score = value / np.sqrt(2 * second)
     if third <= 0:  # many small eigenvalues: the skewness is lost in noise and the limit is normal
         return float(distributions.norm.sf(score))
-    shape = second**3 / third**2
+    shape = second * (second / third) ** 2  # in this order, for the square of a small third is 0
     return float(distributions.f.sf(1 + score * np.sqrt(2 / shape), shape, shape * freedom))
 
 

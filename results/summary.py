@@ -8,9 +8,27 @@ import pandas as pd
 from results import stats
 
 CONTEXT = ["preset", "dataset"]
-_MEASURE = ["task", *CONTEXT, "part", "point", "x", "estimator", "metric"]
+NO_DATA = "none"
+"""The data set of what reads no data."""
+CONTROLS = ("random", "uniform", "scratch")
+"""Names of networks trained for comparison, which are neither estimators nor plain training."""
+QUANTITIES = (
+    "relative bias",
+    "variance",
+    "variance × cost",
+    "peak memory",
+    "step time",
+    "test accuracy",
+    "width",
+    "layers",
+    "objective gap",
+    "test ELBO",
+)
+"""What is compared between estimators, in the order of tables."""
+_MEASURE = ["task", *CONTEXT, "part", "point", "x", "estimator", "name", "metric"]
 # Training runs differ from seed to seed by far more than the error of evaluating one of them.
 _OVER_SEEDS = ("accuracy",)
+_FIRST = {"plain": 0, "zero": 1, "exact": 2, "random": 4, "scratch": 5, "uniform": 5}
 
 
 def measured(frame: pd.DataFrame, metric: str | Sequence[str], **where: str) -> pd.DataFrame:
@@ -28,19 +46,27 @@ def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
     With two seeds or more of a training run the interval is Student t over the seeds and n counts them; otherwise it
     is ± 1.96 standard errors, those of several seeds taken together, and n counts the draws.
     """
-    lines = []
-    for keys, group in rows.groupby(list(by), dropna=False, sort=True):
-        values = group["value"].to_numpy()
-        seeds = len(group)
-        if seeds > 1 and (group["suite"].isin(_OVER_SEEDS).all() or group["se"].isna().any()):
-            interval = stats.t_interval(values)
-        else:
-            half = 1.96 * np.sqrt((group["se"] ** 2).sum(skipna=False)) / seeds
-            mean = float(values.mean())
-            interval = stats.Interval(mean, mean - half, mean + half, int(group["n"].sum()))
-        lines.append((*keys, *interval, seeds))
-    pooled = pd.DataFrame(lines, columns=[*by, "value", "low", "high", "n", "seeds"])
-    return pooled.astype(rows[list(by)].dtypes.to_dict())  # a column of nothing but nulls would lose its own
+    keys = list(by)
+    found = rows.assign(
+        _square=rows["se"] ** 2, _unknown=rows["se"].isna(), _run=rows["suite"].isin(_OVER_SEEDS)
+    ).groupby(keys, dropna=False, sort=True)
+    pooled = found.agg(
+        value=("value", "mean"),
+        n=("n", "sum"),
+        seeds=("value", "size"),
+        sd=("value", "std"),
+        square=("_square", "sum"),
+        unknown=("_unknown", "any"),
+        run=("_run", "all"),
+    ).reset_index()
+    seeds = pooled["seeds"]
+    over_seeds = (seeds > 1) & (pooled["run"] | pooled["unknown"])
+    half = 1.96 * np.sqrt(pooled["square"]) / seeds
+    half = half.mask(pooled["unknown"]).mask(over_seeds, stats.t_half(pooled["sd"], seeds))
+    pooled = pooled.assign(
+        low=pooled["value"] - half, high=pooled["value"] + half, n=pooled["n"].mask(over_seeds, seeds)
+    )
+    return pooled[[*keys, "value", "low", "high", "n", "seeds"]].astype(rows[keys].dtypes.to_dict())
 
 
 def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
@@ -56,33 +82,41 @@ def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
     return pool(rows)
 
 
-def is_control(label: str) -> bool:
-    """Whether a label is of a network trained for comparison, and not of an estimator or of plain training."""
-    return label.partition("[")[0] in ("random", "uniform", "scratch")
-
-
 def main_context(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the one preset and data set that most estimators were measured with."""
     if rows.empty:
         return rows
-    learned = rows[~rows["estimator"].map(is_control)]
+    learned = rows[~rows["name"].isin(CONTROLS)]
     sizes = (
         (rows if learned.empty else learned)
         .groupby(CONTEXT, dropna=False)
         .agg(names=("estimator", "nunique"), count=("n", "size"))
     )
     best = sizes.sort_values(["names", "count"], ascending=False, kind="stable").index[0]
-    same = [
-        rows[column].isna() if pd.isna(value) else rows[column] == value
-        for column, value in zip(CONTEXT, best, strict=True)
-    ]
-    return rows[same[0] & same[1]]
+    return in_context(rows, *best)
+
+
+def in_context(rows: pd.DataFrame, preset: str, dataset: str) -> pd.DataFrame:
+    """The rows of one preset and data set."""
+    return rows[(rows["preset"] == preset) & (rows["dataset"] == dataset)]
 
 
 def context_label(rows: pd.DataFrame) -> str:
     """``preset, dataset`` of some rows, for titles; the preset alone for what needs no data."""
     names = rows[CONTEXT].drop_duplicates().itertuples(index=False)
-    return "; ".join(", ".join(str(part) for part in name if not pd.isna(part) and part != "none") for name in names)
+    return "; ".join(label(*name) for name in names)
+
+
+def label(preset: str, dataset: str) -> str:
+    """``preset, dataset`` of a context, for titles; the preset alone for what needs no data."""
+    return preset if dataset == NO_DATA else f"{preset}, {dataset}"
+
+
+def data_notes(rows: pd.DataFrame) -> str:
+    """What deviates in the data sets of some rows, said once for each; empty where nothing does."""
+    noted = rows.loc[rows["data_note"].fillna("") != "", ["dataset", "data_note"]].drop_duplicates()
+    said = [f"{name}: {note}" for name, note in sorted(noted.itertuples(index=False, name=None))]
+    return "; ".join(said)
 
 
 def one_point(rows: pd.DataFrame) -> pd.DataFrame:
@@ -119,18 +153,25 @@ def _times(rows: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
 def summary(frame: pd.DataFrame, task: str) -> pd.DataFrame:
     """One line per estimator that was tried on ``task``, one column per quantity, as text with ± and n.
 
-    A cell that failed shows its status where nothing else was measured.
+    The last column, where there is one, says which statuses other than ok its cells have, and of which part was ok.
     """
     columns = {}
     for name, rows in quantities(frame, task).items():
         columns[name] = {line.estimator: with_error(line) for line in rows.itertuples()}
     tried = frame[frame["task"] == task]
-    names = ordered(tried["estimator"])
+    names = ordered(tried)
     table = pd.DataFrame(columns, index=pd.Index(names, name="estimator"), dtype="str")
-    failed = tried[tried["status"] != "ok"].groupby("estimator")["status"].agg(lambda s: ", ".join(sorted(set(s))))
-    if not failed.empty:
+    if (failed := failures(tried)).any():
         table["failed"] = failed.reindex(names)
     return table.fillna("")
+
+
+def failures(rows: pd.DataFrame) -> pd.Series:
+    """How cells of each estimator failed, as words; "partly" where some rows of such a cell are ok."""
+    failed = rows[rows["status"] != "ok"]
+    partly = failed["hash"].isin(rows.loc[rows["status"] == "ok", "hash"])
+    words = failed["status"].mask(partly, "partly " + failed["status"])
+    return words.groupby(failed["estimator"]).agg(lambda s: ", ".join(sorted(set(s))))
 
 
 def with_error(line: object) -> str:
@@ -144,7 +185,7 @@ def _short(number: float, digits: int = 3) -> str:
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.{digits}g}"
 
 
-def ordered(labels: pd.Series) -> list[str]:
+def ordered(rows: pd.DataFrame) -> list[str]:
     """Distinct labels: ``plain``, ``zero`` and ``exact`` first, the rest by name, and what is a control last."""
-    first = {"plain": 0, "zero": 1, "exact": 2, "random": 4, "scratch": 5, "uniform": 5}
-    return sorted(labels.dropna().unique(), key=lambda name: (first.get(name.partition("[")[0], 3), name))
+    pairs = rows[["estimator", "name"]].drop_duplicates("estimator").itertuples(index=False, name=None)
+    return [label for label, _ in sorted(pairs, key=lambda pair: (_FIRST.get(pair[1], 3), pair[0]))]

@@ -1,60 +1,58 @@
-"""The table: JSON Lines, one immutable file per finished cell, ``DIR/<hash>.jsonl``.
+"""The table: JSON Lines, one immutable file per finished cell, ``DIR/<hash>.jsonl``, or many packed into one.
 
 A file is written under a temporary name and moved into place, so that it is there whole or not at all; two sweeps may
 share a directory, and merging two tables is reading two directories. JSON Lines after https://jsonlines.org; NaN and
-infinities, which JSON has no word for, are stored as null.
-
-A row has a measured half, made by :func:`row`, and says what it was measured on (``cell``) and with
-(``provenance``)::
-
-    {"schema": 1, "hash": "<16 hex>",
-     "cell": {"suite", "task", "task_version", "estimator", "estimator_version", "preset", "dataset", "seed",
-              "settings"},
-     "metric", "part", "point", "x", "unit", "value", "se", "n", "status", "message",
-     "provenance": {"commit", "dirty", "python", "torch", "numpy", "device", "dtype", "wall_s"}}
+infinities, which JSON has no word for, are stored as null. What a row is made of: `results.schema`.
 """
 
+from __future__ import annotations
+
 import json
-import math
 import os
-import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
+from results import packed, schema
+from results.schema import MEASURED, SCHEMA, STATUSES, TableError
 
-SCHEMA = 1
-STATUSES = ("ok", "infeasible", "diverged", "oom", "timeout", "error")  # from best to worst
+if TYPE_CHECKING:
+    import pandas as pd
 
-_TEXT = str | None
-_NUMBER = float | int | None
-_MEASURED: dict[str, Any] = {
-    "metric": str,
-    "part": _TEXT,
-    "point": _TEXT,
-    "x": _NUMBER,
-    "unit": str,
-    "value": _NUMBER,
-    "se": _NUMBER,
-    "n": int,
-    "status": str,
-    "message": _TEXT,
-}
-_CELL = ("suite", "task", "task_version", "estimator", "estimator_version", "preset", "dataset", "seed", "settings")
-_PROVENANCE = ("commit", "dirty", "python", "torch", "numpy", "device", "dtype", "wall_s")
+__all__ = [
+    "SCHEMA",
+    "STATUSES",
+    "Outcome",
+    "TableError",
+    "hashes",
+    "outcome",
+    "pack",
+    "read",
+    "read_file",
+    "row",
+    "status",
+    "write",
+]
 
-# Every column of `read`, where it is found in a row, and its dtype.
+# Every column of `read`, where it is found in a row, and its dtype; one more for every option, `option.<name>`.
 _COLUMNS = {
     "hash": ("", "str"),
     "suite": ("cell", "str"),
+    "suite_version": ("cell", "int64"),
     "task": ("cell", "str"),
-    "task_version": ("cell", "str"),
+    "task_version": ("cell", "int64"),
     "estimator": ("cell", "str"),
+    "name": ("cell", "str"),
     "preset": ("cell", "str"),
+    "preset_name": ("cell", "str"),
+    "changed": ("cell", "str"),
     "dataset": ("cell", "str"),
-    "seed": ("cell", "Int64"),
+    "data": ("cell", "str"),
+    "data_note": ("cell", "str"),
+    "seed": ("cell", "int64"),
+    "settings": ("cell", "str"),
     "metric": ("", "str"),
     "part": ("", "str"),
     "point": ("", "str"),
@@ -74,10 +72,14 @@ _COLUMNS = {
     "torch": ("provenance", "str"),
     "numpy": ("provenance", "str"),
 }
+_STALE = 24 * 3600.0  # seconds after which a temporary file is one of a writer that was killed
 
 
-class TableError(ValueError):
-    """A row or a file that is not what this module writes; the message is one line."""
+class Outcome(NamedTuple):
+    """The worst status among the rows of a cell, and the message that came with it."""
+
+    status: str
+    message: str
 
 
 def row(
@@ -95,8 +97,8 @@ def row(
 ) -> dict[str, Any]:
     """The measured half of a row: ``value`` ± ``se`` from ``n`` draws; TableError when a field has the wrong type."""
     fields = locals()
-    measured: dict[str, Any] = {key: _plain(fields[key]) for key in _MEASURED}
-    if problem := _wrong_measure(measured):
+    measured: dict[str, Any] = {key: schema.plain(fields[key]) for key in MEASURED}
+    if problem := schema.wrong_measure(measured):
         raise TableError(problem)
     return measured
 
@@ -105,17 +107,19 @@ def write(directory: str | os.PathLike[str], cell_hash: str, rows: Sequence[Mapp
     """Write all rows of one cell as ``directory/<cell_hash>.jsonl``, whole or not at all, and return that path.
 
     ``schema`` and ``hash`` are filled in. Raises TableError, before anything is written, on a row that lacks a field.
+    What writers that were killed have left a day ago or more is removed.
     """
     if not rows:
         raise TableError(f"cell {cell_hash}: no rows; a cell that failed is a row with another status than ok")
     lines = []
     for number, given in enumerate(rows, 1):
-        full = _plain({"schema": SCHEMA, "hash": cell_hash, **given})
-        if problem := _wrong(full, cell_hash):
+        full = schema.plain({"schema": SCHEMA, "hash": cell_hash, **given})
+        if problem := schema.wrong(full, cell_hash):
             raise TableError(f"cell {cell_hash}, row {number}: {problem}")
-        lines.append(json.dumps(full, allow_nan=False, ensure_ascii=False) + "\n")
+        lines.append(schema.dump(full))
     path = Path(directory) / f"{cell_hash}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
     temporary = path.with_name(f".{cell_hash}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "x", encoding="utf-8", newline="\n") as file:
@@ -128,6 +132,15 @@ def write(directory: str | os.PathLike[str], cell_hash: str, rows: Sequence[Mapp
     return path
 
 
+def _sweep(directory: Path) -> None:
+    for left in directory.glob(".*.tmp"):
+        try:
+            if time.time() - left.stat().st_mtime > _STALE:
+                left.unlink()
+        except FileNotFoundError:  # another writer was faster
+            pass
+
+
 def read_file(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The rows of one file; TableError names the file, the line, what is wrong and what to do about it."""
     path = Path(path)
@@ -136,96 +149,98 @@ def read_file(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         # Not splitlines: it also splits at U+2028 and its like, which JSON strings may hold unescaped.
         *lines, rest = path.read_text(encoding="utf-8").split("\n")
         for line in lines:
-            found = json.loads(line, parse_constant=_refuse_constant)
-            if problem := _wrong(found, path.stem):
-                raise ValueError(problem)
-            rows.append(found)
+            rows.append(schema.load(line, path.stem))
         if rest or not rows:
             raise ValueError("the line does not end" if rest else "the file has no rows")
+    except schema.OldSchemaError as error:
+        raise schema.OldSchemaError(f"{path}: {error}") from None
     except ValueError as error:
         raise TableError(f"{path}, line {len(rows) + 1}: {error}; delete or move that file") from None
     return rows
 
 
+def pack(directory: str | os.PathLike[str], file: str | os.PathLike[str]) -> Path:
+    """Write all cells of a directory into one compressed file, which `read` takes where it is a folder's rows.jsonl.gz.
+
+    The same rows make the same bytes. Raises TableError where there are no rows.
+    """
+    cells = _cells([directory])
+    if not cells:
+        raise TableError(f"no rows in {directory}")
+    return packed.write(cells, file)
+
+
 def read(*directories: str | os.PathLike[str]) -> pd.DataFrame:
     """Every row of the directories as flat columns; a cell that is in several is taken from the first.
 
-    A directory that does not exist has no rows, and no rows are an empty frame with the same columns and dtypes.
+    Options are columns ``option.<name>`` of Python objects, lists as tuples, None where an estimator has no such
+    option; ``settings`` and ``changed`` are JSON. A directory that does not exist has no rows, and no rows are an
+    empty frame with the same columns and dtypes, but for the options.
     """
-    files: dict[str, Path] = {}
-    for directory in directories:
-        for path in sorted(Path(directory).glob("*.jsonl")):
-            if not path.name.startswith("."):
-                files.setdefault(path.name, path)
-    records = [_flat(found) for path in files.values() for found in read_file(path)]
+    import pandas as pd  # a second, which whoever only writes rows need not wait for
+
+    cells = _cells(directories).values()
+    records = [record for rows in cells for record in _flat(rows)]
     columns = {
         name: pd.Series([record[i] for record in records], dtype=dtype)
         for i, (name, (_, dtype)) in enumerate(_COLUMNS.items())
     }
+    options = [rows[0]["cell"]["options"] for rows in cells for _ in rows]
+    for name in sorted({name for given in options for name in given}):
+        columns[f"option.{name}"] = pd.Series([_hashable(given.get(name)) for given in options], dtype="object")
     return pd.DataFrame(columns)
 
 
+def hashes(directory: str | os.PathLike[str]) -> set[str]:
+    """The cells that a directory has, without reading those that have files of their own."""
+    files = {path.stem for path in Path(directory).glob("*.jsonl") if not path.name.startswith(".")}
+    return files | set(packed.read(directory))
+
+
 def status(directory: str | os.PathLike[str], cell_hash: str) -> str | None:
-    """The worst status among the rows of a cell, or None when the cell has no file."""
+    """The worst status among the rows of a cell, or None when the directory does not have it."""
+    found = outcome(directory, cell_hash)
+    return None if found is None else found.status
+
+
+def outcome(directory: str | os.PathLike[str], cell_hash: str) -> Outcome | None:
+    """How a cell ended, with the message of what went wrong in it; None when the directory does not have it."""
     path = Path(directory) / f"{cell_hash}.jsonl"
-    if not path.exists():
+    rows = read_file(path) if path.exists() else packed.read(directory).get(cell_hash)
+    if rows is None:
         return None
-    worst: str = max((found["status"] for found in read_file(path)), key=STATUSES.index)
-    return worst
+    worst = max(rows, key=lambda found: STATUSES.index(found["status"]))
+    return Outcome(worst["status"], worst["message"] or "")
 
 
-def _flat(found: Mapping[str, Any]) -> list[Any]:
-    return [(found[where] if where else found).get(name) for name, (where, _) in _COLUMNS.items()]
+def _cells(directories: Iterable[str | os.PathLike[str]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows by cell; of a cell in several places those of the first, a file of its own before a packed one."""
+    files: dict[str, Path] = {}
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for directory in directories:
+        for path in sorted(Path(directory).glob("*.jsonl")):
+            if not path.name.startswith(".") and path.stem not in cells:
+                files.setdefault(path.stem, path)
+                cells[path.stem] = []
+        for cell_hash, rows in packed.read(directory).items():
+            cells.setdefault(cell_hash, rows)
+    return {cell_hash: read_file(files[cell_hash]) if cell_hash in files else rows for cell_hash, rows in cells.items()}
 
 
-def _plain(value: Any) -> Any:
-    """Standard Python all the way down, with None for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if not isinstance(value, (str, int, float, type(None))) and hasattr(value, "item"):
-        value = value.item()  # a scalar of numpy or torch
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value
+def _flat(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """The columns of the rows of one cell, which all say the same of the cell."""
+    cell = {
+        name: json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+        for name, value in rows[0]["cell"].items()
+    }
+    places = [({"cell": cell} if where == "cell" else None, where, name) for name, (where, _) in _COLUMNS.items()]
+    return [
+        [(shared[where] if shared else found[where] if where else found).get(name) for shared, where, name in places]
+        for found in rows
+    ]
 
 
-def _wrong(found: Any, cell_hash: str) -> str | None:
-    """What is wrong with a whole row, or None."""
-    return next(_problems(found, cell_hash), None)
-
-
-def _problems(found: Any, cell_hash: str) -> Iterator[str]:
-    if not isinstance(found, dict):
-        yield f"expected a JSON object, found {type(found).__name__}"
-    elif found.get("schema") != SCHEMA:
-        yield f"schema {found.get('schema')!r}, this version reads {SCHEMA}"
-    else:
-        if not re.fullmatch(r"[0-9a-f]{16}", cell_hash):
-            yield f"the cell's hash must be 16 hexadecimal digits, not {cell_hash!r}"
-        if found.get("hash") != cell_hash:
-            yield f"hash {found.get('hash')!r} in a file of {cell_hash!r}"
-        for name, keys in (("cell", _CELL), ("provenance", _PROVENANCE)):
-            inner = found.get(name)
-            if not isinstance(inner, dict):
-                yield f"no {name}"
-            elif missing := [key for key in keys if key not in inner]:
-                yield f"{name} lacks {', '.join(missing)}"
-        if problem := _wrong_measure(found):
-            yield problem
-
-
-def _wrong_measure(found: Mapping[str, Any]) -> str | None:
-    for name, kind in _MEASURED.items():
-        if name not in found:
-            return f"no {name}"
-        if not isinstance(found[name], kind) or isinstance(found[name], bool):
-            return f"{name} is {found[name]!r}, expected {getattr(kind, '__name__', kind)}"
-    if found["status"] not in STATUSES:
-        return f"status {found['status']!r}, expected one of {', '.join(STATUSES)}"
-    return None
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+def _hashable(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_hashable(inner) for inner in value)
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value

@@ -1,16 +1,19 @@
 """What a training step may cost, as a part of a plain one of the same network, and what it does.
 
-Time is that of WRN-16-4 at a minibatch of 128, interleaved with plain steps; memory is counted at WRN-28-10, at the
-same minibatch. A target is met where the whole 95 % interval is below it, missed where the whole interval is above.
+A target is met where the whole 95 % interval is below it, missed where the whole interval is above.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from results import summary
+
+Estimator = tuple[str, dict[str, Any]]
+"""A name and the values of options; without any, all at their defaults."""
 
 
 class Target(NamedTuple):
@@ -18,35 +21,40 @@ class Target(NamedTuple):
 
     Attributes:
         task: of the rows.
-        estimators: labels.
+        estimators: names with options.
         time: of a step with q as it begins.
         memory: at the peak of a step.
         held: instead of `time`, of a step with q held at a part of the width: the part, and the most.
     """
 
     task: str
-    estimators: tuple[str, ...]
+    estimators: tuple[Estimator, ...]
     time: float | None
     memory: float
     held: tuple[tuple[float, float], ...] = ()
 
 
-_SOFT = ("concrete", "straight_through", "gumbel_straight_through")
-_SINGLE = ("reinforce", "relax", "nvil")
-_LEAN = (
-    "rebar[coupled=True, tuning='regression']",
-    "relax[coupled=True, relaxed_objective=True, sees='noise', tuning='regression']",
+def _default(*names: str) -> tuple[Estimator, ...]:
+    return tuple((name, {}) for name in names)
+
+
+_SOFT = _default("concrete", "straight_through", "gumbel_straight_through")
+_SINGLE = _default("reinforce", "relax", "nvil")
+_TUNED = {"coupled": True, "tuning": "regression", "part": 1}
+_LEAN: tuple[Estimator, ...] = (
+    ("rebar", _TUNED),
+    ("relax", {**_TUNED, "relaxed_objective": True, "sees": "noise"}),
 )
 TARGETS = (
     Target("width", _SOFT, 1.03, 1.03),
     Target("joint", _SOFT, 1.03, 1.03),
-    Target("depth", ("exact", *_SOFT, "reinforce", "rloo"), 1.10, 1.10),
+    Target("depth", (*_default("exact"), *_SOFT, *_default("reinforce", "rloo")), 1.10, 1.10),
     Target("width", _SINGLE, None, 1.03, ((1.0, 1.03), (0.75, 0.85), (0.5, 0.65))),
-    Target("width", ("rloo[parts='own']", "rloo[parts='first']"), None, 1.03, ((1.0, 1.05),)),
+    Target("width", (("rloo", {"parts": "own"}), ("rloo", {"parts": "first"})), None, 1.03, ((1.0, 1.05),)),
     Target("width", _LEAN, None, 1.10, ((1.0, 1.70),)),
 )
 _PRESET = "cpu"  # whose networks and minibatch these are
-_FREE = {"bf16", "overhead_pairs"}  # what else may be changed of it
+_FREE = {"train.bf16", "overhead.pairs"}  # what else may be changed of it
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -54,12 +62,12 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
     Only rows of the preset whose networks the targets are meant for count.
     """
-    frame = frame[frame["preset"].map(_is_meant)]
+    meant = frame["changed"].map(lambda text: set(json.loads(text)) <= _FREE).astype(bool)
+    frame = frame[meant & (frame["preset_name"] == _PRESET) & frame["suite"].isin(("overhead", "memory"))]
     lines = []
     for target in TARGETS:
         for estimator in target.estimators:
-            here = frame[(frame["task"] == target.task) & (frame["estimator"] == estimator)]
-            here = here[here["suite"].isin(("overhead", "memory"))]
+            here = frame[(frame["task"] == target.task) & _is(frame, *estimator)]
             asked: list[tuple[str, str, float | None, float]] = []
             if target.time is not None:
                 asked += [("time", "time_ratio", None, target.time)]
@@ -69,13 +77,19 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
                 rows = summary.measured(here, metric)
                 for line in summary.pool(rows if x is None else rows[rows["x"] == x]).itertuples():
                     low, high = (line.value, line.value) if pd.isna(line.low) else (line.low, line.high)
-                    verdict = "met" if high <= most else "missed" if low > most else "not told apart"
-                    lines.append((target.task, estimator, what, most, summary.with_error(line), line.preset, verdict))
+                    verdict = "met" if high <= most else "missed" if low > most else "inconclusive"
+                    measured = summary.with_error(line)
+                    lines.append((target.task, line.estimator, what, most, measured, line.preset, verdict))
     columns = ["task", "estimator", "what", "at most", "measured, in plain steps (95 %)", "preset", "verdict"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def _is_meant(preset: str) -> bool:
-    name, _, changed = preset.partition("[")
-    keys = {pair.partition("=")[0] for pair in changed.rstrip("]").split(", ") if pair}
-    return name == _PRESET and keys <= _FREE
+def _is(frame: pd.DataFrame, name: str, options: dict[str, Any]) -> pd.Series:
+    """Where rows are of an estimator: of its defaults, or with these values of its options."""
+    if not options:
+        return frame["estimator"] == name
+    found = frame["name"] == name
+    for option, value in options.items():
+        column = f"option.{option}"
+        found &= frame[column].map(lambda there, value=value: there == value) if column in frame else False
+    return found.astype(bool)

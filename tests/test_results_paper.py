@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import made_rows
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,13 +11,12 @@ from results import paper, table
 from vmo.config import WideResNetConfig
 
 
-def rows(directory: Path, accuracies: dict[tuple[str, str], list[float]], dataset: str = "cifar10") -> pd.DataFrame:
+def rows(
+    directory: Path, accuracies: dict[tuple[str, str], list[float]], dataset: str = "cifar10", note: str = ""
+) -> pd.DataFrame:
     for number, ((task, name), values) in enumerate(accuracies.items()):
         for seed, value in enumerate(values):
-            cell = {"suite": "accuracy", "task": task, "task_version": 1, "estimator": name, "estimator_version": 1,
-                    "preset": "cpu", "dataset": dataset, "seed": seed, "settings": {}}  # fmt: skip
-            provenance = {"commit": "0123abcd", "dirty": False, "python": "3.12.1", "torch": "2.9.0", "numpy": "2.3.0",
-                          "device": "cpu", "dtype": "float32", "wall_s": 2.0}  # fmt: skip
+            cell = made_rows.cell("accuracy", task, name, preset="cpu", dataset=dataset, data_note=note, seed=seed)
             found = [
                 table.row("accuracy", value, part="test", unit="fraction"),
                 table.row("accuracy", value + 0.02, part="train", unit="fraction"),
@@ -27,7 +27,7 @@ def rows(directory: Path, accuracies: dict[tuple[str, str], list[float]], datase
                 table.row("macs", 25e6, unit="MACs"),
                 table.row("block_width", 12, x=1, unit="channels"),
             ]
-            full = [{**one, "cell": cell, "provenance": provenance} for one in found]
+            full = [{**one, "cell": cell, "provenance": made_rows.PROVENANCE} for one in found]
             table.write(directory, f"{10 * number + seed:016x}", full)
     return table.read(directory)
 
@@ -48,10 +48,13 @@ def test_the_papers_parameters_and_macs_are_those_of_the_depths_it_states() -> N
 
 def test_our_lines_stand_under_the_papers(tmp_path: Path) -> None:
     frame = rows(
-        tmp_path, {("width", "plain"): [0.90, 0.92], ("width", "rloo"): [0.80, 0.84], ("depth", "rloo"): [0.7]}
+        tmp_path,
+        {("width", "plain"): [0.90, 0.92], ("width", "rloo"): [0.80, 0.84], ("depth", "rloo"): [0.7]},
+        note="97 of 60,000 images restored from JPEG",
     )
-    ((place, lines, noise),) = paper.beside(frame)
+    ((place, lines, noise, note),) = paper.beside(frame)
     assert place == "cpu, cifar10"
+    assert note == "cifar10: 97 of 60,000 images restored from JPEG"
     assert list(lines.index[:4]) == [("paper", name) for name in ("WRN-28-10", "depth", "width", "joint")]
     assert list(lines.index[4:]) == [("depth", "rloo"), ("width", "plain"), ("width", "rloo")]
     line = lines.loc[("width", "rloo")]

@@ -3,6 +3,7 @@
 import itertools
 import re
 
+import made_rows
 import numpy as np
 import pytest
 from matplotlib import pyplot
@@ -73,12 +74,10 @@ def synthetic(directory, tasks=("width", "depth"), seeds=5, names=("plain", *NAM
     number = itertools.count()
 
     def cell(suite, task, name, seed, rows):
-        provenance = {"commit": "0123abcd", "dirty": False, "python": "3.12.1", "torch": "2.9.0", "numpy": "2.3.0",
-                      "device": "cpu", "dtype": "float32", "wall_s": 2.0}  # fmt: skip
-        dataset = None if task == "toy" else "digits"
-        described = {"suite": suite, "task": task, "task_version": 1, "estimator": name, "estimator_version": 1,
-                     "preset": "small", "dataset": dataset, "seed": seed, "settings": {}}  # fmt: skip
-        full = [{"cell": described, "provenance": provenance, **row} for row in rows]
+        options = {"temperature": float(name.partition("=")[2].rstrip("]"))} if "=" in name else {}
+        dataset = "none" if task == "toy" else "digits"
+        described = made_rows.cell(suite, task, name, options=options, dataset=dataset, seed=seed)
+        full = [{"cell": described, "provenance": made_rows.PROVENANCE, **row} for row in rows]
         table.write(directory, f"{next(number):016x}", full)
 
     for task, name in itertools.product(tasks, names):
@@ -224,7 +223,7 @@ def test_cost_of_a_step_and_cost_of_what_was_learned_are_kept_apart(frame):
 
 def test_widths_by_block_are_those_of_estimators_and_parts_of_plain(frame):
     part = frame[(frame["task"] == "width") & (frame["suite"] == "accuracy")]
-    control = part[part["estimator"] == "rloo"].assign(estimator="scratch[of='rloo']")
+    control = part[part["estimator"] == "rloo"].assign(estimator="scratch[of=rloo]", name="scratch")
     figure = plots.block_widths(plots.pd.concat([part, control]))
     said = words(figure)
     assert "rloo" in said
@@ -260,7 +259,7 @@ def test_growth_says_the_exponents_that_were_put_in(frame):
     figure = plots.scaling_time(width)
     columns = dict(zip(SIZES, figure.axes[5:], strict=True))
     names = [tick.get_text() for tick in figure.axes[5].get_yticklabels()]
-    assert names == summary.ordered(width["estimator"])
+    assert names == summary.ordered(width)
     for what, ax in columns.items():
         fitted = [text.get_text() for text in ax.texts]
         there = width.loc[(width["point"] == what) & (width["metric"] == "seconds"), "estimator"].nunique()
@@ -321,8 +320,12 @@ gumbel_straight_through gumbel_rao reinmax rebar relax plain zero""",
 TOGETHER = ["exact", "reinforce", "rloo", "straight_through", "concrete", "rebar", "relax", "plain"]
 
 
+def colour(label):
+    return palette.colour(label, label.partition("[")[0])
+
+
 def apart(names):
-    points = [palette.oklab(palette.colour(name)) for name in names]
+    points = [palette.oklab(colour(name)) for name in names]
     return min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(points, 2))
 
 
@@ -332,13 +335,13 @@ def test_colours_are_distinct_and_print():
     assert apart(TOGETHER) > 0.10
     assert len({palette.marker(name) for name in TOGETHER if name != "plain"}) == len(TOGETHER) - 1
     variants = [f"{name}[a={i}]" for name in KNOWN for i in range(4)]
-    assert max(palette.oklab(palette.colour(name))[0] for name in [*KNOWN, *variants]) < 0.80
+    assert max(palette.oklab(colour(name))[0] for name in [*KNOWN, *variants]) < 0.80
 
 
 def test_a_variant_keeps_the_hue_and_shows():
     others = [f"{name}[a={i}]" for name in ("relax", "concrete", "gumbel_rao") for i in range(20)]
     for label in ("relax[temperature=0.5]", "concrete[temperature=0.1]", *others):
-        own, other = (palette.oklab(palette.colour(name)) for name in (palette.base(label), label))
+        own, other = (palette.oklab(colour(name)) for name in (label.partition("[")[0], label))
         hues = np.arctan2(own[2], own[1]), np.arctan2(other[2], other[1])
         assert abs(hues[0] - hues[1]) < 0.1
         assert abs(own[0] - other[0]) > 0.07
@@ -347,14 +350,16 @@ def test_a_variant_keeps_the_hue_and_shows():
 
 
 def test_a_new_name_has_a_colour_of_its_own():
-    assert palette.colour("someone_elses") == palette.colour("someone_elses")
-    assert re.fullmatch("#[0-9a-f]{6}", palette.colour("someone_elses"))
+    assert colour("someone_elses") == colour("someone_elses")
+    assert re.fullmatch("#[0-9a-f]{6}", colour("someone_elses"))
 
 
 def test_figures_of_a_task_without_points_seeds_or_errors(frame):
     """A toy run on nothing: no data set, no point, one seed, no standard errors."""
     part = frame[(frame["task"] == "width") & (frame["seed"] == 0) & (frame["suite"] != "sampling")]
-    bare = part[part["point"].isna() | (part["point"] == "mid")].assign(dataset=None, point=None, se=np.nan)
+    bare = part[part["point"].isna() | (part["point"] == "mid")].assign(
+        dataset="none", data=None, point=None, se=np.nan
+    )
     bare = bare.astype(frame.dtypes.to_dict())
     for name in ("overview", "bias_variance", "temperature", "memory", "overhead", "accuracy_parameters", "curves"):
         assert plots.FIGURES[name](bare) is not None, name

@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import made_rows
 import numpy as np
 import pandas as pd
 import pytest
 from test_results_plots import synthetic
 
 import results
-from results import claims, report, summary, table
+from results import appendix, claims, report, summary, table, words
 
 ROOT = Path(results.__file__).parents[1]
 
@@ -37,8 +38,8 @@ def test_verdicts_follow_the_rows(frame):
     said = {statement: v.verdict for (statement, _), v in found.items()}
     assert said["Concrete is biased"] == "supported"
     assert said["The variance of reinforce is prohibitive"] == "supported"
-    assert said["REBAR costs too much memory"] == "contradicted"
-    assert said["RELAX costs too much compute"] == "supported"
+    assert said["rebar costs too much memory"] == "contradicted"
+    assert said["relax costs too much compute"] == "supported"
     assert said["Learning with Concrete loses accuracy"] == "supported"
     rebar = found["An unbiased estimator improves on Concrete", "test accuracy, points: rebar − concrete"]
     reinforce = found["An unbiased estimator improves on Concrete", "test accuracy, points: reinforce − concrete"]
@@ -95,20 +96,44 @@ def test_relative_bias_needs_a_gradient(frame):
     assert not summary.relative_bias(frame).empty
 
 
-def test_the_report_says_what_each_estimator_took(frame):
-    """All cells of an estimator and task with the main preset, those that run by name alone left out."""
-    spent = frame.drop_duplicates("hash")
-    few = spent[spent["estimator"] == "rebar"].assign(preset="other")
-    spent = pd.concat([spent, few]).assign(wall_s=lambda cells: np.arange(len(cells)) + 0.4)
-    _, _, lines = report._seconds(spent)
-    header, _, *body = lines.splitlines()
-    tasks = [word.strip() for word in header.strip("|").split("|")]
-    found = {row[0].strip(): dict(zip(tasks[1:], map(str.strip, row[1:]), strict=True))
-             for row in (line.strip("|").split("|") for line in body)}  # fmt: skip
-    mine = spent[(spent["estimator"] == "rebar") & (spent["task"] == "width") & (spent["preset"] == "small")]
-    assert {"contest", "accuracy"} < set(mine["suite"])
-    mine = mine[~mine["suite"].isin(["contest", "scaling"])]
-    assert found["rebar"]["width"] == f"{mine['wall_s'].sum():.0f}"
+def test_the_appendix_says_what_each_estimator_took(frame):
+    spent = frame.drop_duplicates("hash").assign(wall_s=lambda cells: np.arange(len(cells)) + 0.4)
+    lines = appendix._seconds(spent).set_index("estimator")
+    mine = spent[spent["estimator"] == "rebar"].groupby("suite")["wall_s"].sum()
+    assert {"contest", "accuracy"} < set(mine.index)
+    assert lines.loc["rebar"].to_dict() == {name: f"{mine[name]:.0f}" if name in mine else "" for name in lines}
+
+
+def test_p_values_are_adjusted_within_task_preset_and_data_set(frame):
+    """One small p among many is no longer small; the tests of another preset, data set or task do not count."""
+    base = frame[(frame["metric"] == "bias_p")].head(1)
+    p = [0.01, 0.5, 0.5, 0.5]
+    families = [pd.concat([base] * 4).assign(value=p, **change)
+                for change in ({}, {"preset": "large"}, {"dataset": "cifar10"}, {"task": "depth"})]  # fmt: skip
+    found = claims.adjusted(pd.concat(families, ignore_index=True))
+    assert found["value"].tolist() == pytest.approx([0.04, 0.5, 0.5, 0.5] * 4)
+    said = by_measure(claims.verdicts(pd.concat([frame, frame.assign(preset="large", value=0.5)])))
+    tests = (frame["metric"] == "bias_p").sum()
+    assert f"adjusted over {tests} tests" in said["Concrete is biased", "squared bias / ‖∇‖², logits"].note
+
+
+def test_what_carries_a_variance_is_counted_in_the_preset_of_the_verdict(frame):
+    rows = (frame["metric"] == "variance") & (frame["estimator"] == "concrete")
+    heavy = frame.copy()
+    heavy.loc[rows, "se"] = heavy.loc[rows, "value"] * (1 / 15 - 1 / heavy.loc[rows, "n"]) ** 0.5
+    elsewhere = heavy[rows].assign(preset="large")
+    found = by_measure(claims.verdicts(pd.concat([heavy, elsewhere])))[
+        "Concrete is biased", "squared bias / ‖∇‖², logits"
+    ]
+    assert "15 draws carry" in found.note
+
+
+def test_what_failed_in_part_is_said_so(frame):
+    half = frame[(frame["suite"] == "scaling") & (frame["estimator"] == "rloo")].copy()
+    half.loc[half.index[0], ["status", "value"]] = ["infeasible", np.nan]
+    found = pd.concat([frame[frame["suite"] != "scaling"], half])
+    assert summary.summary(found, "width").loc["rloo", "failed"] == "partly infeasible"
+    assert "None" not in words.markdown(appendix.failures(found.assign(message=None)))
 
 
 # A finder and not sys.modules["torch"] = None, which scipy would take for torch.
@@ -134,20 +159,82 @@ def run_report(*arguments):
 def test_the_report_is_complete_repeatable_and_needs_no_torch(rows, tmp_path):
     done = run_report("--rows", rows, "--out", tmp_path / "a")
     assert (done.returncode, done.stderr) == (0, "")
-    text = (tmp_path / "a" / "REPORT.md").read_text()
     report.build([rows], tmp_path / "b")
-    assert (tmp_path / "b" / "REPORT.md").read_text() == text
+    pages = sorted(path.name for path in (tmp_path / "a").glob("*.md"))
+    assert pages == ["REPORT-toy.md", "REPORT-width.md", "REPORT.md"]
+    text = {name: (tmp_path / "a" / name).read_text() for name in pages}
+    assert text == {name: (tmp_path / "b" / name).read_text() for name in pages}
     for path in (tmp_path / "a" / "figures").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / "figures" / path.name).read_bytes(), path.name
-    embedded = set(re.findall(r"\]\((figures/[^)]+)\)", text))
+    everything = "".join(text.values())
+    embedded = set(re.findall(r"\]\((figures/[^)]+)\)", everything))
     assert len(embedded) == 16
     assert embedded == {f"figures/{path.name}" for path in (tmp_path / "a" / "figures").iterdir()}
-    assert "16^12 terms" in text
-    assert "## Table 1 of the paper, and ours: small, digits" in text
-    assert "0123abcd" in text
-    assert str(tmp_path) not in text
+    assert set(re.findall(r"\]\((REPORT-[^)]+)\)", text["REPORT.md"])) == set(pages[:2])
+    assert "16^12 terms" in text["REPORT-width.md"]
+    assert "## Table 1 of the paper, and ours: small, digits" in text["REPORT.md"]
+    assert "0123abcd" in text["REPORT-width.md"]
+    assert str(tmp_path) not in everything
     for name in ("rloo", "relax", "straight_through"):
-        assert f"| {name} " in text
+        assert f"| `{name}` " in text["REPORT.md"]
+
+
+def test_the_pages_are_written_for_readers(rows, tmp_path):
+    """No text of the code, no names of rows for headings; and the first page is short."""
+    report.build([rows], tmp_path)
+    for path in tmp_path.glob("*.md"):
+        text = path.read_text()
+        for of_code in ("DRAWS", "told apart", "of use", "time_ratio", "bias_sq", "objective_gap", "None", "nan"):
+            assert of_code not in text, (path.name, of_code)
+    assert len((tmp_path / "REPORT.md").read_text().splitlines()) < 150
+
+
+def add(directory, number, cell, *rows):
+    made = [{**row, "cell": cell, "provenance": made_rows.PROVENANCE} for row in rows]
+    table.write(directory, f"{number:016x}", made)
+
+
+def test_rows_of_others_packages_appear_under_their_own_names(tmp_path):
+    add(tmp_path / "rows", 1, made_rows.cell("heat", "kettle", "steam"), table.row("joules", 4.0, unit="J", n=7))
+    report.build([tmp_path / "rows"], tmp_path)
+    assert "Kettle" in (tmp_path / "REPORT.md").read_text()
+    page = (tmp_path / "REPORT-kettle.md").read_text()
+    assert "## Suite heat" in page
+    assert "joules, J" in page
+    assert "`steam`" in page
+
+
+def test_rows_of_a_check_are_of_no_task(tmp_path):
+    check = made_rows.cell("loop", "plain", "plain", preset="loop", dataset="none")
+    add(tmp_path / "rows", 1, check, table.row("loop_ratio", 0.75, se=0.01, n=8, part="loader 2"))
+    add(tmp_path / "rows", 2, made_rows.cell("memory", "width", "rloo", dataset="none"), table.row("peak_ratio", 1.5))
+    text = report.build([tmp_path / "rows"], tmp_path).read_text()
+    assert "Plain" not in text
+    assert not (tmp_path / "REPORT-plain.md").exists()
+    assert "DataLoader" in text and "0.75 ± 0.02" in text
+    (tmp_path / "rows" / f"{2:016x}.jsonl").unlink()
+    assert "0.75 ± 0.02" in report.build([tmp_path / "rows"], tmp_path / "alone").read_text()
+
+
+def test_labels_keep_their_brackets(tmp_path):
+    cell = made_rows.cell("accuracy", "width", "rloo[samples=4]", preset="cpu[train.epochs=2]", dataset="cifar10")
+    add(tmp_path / "rows", 1, cell, table.row("accuracy", 0.5, part="test"), table.row("width_fraction", 0.5))
+    text = report.build([tmp_path / "rows"], tmp_path).read_text()
+    assert "; cpu[train.epochs=2], cifar10\n" in text
+    assert "| `rloo[samples=4]` |" in text
+
+
+def test_filters_choose_rows_and_say_what_there_is(rows, tmp_path):
+    frame = table.read(rows)
+    assert set(report.chosen(frame, {"estimator": ["concrete"]})["estimator"]) > {"concrete", "concrete[temperature=1]"}
+    assert set(report.chosen(frame, {"suite": ["bias", "memory"]})["suite"]) == {"bias", "memory"}
+    some = report.chosen(frame.assign(preset="small[a=1]"), {"preset": ["small"], "task": ["width"], "dataset": []})
+    assert set(some["task"]) == {"width"}
+    with pytest.raises(table.TableError, match="no rows with task wdith; there are toy, width"):
+        report.build([rows], tmp_path, only={"task": ["wdith"]})
+    text = report.build([rows], tmp_path, only={"suite": ["memory"], "estimator": ["rloo", "plain"]}).read_text()
+    assert "`rebar`" not in text and "`rloo`" in text
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"memory.png", "overview.png"}
 
 
 def test_errors_are_one_line(rows, tmp_path):

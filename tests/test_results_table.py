@@ -1,38 +1,26 @@
 """The table: what is written comes back, whole or not at all, and damage is named."""
 
+import gzip
 import json
 import math
 import os
+import subprocess
+import sys
 import tempfile
 
+import made_rows
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results import table
+from results import packed, table
 
-CELL = {
-    "suite": "bias",
-    "task": "width",
-    "task_version": 1,
-    "estimator": "relax[temperature=0.5]",
-    "estimator_version": 1,
-    "preset": "smoke",
-    "dataset": "digits",
-    "seed": 3,
-    "settings": {"draws": 10},
-}
-PROVENANCE = {
-    "commit": "abc",
-    "dirty": False,
-    "python": "3.11",
-    "torch": "2",
-    "numpy": "2",
-    "device": "cpu",
-    "dtype": "float32",
-    "wall_s": 1.5,
-}
+CELL = made_rows.cell(
+    "bias", "width", "relax[temperature=0.5]", options={"temperature": 0.5, "grid": [1, 2]}, seed=3,
+    preset="smoke[train.epochs=2]", changed={"train.epochs": 2}, data_note="97 images restored from JPEG",
+)  # fmt: skip
+PROVENANCE = made_rows.PROVENANCE
 HASH = "0123456789abcdef"
 
 
@@ -93,13 +81,15 @@ def test_a_truncated_file_is_named_in_one_line(tmp_path, cut):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"schema": 2}, "schema 2"),
+        ({"schema": 3}, "schema 3"),
         ({"hash": "f" * 16}, "in a file of"),
         ({"status": "fine"}, "expected one of"),
         ({"value": "3"}, "value"),
         ({"value": True}, "value"),
         ({"n": 1.5}, "n is"),
-        ({"cell": {"suite": "bias"}}, "cell lacks task"),
+        ({"cell": {"suite": "bias"}}, "cell lacks suite_version, task"),
+        ({"cell": {**CELL, "options": "temperature=0.5"}}, "cell: options is"),
+        ({"cell": {**CELL, "data": 7}}, "cell: data is"),
         ({"provenance": None}, "no provenance"),
     ],
 )
@@ -108,7 +98,7 @@ def test_a_wrong_row_is_neither_written_nor_read(tmp_path, change, says):
         table.write(tmp_path, HASH, [full("bytes", 1.0) | change])
     assert list(tmp_path.iterdir()) == []
     (tmp_path / f"{HASH}.jsonl").write_text(
-        json.dumps({"schema": 1, "hash": HASH} | full("bytes", 1.0) | change) + "\n"
+        json.dumps({"schema": 2, "hash": HASH} | full("bytes", 1.0) | change) + "\n"
     )
     with pytest.raises(table.TableError, match=says):
         table.read(tmp_path)
@@ -143,5 +133,85 @@ def test_an_absent_directory_is_an_empty_frame_of_the_same_types(tmp_path):
     table.write(tmp_path, HASH, [full("bytes", 1.0)])
     empty = table.read(tmp_path / "absent")
     assert empty.empty
-    pd.testing.assert_series_equal(empty.dtypes, table.read(tmp_path).dtypes)
+    dtypes = table.read(tmp_path).dtypes
+    pd.testing.assert_series_equal(empty.dtypes, dtypes[~dtypes.index.str.startswith("option.")])
     assert table.status(tmp_path / "absent", HASH) is None
+
+
+def test_what_a_cell_is_made_of_is_in_columns(tmp_path):
+    table.write(tmp_path, HASH, [full("bytes", 1.0)])
+    other = made_rows.cell("bias", "width", "rloo", options={"samples": 2}, dataset="none")
+    table.write(tmp_path, "f" * 16, [{**full("bytes", 1.0), "cell": other}])
+    mine, others = table.read(tmp_path).to_dict("records")
+    assert (mine["name"], mine["preset"], mine["preset_name"]) == ("relax", "smoke[train.epochs=2]", "smoke")
+    assert (mine["data"], mine["data_note"]) == ("0123456789abcdef", "97 images restored from JPEG")
+    assert (mine["option.temperature"], mine["option.grid"], mine["option.samples"]) == (0.5, (1, 2), None)
+    assert json.loads(mine["settings"]) == {"train": {"epochs": 1}}
+    assert json.loads(mine["changed"]) == {"train.epochs": 2}
+    assert (others["option.samples"], others["option.temperature"], others["suite_version"]) == (2, None, 1)
+    assert pd.isna(others["data"])
+
+
+def test_rows_of_an_older_version_are_said_to_need_migration(tmp_path):
+    old = {"schema": 1, "hash": HASH} | full("bytes", 1.0)
+    (tmp_path / f"{HASH}.jsonl").write_text(json.dumps(old) + "\n")
+    with pytest.raises(table.TableError, match="python -m suites.scripts.migrate_rows") as caught:
+        table.read(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "delete" not in str(caught.value)
+    (tmp_path / f"{HASH}.jsonl").unlink()
+    (tmp_path / packed.NAME).write_bytes(gzip.compress(json.dumps(old).encode() + b"\n"))
+    with pytest.raises(table.TableError, match="migrate_rows"):
+        table.status(tmp_path, HASH)
+
+
+def test_packed_cells_are_read_like_single_ones_and_the_same_rows_make_the_same_bytes(tmp_path):
+    other = "f" * 16
+    for directory, cells in (("a", (HASH, other)), ("b", (other, HASH))):
+        for cell_hash in cells:
+            table.write(tmp_path / directory, cell_hash, [full("bytes", 1.0), full("cell", None, status="oom")])
+    packs = [table.pack(tmp_path / name, tmp_path / f"packed {name}" / packed.NAME) for name in "ab"]
+    assert packs[0].read_bytes() == packs[1].read_bytes()
+    alone = table.read(tmp_path / "a").sort_values("hash", kind="stable", ignore_index=True)
+    pd.testing.assert_frame_equal(table.read(packs[0].parent), alone)
+    assert table.status(packs[0].parent, other) == "oom"
+    assert table.status(packs[0].parent, "e" * 16) is None
+    assert table.hashes(packs[0].parent) == {HASH, other}
+    # beside single files, of which the newer row of a cell is
+    table.write(packs[0].parent, HASH, [full("bytes", 2.0)])
+    both = table.read(packs[0].parent)
+    assert both.loc[both["metric"] == "bytes"].set_index("hash")["value"].to_dict() == {HASH: 2.0, other: 1.0}
+    assert table.status(packs[0].parent, HASH) == "ok"
+    with pytest.raises(table.TableError, match="no rows"):
+        table.pack(tmp_path / "absent", tmp_path / "x.gz")
+
+
+def test_a_damaged_pack_is_named_in_one_line(tmp_path):
+    table.write(tmp_path / "a", HASH, [full("bytes", 1.0)])
+    pack = table.pack(tmp_path / "a", tmp_path / packed.NAME)
+    pack.write_bytes(pack.read_bytes()[:-9])
+    with pytest.raises(table.TableError, match=r"rows\.jsonl\.gz, line 1: .*delete or move") as caught:
+        table.read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_how_a_cell_ended_is_said_with_the_message_of_its_worst_row(tmp_path):
+    table.write(tmp_path, HASH, [full("seconds", 1.0), full("seconds", None, status="infeasible", message="too wide")])
+    assert table.outcome(tmp_path, HASH) == ("infeasible", "too wide")
+    table.write(tmp_path, HASH, [full("seconds", None, status="error")])
+    assert table.outcome(tmp_path, HASH) == ("error", "")
+
+
+def test_what_a_killed_writer_left_is_removed_a_day_later(tmp_path):
+    left, fresh = (tmp_path / f".{HASH}.{number}.tmp" for number in ("00000000", "11111111"))
+    for path in (left, fresh):
+        path.write_text("half a li")
+    os.utime(left, (0, 0))
+    table.write(tmp_path, HASH, [full("bytes", 1.0)])
+    assert not left.exists()
+    assert fresh.exists()
+
+
+def test_a_writer_of_rows_need_not_wait_for_pandas():
+    code = "import sys; from results import table; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -39,21 +39,21 @@ def show(planned: Sequence[Planned], rows: Path, reference: Path, context: str, 
         context: of the sweep, for titles: its preset and data set.
         pair: labels of two estimators whose paired difference is wanted.
     """
-    from results import paper, table
+    from results import baselines, paper, table
     from results.summary import summary
 
     frame = table.read(rows, reference)
     own = own_rows(frame, planned)
-    others = beside(own, frame)
+    others = beside(own, baselines.spread(frame))
     for task in dict.fromkeys(item.cell.task for item in planned):
         for what, found in (("measured here", own), ("measured before, at the same preset and data", others)):
             lines = summary(_one_context(found), task)
             if not lines.empty:
                 _show_frame(f"{task}, {context}: {what}", lines.reset_index())
     if any(item.cell.suite == "accuracy" for item in planned):
-        for place, lines, noise in paper.beside(own):
+        for place, lines, noise, note in paper.beside(baselines.spread(own)):
             _show_frame(f"Table 1 of the paper, and ours: {place}", lines.reset_index(), keys=2)
-            tables.say(noise)
+            tables.say(" ".join(text for text in (noise, note) if text))
     if pair is not None:
         _show_comparison(own, pair)
     for line in failures(planned, rows):

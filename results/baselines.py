@@ -1,0 +1,47 @@
+"""Plain training beside every experiment that it is the baseline of.
+
+Plain training is handed fewer settings than a run with an estimator: it has no learning rate of φ and no penalty. One
+plain run is therefore the baseline of every preset that agrees with it in the settings that it has, and its rows carry
+the label of but one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+_LABELS = ["preset", "preset_name", "changed"]
+
+
+def spread(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows, and those of plain training once more under every preset that they are a baseline of."""
+    plain = frame["name"] == "plain"
+    if not plain.any() or plain.all():
+        return frame
+    cells = frame.drop_duplicates("hash")
+    settings = {text: json.loads(text) for text in cells["settings"].unique()}
+    own, others = cells[cells["name"] == "plain"], cells[cells["name"] != "plain"]
+    there = set(zip(own["suite"], own["task"], own["seed"], own["preset"], own["data"].fillna(""), strict=True))
+    copies = []
+    contexts = others.drop_duplicates(["suite", "task", "data", "preset"])
+    for cell in own.itertuples():
+        same = contexts[(contexts["suite"] == cell.suite) & (contexts["task"] == cell.task)]
+        for other in same.itertuples():
+            key = (cell.suite, cell.task, cell.seed, other.preset, _text(cell.data))
+            alike = _text(cell.data) == _text(other.data) and _within(settings[cell.settings], settings[other.settings])
+            if alike and key not in there:
+                there.add(key)
+                mine = frame[frame["hash"] == cell.hash]
+                copies.append(mine.assign(**{name: getattr(other, name) for name in _LABELS}))
+    return pd.concat([frame, *copies], ignore_index=True) if copies else frame
+
+
+def _within(few: dict[str, dict[str, Any]], many: dict[str, dict[str, Any]]) -> bool:
+    """Whether every setting of `few` has the same value in `many`."""
+    return all(many.get(group, {}).get(name, few) == value for group, own in few.items() for name, value in own.items())
+
+
+def _text(value: object) -> str:
+    return "" if pd.isna(value) else str(value)

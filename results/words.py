@@ -1,0 +1,82 @@
+"""The words of the report: its templates, and what suites, tasks, quantities and figures are called in it.
+
+They stand in ``results/templates``; whatever has no words of its own, as of another package, appears under its name.
+"""
+
+import functools
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@functools.cache
+def _words() -> dict[str, dict[str, str]]:
+    return tomllib.loads((_TEMPLATES / "words.toml").read_text(encoding="utf-8"))
+
+
+def render(template: str, **found: Any) -> str:
+    """A page from its template."""
+    made = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
+    made.filters["markdown"] = markdown
+    text = made.get_template(template).render(**found)
+    return text.rstrip() + "\n"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table, labels of estimators and presets as code, so that nothing in them is taken for markup."""
+    text = frame.astype("str").replace({"nan": "", "None": "", "<NA>": ""}).replace({r"\|": r"\\|"}, regex=True)
+    for column in {"estimator", "preset", "model"} & set(text):
+        text[column] = text[column].map(code)
+    found: str = text.to_markdown(index=False, disable_numparse=True)
+    return found
+
+
+def code(label: str) -> str:
+    """A label as code; one in bold stays so."""
+    if label.startswith("**") and label.endswith("**"):
+        return f"**{code(label[2:-2])}**"
+    return f"`{label}`" if label else ""
+
+
+def ordered(names: Iterable[str], section: str) -> list[str]:
+    """Names in the order of a section of the words, and others after them."""
+    there, known = set(names), list(_words()[section])
+    return [*(name for name in known if name in there), *sorted(there - {*known})]
+
+
+def suite(name: str) -> str:
+    """The heading of a suite."""
+    return _words()["suites"].get(name) or checks().get(name) or f"Suite {name}"
+
+
+def checks() -> dict[str, str]:
+    """Suites whose rows are of no task, with their headings."""
+    return _words()["checks"]
+
+
+def task(name: str) -> str:
+    """The heading of a task."""
+    return _words()["tasks"].get(name, name.capitalize())
+
+
+def metric(name: str, units: Iterable[str] = ()) -> str:
+    """The heading of a column: what was measured, and in which unit where it is one and says something."""
+    said = _words()["metrics"].get(name, name.replace("_", " "))
+    named = {_words()["units"].get(unit, unit) for unit in units} - {""}
+    return f"{said}, {named.pop()}" if len(named) == 1 else said
+
+
+def caption(kind: str) -> str:
+    """The caption of a figure."""
+    return _words()["figures"].get(kind, kind.replace("_", " "))
+
+
+def title(kind: str) -> str:
+    """The first sentence of the caption of a figure."""
+    return caption(kind).partition(". ")[0].removesuffix(".")
