@@ -1,8 +1,8 @@
 """Plain training beside every experiment that it is the baseline of.
 
 Plain training is handed fewer settings than a run with an estimator: it has no learning rate of φ and no penalty. One
-plain run is therefore the baseline of every preset that agrees with it in the settings that it has, and its rows carry
-the label of but one of them.
+plain run is therefore the baseline of every preset that agrees with it in the settings that it has, and the label that
+its rows carry may be that of none of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LABELS = ["preset", "preset_name", "changed"]
 
 
 def spread(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows, and those of plain training once more under every preset that they are a baseline of."""
+    """The rows, with plain training under every preset that it is the baseline of, or under its own if of none."""
     plain = frame["name"] == "plain"
     if not plain.any() or plain.all():
         return frame
@@ -24,18 +24,22 @@ def spread(frame: pd.DataFrame) -> pd.DataFrame:
     settings = {text: json.loads(text) for text in cells["settings"].unique()}
     own, others = cells[cells["name"] == "plain"], cells[cells["name"] != "plain"]
     there = set(zip(own["suite"], own["task"], own["seed"], own["preset"], own["data"].fillna(""), strict=True))
-    copies = []
+    copies, moved = [], set()
     contexts = others.drop_duplicates(["suite", "task", "data", "preset"])
     for cell in own.itertuples():
         same = contexts[(contexts["suite"] == cell.suite) & (contexts["task"] == cell.task)]
+        lonely = cell.preset not in set(same["preset"])
         for other in same.itertuples():
             key = (cell.suite, cell.task, cell.seed, other.preset, _text(cell.data))
             alike = _text(cell.data) == _text(other.data) and _within(settings[cell.settings], settings[other.settings])
+            if alike and lonely:
+                moved.add(cell.hash)
             if alike and key not in there:
                 there.add(key)
                 mine = frame[frame["hash"] == cell.hash]
                 copies.append(mine.assign(**{name: getattr(other, name) for name in _LABELS}))
-    return pd.concat([frame, *copies], ignore_index=True) if copies else frame
+    kept = frame[~frame["hash"].isin(moved)]
+    return pd.concat([kept, *copies], ignore_index=True) if copies else kept
 
 
 def _within(few: dict[str, dict[str, Any]], many: dict[str, dict[str, Any]]) -> bool:
