@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeFloat, PositiveInt, restricted_number_type
@@ -14,10 +14,6 @@ from jsonargparse.typing import NonNegativeFloat, PositiveInt, restricted_number
 import results
 from suites.commands import asked, command, listing, planned, saved, setting_list, source, tables
 from suites.commands.command import Command
-
-if TYPE_CHECKING:
-    from suites.engine.plan import Planned
-    from suites.settings import Preset
 
 REFERENCE = Path(results.__file__).parent / "reference" / "rows"
 OVERWRITE = ("never", "failed", "always")
@@ -162,20 +158,15 @@ def _measure(args: Namespace) -> int:
     pair = [str(labels.parse(name)) for name in args.compare] if args.compare else None
     if args.json:
         sweeps = {"cells": final.listed(found, rows), **{key: str(place) for key, place in places.items()}}
-        paired = {} if pair is None else {"compared": final.compared(final.own_rows(table.read(rows), found), pair)}
+        own = table.read(rows)
+        own = own[own["hash"].isin({item.cell.hash for item in found})]
+        paired = {} if pair is None else {"compared": final.compared(own, pair)}
         tables.say_json(sweeps | paired)
     else:
-        final.show(found, rows, REFERENCE, f"{_titled(found, preset)}, {context.dataset}", pair)
+        final.show(found, rows, REFERENCE, pair)
         for name, place in places.items():
             tables.say(f"{name:8s} {place}")
     return 1 if failures else 0
-
-
-def _titled(found: Sequence[Planned], preset: Preset) -> str:
-    """The preset with all that was changed of it and that a cell depends on."""
-    from suites.settings import dotted
-
-    return f"preset {preset.label(name for item in found for name in dotted(item.cell.settings))[0]}"
 
 
 def _both(*kinds: str) -> Any:

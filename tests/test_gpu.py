@@ -1,5 +1,6 @@
 """On a GPU: no waiting, the CPU's and eager's numbers, memory as it is counted. And what of it needs none."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,15 +13,18 @@ from test_train import QUICK, make, noise
 from torch import Tensor
 
 from results import table
-from suites import gpu, presets, scale
+from suites import presets
+from suites.__main__ import main
 from suites.memory import count
 from suites.overhead import seconds
+from suites.scripts import gpu_check, gpu_projection
 from suites.tasks import factory
-from suites.tasks.base import Context
+from suites.tasks.base import Context, Granted
+from vmo.config import WideResNetConfig
 from vmo.objective import MinibatchObjective
 from vmo.train import Trainer
 
-CUDA = torch.device("cuda")
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 
 class Masked(Trainer):
@@ -35,6 +39,12 @@ class Masked(Trainer):
 def on_gpu(name: str | None, task: str = "joint", recipe: Any = QUICK, **options: Any) -> Trainer:
     with CUDA:
         return make(name, task, recipe, data=noise().to(CUDA), kind=Masked, gamma=0.1, **options)
+
+
+def plain(preset: presets.Preset, role: str, device: torch.device = CPU) -> Granted:
+    """The width task with plain training at one size."""
+    task = factory("width")(Context(device=device))
+    return Granted(task, {role: preset.hand(task.plain_roles[role])})
 
 
 @contextmanager
@@ -100,10 +110,10 @@ def test_compiled_is_eager(name: str | None) -> None:
 @pytest.mark.gpu
 def test_memory_is_what_is_counted() -> None:
     """The allocator's peak, less what was there before, within a fifth: it rounds up, and cuDNN has workspaces."""
-    preset = presets.resolve("smoke", ["memory_depth=16", "memory_widen=4"])
-    counted = sum(count(factory("width")(Context(preset)), None).values())
+    preset = presets.resolve("smoke", ["counted.depth=16", "counted.widen=4"])
+    counted = sum(count(plain(preset, "counted"), "counted", None).values())
     before = torch.cuda.memory_allocated()
-    step = factory("width")(Context(preset, device=CUDA)).workload(None, "memory")
+    step = plain(preset, "counted", CUDA).workload("counted", None)
     step.step()
     torch.cuda.reset_peak_memory_stats()
     step.step()
@@ -112,7 +122,7 @@ def test_memory_is_what_is_counted() -> None:
 
 @pytest.mark.gpu
 def test_steps_are_timed_by_events() -> None:
-    step = factory("width")(Context(presets.resolve("smoke"), device=CUDA)).workload(None, "overhead")
+    step = plain(presets.resolve("smoke"), "timed", CUDA).workload("timed", None)
     seconds(step, CUDA, 1)
     assert 0 < seconds(step, CUDA, 3) < 1
 
@@ -122,51 +132,75 @@ def test_steps_are_timed_by_events() -> None:
 
 def test_without_a_gpu_the_check_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert gpu.main([]) == 2
+    assert main(["gpu"]) == 2
     assert capsys.readouterr().err == "error: this machine has no CUDA device that PyTorch can use\n"
 
 
+def test_the_check_finds_the_tests() -> None:
+    assert Path(__file__).parent == gpu_check.TESTS
+
+
 def test_the_fraction_of_peak() -> None:
-    assert scale.fraction_of_peak(156e12, 2.0, "NVIDIA A100-SXM4-80GB", "bfloat16") == pytest.approx(0.5)
-    assert scale.fraction_of_peak(494e12, 2.0, "NVIDIA H100 80GB HBM3", "float32") == pytest.approx(1.0)
-    assert scale.fraction_of_peak(1.0, 1.0, "cpu × 2", "bfloat16") is None
-    assert scale.fraction_of_peak(1.0, 1.0, "NVIDIA H100 PCIe", "bfloat16") is None  # another peak
+    fraction_of_peak = gpu_projection.fraction_of_peak
+    assert fraction_of_peak(156e12, 2.0, "NVIDIA A100-SXM4-80GB", "bfloat16") == pytest.approx(0.5)
+    assert fraction_of_peak(494e12, 2.0, "NVIDIA H100 80GB HBM3", "float32") == pytest.approx(1.0)
+    assert fraction_of_peak(1.0, 1.0, "cpu × 2", "bfloat16") is None
+    assert fraction_of_peak(1.0, 1.0, "NVIDIA H100 PCIe", "bfloat16") is None  # another peak
 
 
 def test_rows_of_the_fraction_of_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scale.DEVICES, "here", scale.Device("here", {"bfloat16": 1e12, "float32": 1e12}, 1.0))
-    monkeypatch.setattr(gpu, "compile_network", lambda network: None)
-    preset, cpu = presets.resolve("smoke"), torch.device("cpu")
-    for row, dtype, spent in gpu.peak(preset, cpu, "here too", 2):
-        gpu.write(tmp_path, row, "here too", dtype, spent)
+    here = gpu_projection.Device("here", {"bfloat16": 1e12, "float32": 1e12}, 1.0)
+    monkeypatch.setitem(gpu_projection.DEVICES, "here", here)
+    monkeypatch.setattr(gpu_check, "compile_network", lambda network: None)
+    preset = presets.resolve("smoke")
+    for found in gpu_check.peak(preset, CPU, "here too", 2):
+        gpu_check.write(tmp_path, found, preset, CPU)
     frame = table.read(tmp_path).set_index("part")
     assert sorted(frame.index) == ["bfloat16", "bfloat16, compiled", "float32"]
     assert set(frame["metric"]) == {"peak_fraction"} and (frame["value"] > 0).all()
     assert frame.loc["bfloat16", "dtype"] == "bfloat16" and frame["n"].eq(2).all()
-    assert not list(gpu.peak(preset, cpu, "another", 1))
+    assert frame["hash"].is_unique and set(frame["preset"]) == {"smoke"}
+    assert not list(gpu_check.peak(preset, CPU, "another", 1))
 
 
 def test_a_step_is_counted_as_arithmetic_says() -> None:
     """Backward has two products for each of forward, but none for the gradient of the images."""
-    preset = replace(presets.PRESETS["smoke"], batch_size=4)
-    macs, size, operations = scale.counted(preset, "plain")
-    task = factory("width")(Context(preset))
+    preset = presets.resolve("smoke", ["train.batch_size=4"])
+    macs, size, operations = gpu_projection.counted(preset, "plain")
     stem = 9 * 3 * 16 * 32 * 32
-    assert macs == pytest.approx(4 * (3 * task.config("overhead").total_macs(32) - stem), rel=1e-6)
+    assert macs == pytest.approx(4 * (3 * WideResNetConfig(10, 1).total_macs(32) - stem), rel=1e-6)
     assert size > 4 * 2 * 16 * 32 * 32 * 2 * 6 and operations > 100
-    assert scale.counted(preset, "rloo")[0] == pytest.approx(2 * macs, rel=0.01)
-    device = scale.Device("made up", {"bfloat16": 100.0}, 10.0)
-    assert scale.seconds(50, 1, 1, device) == pytest.approx(1 / scale.COMPUTE)
-    assert scale.seconds(50, 100, 1, device) == pytest.approx(10 / scale.MEMORY)
-    assert scale.seconds(1e-9, 1e-9, 10**6, device) == pytest.approx(5.0)
+    assert gpu_projection.counted(preset, "rloo")[0] == pytest.approx(2 * macs, rel=0.01)
+    device = gpu_projection.Device("made up", {"bfloat16": 100.0}, 10.0)
+    seconds = gpu_projection.seconds
+    assert seconds(50, 1, 1, device) == pytest.approx(1 / gpu_projection.COMPUTE)
+    assert seconds(50, 100, 1, device) == pytest.approx(10 / gpu_projection.MEMORY)
+    assert seconds(1e-9, 1e-9, 10**6, device) == pytest.approx(5.0)
 
 
 @pytest.mark.slow
 def test_the_documented_projection_is_the_one_that_is_computed() -> None:
     text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
-    assert scale.projection(["cpu", "paper"]) in text
+    documented = [
+        [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ") and not line.startswith("| ---")
+    ]
+    assert gpu_projection.lines(["cpu", "paper"]) == documented
+
+
+def test_the_projection_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(gpu_projection, "counted", lambda preset, estimator: (1e9, 2e9, 3000))
+    assert main(["gpu-projection", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.startswith("Projected, not measured") and "3,000" in shown and "hours per run, H100" in shown
+    assert main(["gpu-projection", "cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["preset"] for one in found["projected"]} == {"cpu"} and found["assumed"]["of peak"] == 0.3
 
 
 def test_a_preset_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    assert scale.main(["papr"]) == 2
-    assert "error: no preset 'papr'" in capsys.readouterr().err
+    assert main(["gpu-projection", "papr"]) == 2
+    assert "error: no preset 'papr', did you mean 'paper'" in capsys.readouterr().err

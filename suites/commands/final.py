@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,47 +14,31 @@ if TYPE_CHECKING:
 
     from suites.engine.plan import Planned
 
-SAME = ["suite", "task", "preset", "dataset"]
-"""What rows must have in common to be compared."""
 
-
-def own_rows(frame: pd.DataFrame, planned: Sequence[Planned]) -> pd.DataFrame:
-    """The rows of the cells that were asked for."""
-    return frame[frame["hash"].isin({item.cell.hash for item in planned})]
-
-
-def beside(own: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of other estimators with the preset, all its changes, and the data set of own rows of the same suite."""
-    alike = own[SAME].drop_duplicates()
-    others = frame[~frame["hash"].isin(own["hash"]) & ~frame["estimator"].isin(own["estimator"])]
-    return others.merge(alike, on=SAME, how="inner").astype(frame.dtypes.to_dict())
-
-
-def show(planned: Sequence[Planned], rows: Path, reference: Path, context: str, pair: Sequence[str] | None) -> None:
+def show(planned: Sequence[Planned], rows: Path, reference: Path, pair: Sequence[str] | None) -> None:
     """Print the tables.
 
     Args:
-        planned: the cells of the sweep, all of one preset and data set.
+        planned: the cells of the sweep.
         rows: where theirs are.
         reference: rows to set beside them.
-        context: of the sweep, for titles: its preset and data set.
         pair: labels of two estimators whose paired difference is wanted.
     """
-    from results import baselines, paper, table
-    from results.summary import summary
+    from results import paper, present, table
 
     frame = table.read(rows, reference)
-    own = own_rows(frame, planned)
-    others = beside(own, baselines.spread(frame))
+    hashes = {item.cell.hash for item in planned}
+    own = frame[frame["hash"].isin(hashes)]
     for task in dict.fromkeys(item.cell.task for item in planned):
-        for what, found in (("measured here", own), ("measured before, at the same preset and data", others)):
-            lines = summary(_one_context(found), task)
-            if not lines.empty:
-                _show_frame(f"{task}, {context}: {what}", lines.reset_index())
+        for found in present.own_first(frame, hashes, task):
+            bold = [at for at, mine in enumerate(found.own) if mine]
+            _show_frame(f"{task}, {found.title}", found.lines, bold=bold)
+            if found.note:
+                tables.say_folded(found.note)
     if any(item.cell.suite == "accuracy" for item in planned):
-        for place, lines, noise, note in paper.beside(baselines.spread(own)):
+        for place, lines, noise, note in paper.beside(own):
             _show_frame(f"Table 1 of the paper, and ours: {place}", lines.reset_index(), keys=2)
-            tables.say(" ".join(text for text in (noise, note) if text))
+            tables.say_folded(" ".join([noise, note]))
     if pair is not None:
         _show_comparison(own, pair)
     for line in failures(planned, rows):
@@ -64,14 +49,15 @@ def listed(planned: Sequence[Planned], rows: Path) -> list[dict[str, Any]]:
     """The sweep's cells with their results, as JSON."""
     from results import table
 
+    frame = table.read(rows)
     found = []
-    wanted = ("metric", "part", "point", "x", "unit", "value", "se", "n")
+    wanted = ["metric", "part", "point", "x", "unit", "value", "se", "n"]
     for item in planned:
-        lines = table.read_file(rows / f"{item.cell.hash}.jsonl")
-        cell, status = lines[0]["cell"], table.status(rows, item.cell.hash)
+        cell, outcome = item.cell.described(), table.outcome(rows, item.cell.hash)
         one = {key: cell[key] for key in ("suite", "task", "estimator", "preset", "dataset", "seed")}
-        one |= {"hash": item.cell.hash, "status": status, "message": lines[0]["message"]}
-        one["results"] = [{key: line[key] for key in wanted} for line in lines if line["status"] == "ok"]
+        one |= {"hash": item.cell.hash, "status": None, "message": None} | (outcome._asdict() if outcome else {})
+        lines = frame[(frame["hash"] == item.cell.hash) & (frame["status"] == "ok")]
+        one["results"] = json.loads(lines[wanted].to_json(orient="records", double_precision=15))
         found.append(one)
     return found
 
@@ -82,9 +68,10 @@ def failures(planned: Sequence[Planned], rows: Path) -> list[str]:
 
     failed: dict[tuple[str, ...], dict[str, None]] = {}
     for item in planned:
-        if (kept := table.status(rows, item.cell.hash)) not in ("ok", None):
-            message = table.read_file(rows / f"{item.cell.hash}.jsonl")[0]["message"]
-            failed.setdefault((str(kept), str(item.cell.label), item.cell.task, message), {})[item.cell.suite] = None
+        kept = table.outcome(rows, item.cell.hash)
+        if kept is not None and kept.status != "ok":
+            where = kept.status, str(item.cell.label), item.cell.task, kept.message
+            failed.setdefault(where, {})[item.cell.suite] = None
     return [
         f"{kept}: {label} on {task} ({', '.join(suites)}): {message}"
         for (kept, label, task, message), suites in failed.items()
@@ -111,14 +98,9 @@ def compared(own: pd.DataFrame, pair: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _one_context(frame: pd.DataFrame) -> pd.DataFrame:
-    """The parts of one preset and data set on which cells depend have names of their own; here they are one."""
-    return frame.assign(preset="", dataset="").astype(frame.dtypes.to_dict())
-
-
-def _show_frame(title: str, frame: pd.DataFrame, keys: int = 1) -> None:
+def _show_frame(title: str, frame: pd.DataFrame, keys: int = 1, bold: Collection[int] = ()) -> None:
     lines = [[str(text) for text in line] for line in frame.itertuples(index=False)]
-    tables.show(title, [str(column) for column in frame.columns], lines, keys=keys)
+    tables.show(title, [str(column) for column in frame.columns], lines, keys=keys, bold=bold)
 
 
 def _show_comparison(own: pd.DataFrame, pair: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ class Estimate(NamedTuple):
 def estimate(planned: Sequence[Planned], known: pd.DataFrame) -> Estimate:
     """The time of what is to do, by rows of other cells."""
     cells = known.drop_duplicates("hash").dropna(subset=["wall_s"])
-    cells = cells[cells["status"] != "infeasible"]
+    cells = cells[cells["status"] == "ok"]
     on_cpu = cells["device"].str.startswith("cpu")
     times: dict[bool, Mapping[Any, float]] = {
         here: cells[on_cpu == here].groupby(KEY)["wall_s"].median().to_dict() for here in (True, False)
