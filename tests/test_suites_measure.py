@@ -155,7 +155,7 @@ def test_macs_of_a_plain_step_are_three_forwards_but_for_the_first_convolution()
 
 
 def test_labels_read_back_and_are_ordered() -> None:
-    for text in ("relax", "relax[hidden=3, temperature=0.25]", "concrete[temperature=(0.1, 0.001)]"):
+    for text in ("relax", "relax[hidden=3, temperature=0.25]", "concrete[temperature=(0.2, 0.001)]"):
         assert str(labels.parse(text)) == text
     assert labels.parse("relax[temperature=0.5,hidden=3]") == labels.parse("relax[hidden=3, temperature=0.5]")
     assert str(labels.parse("relax[temperature=0.5]")) == "relax"  # which is its default
