@@ -80,6 +80,7 @@ def _learned(job: Job) -> Architecture:
     widths = {row["x"]: int(row["value"]) for row in found if row["metric"] == "block_width"}
     if not widths:
         status = found[0]["status"] if found else "not there"
+        status = "without a row of its widths" if status == "ok" else status
         raise Missing(
             f"needs what {job.label.of} learned on {job.task.name}, seed {job.seed}, and that run is {status}"
         )

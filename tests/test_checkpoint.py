@@ -13,10 +13,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from making import granted
 
 from results import table
-from suites import labels, presets
-from suites.tasks import factory
+from suites import labels
 from suites.tasks.base import Context
 from vmo.checkpoint import Keeper, load, save
 
@@ -174,7 +174,6 @@ class Stop(Exception):
 )
 def test_an_interrupted_run_ends_bit_for_bit_like_one_that_was_not(task: str, label: str, tmp_path: Path) -> None:
     """Interrupted at three random steps, mid-epoch or at the end of one; weights, q, optimizers and rows are equal."""
-    preset = presets.resolve("smoke", ["epochs=2", "batch_size=128"])
     made = labels.parse(label)
     make = None if label == "plain" else made.make
 
@@ -186,12 +185,14 @@ def test_an_interrupted_run_ends_bit_for_bit_like_one_that_was_not(task: str, la
             def progress(what: str, done: int, total: int) -> None:
                 nonlocal seen
                 seen = done
-                if what == "training" and stops and done == stops[0]:
+                if what.startswith("epoch") and stops and done == stops[0]:
                     stops.pop(0)
                     raise Stop
 
             try:
-                return factory(task)(Context(preset, progress=progress)).train(make, 0, keeper)
+                context = Context(progress=progress)
+                of = granted(task, "train.epochs=2", "train.batch_size=128", context=context, plain=make is None)
+                return of.run(make, 0, keeper)
             except Stop:
                 continue
 
@@ -205,7 +206,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_one_that_was_not(task: str, la
 def _kill_until_done(out: Path, kills: int, chance: random.Random) -> None:
     """Start the command and kill it at random moments, `kills` times; then let it finish."""
     command = [sys.executable, "-m", "suites.run", "--estimator", "relax", "--task", "width", "--suite", "accuracy"]
-    command += ["--preset", "smoke", "--set", "epochs=6", "--checkpoint-seconds", "0", "--out", str(out)]
+    command += ["--preset", "smoke", "--set", "train.epochs=6", "--checkpoint-seconds", "0", "--out", str(out)]
     checkpoints = out / "checkpoints"
     for _ in range(kills):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -249,7 +250,7 @@ def test_overwriting_forgets_the_old_run(tmp_path: Path) -> None:
     from suites.run import main
 
     words = ["--estimator", "rloo", "--task", "width", "--suite", "accuracy", "--preset", "smoke"]
-    words += ["--set", "epochs=1", "--out", str(tmp_path)]
+    words += ["--set", "train.epochs=1", "--out", str(tmp_path)]
     assert main(words) == 0
     columns = ["hash", "metric", "part", "x", "value"]
     first = table.read(tmp_path / "rows")[columns]

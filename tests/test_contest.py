@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from making import planned, workshop
 
 from results import contest, plots, report, table
 from suites import contest as suite
-from suites import labels, presets
-from suites.engine.cell import Workshop
-from suites.engine.plan import SUITES, plan, suite_names
+from suites.engine.plan import suite_names
 from suites.run import main
-from suites.tasks.base import Context
 
 NORM = 2.0
 
@@ -98,7 +96,8 @@ def test_intervals_cover() -> None:
 def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
     """The suite itself, for an estimator of each kind, at the smallest size."""
     out = tmp_path_factory.mktemp("contest")
-    given = ["steps=6", "ride=2", "references=3", "contest_estimates=10", "contest_steps=2", "contest_runs=2"]
+    given = ["trajectory.steps=6", "trajectory.ride=2", "truth.minibatches=3"]
+    given += ["contest.estimates=10", "contest.steps=2", "contest.runs=2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("suites.run.REFERENCE", out / "no reference")
         patch.setattr(suite, "MINIBATCHES", 3)
@@ -147,9 +146,8 @@ def test_the_report_has_tables_and_the_figure(rows: tuple[pd.DataFrame, Path], t
 
 
 def test_it_runs_by_name_only_and_on_networks_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "contest" not in suite_names([]) and SUITES["contest"].by_name
-    shop = Workshop(Context(presets.resolve("smoke")), tmp_path)
-    assert not plan(shop, ["toy"], [labels.parse("sweep")], ["contest"], "smoke", tmp_path)
+    assert "contest" not in suite_names([]) and suite.Contest.by_name
+    assert not planned(workshop(tmp_path), "toy", ["sweep"], ["contest"])
     arguments = ["--estimator", "sweep", "--task", "toy", "--suite", "contest", "--preset", "smoke"]
     assert main([*arguments, "--out", str(tmp_path)]) == 2
     assert "contest does not apply to sweep on toy" in capsys.readouterr().err

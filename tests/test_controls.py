@@ -5,16 +5,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from making import planned, workshop
 
 from results import table
-from suites import labels, presets
-from suites.engine.cell import Workshop
-from suites.engine.plan import Planned, plan
+from suites import labels
+from suites.engine.plan import Planned
 from suites.run import main
-from suites.tasks.base import Context
 from vmo import checkpoint
 
-WORDS = ["--suite", "accuracy", "--preset", "smoke", "--set", "epochs=1"]
+WORDS = ["--suite", "accuracy", "--preset", "smoke", "--set", "train.epochs=1"]
 ALL = ["rloo", "random", "uniform[of=rloo]", "scratch[of=rloo]"]
 
 
@@ -22,11 +21,6 @@ ALL = ["rloo", "random", "uniform[of=rloo]", "scratch[of=rloo]"]
 def _own_rows_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without the committed rows, whose figures take longer to draw than most of these runs."""
     monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
-
-
-def planned(tmp_path: Path, names: list[str], suites: list[str], task: str = "width") -> list[Planned]:
-    shop = Workshop(Context(presets.resolve("smoke")), tmp_path)
-    return plan(shop, [task], [labels.parse(name) for name in names], suites, "smoke", tmp_path / "rows")
 
 
 def final(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], float]:
@@ -81,7 +75,9 @@ def test_random_is_a_sample_of_a_q_that_never_moved(tmp_path: Path) -> None:
 
 
 def test_a_control_brings_the_run_it_needs_and_nothing_else(tmp_path: Path) -> None:
-    cells = [item.cell for item in planned(tmp_path, ["scratch[of=rloo]"], ["bias", "memory", "accuracy"])]
+    cells = [
+        item.cell for item in planned(workshop(tmp_path), "width", ["scratch[of=rloo]"], ["bias", "memory", "accuracy"])
+    ]
     assert [(cell.suite, str(cell.label)) for cell in cells] == [
         ("memory", "plain"),
         ("accuracy", "plain"),
@@ -90,34 +86,33 @@ def test_a_control_brings_the_run_it_needs_and_nothing_else(tmp_path: Path) -> N
     ]
     assert cells[3].controlled() == cells[2]
     assert all(cell.controlled() is None for cell in cells[:3])
-    names = [str(item.cell.label) for item in planned(tmp_path, ["scratch[of=rloo]", "rloo"], ["accuracy"])]
-    assert names == ["plain", "rloo", "scratch[of='rloo']"]
+    both = planned(workshop(tmp_path), "width", ["scratch[of=rloo]", "rloo"], ["accuracy"])
+    assert [str(item.cell.label) for item in both] == ["plain", "rloo", "scratch[of='rloo']"]
 
 
 def test_a_control_follows_what_it_controls(tmp_path: Path) -> None:
     words = ["--estimator", "scratch[of=rloo]", "--task", "width", *WORDS, "--out", str(tmp_path)]
     assert main(words) == 0
-    shop = Workshop(Context(presets.resolve("smoke", ["epochs=1"])), tmp_path)
 
     def now() -> dict[str, Planned]:
-        found = plan(shop, ["width"], [labels.parse("scratch[of=rloo]")], ["accuracy"], "smoke", tmp_path / "rows")
+        found = planned(workshop(tmp_path), "width", ["scratch[of=rloo]"], ["accuracy"], "train.epochs=1")
         return {item.cell.label.name: item for item in found}
 
     assert not any(item.to_do for item in now().values())
-    learned = tmp_path / "rows" / f"{now()['rloo'].cell.hash()}.jsonl"
+    learned = tmp_path / "rows" / f"{now()['rloo'].cell.hash}.jsonl"
     kept = learned.read_text()
     learned.unlink()
     assert now()["scratch"].to_do
     assert now()["scratch"].again
     # and one that could not be is tried again when what was missing is there
-    control = tmp_path / "rows" / f"{now()['scratch'].cell.hash()}.jsonl"
+    control = tmp_path / "rows" / f"{now()['scratch'].cell.hash}.jsonl"
     text = control.read_text().splitlines()[0].replace('"status": "ok"', '"status": "infeasible"')
     control.write_text(text.replace('"message": null', '"message": "needs it"') + "\n")
     learned.write_text(kept)
     assert now()["scratch"].to_do
 
 
-def test_a_run_without_recorded_widths_says_so(tmp_path: Path) -> None:
+def test_a_run_without_widths_has_no_controls(tmp_path: Path) -> None:
     words = ["--estimator", "rloo", "--task", "width", *WORDS, "--out", str(tmp_path)]
     assert main(words) == 0
     for path in (tmp_path / "rows").iterdir():
@@ -125,26 +120,25 @@ def test_a_run_without_recorded_widths_says_so(tmp_path: Path) -> None:
         path.write_text("\n".join(lines) + "\n")
     assert main(["--estimator", "scratch[of=rloo]", *words[2:]]) == 0
     frame = table.read(tmp_path / "rows")
-    (message,) = set(frame.loc[frame["estimator"] == "scratch[of='rloo']", "message"])
-    assert "of a version that did not record it" in message
+    control = frame[frame["estimator"] == "scratch[of='rloo']"].iloc[0]
+    assert control["status"] == "infeasible"
+    needed = "needs what rloo learned on width, seed 0, and that run is without a row of its widths"
+    assert control["message"] == needed
 
 
 def test_plain_training_is_one_run_for_every_penalty(tmp_path: Path) -> None:
-    runs = set()
-    for setting in ("gamma=0.1", "target_macs=0.5", "phi_lr=0.3"):
-        shop = Workshop(Context(presets.resolve("smoke", [setting])), tmp_path)
-        for task in ("width", "depth"):
-            (item,) = plan(shop, [task], [labels.parse("plain")], ["accuracy"], "smoke", tmp_path / "rows")
-            runs.add(item.cell.run())
-    assert len(runs) == 1
-    shop = Workshop(Context(presets.resolve("smoke", ["epochs=3"])), tmp_path)
-    (item,) = plan(shop, ["width"], [labels.parse("plain")], ["accuracy"], "smoke", tmp_path / "rows")
-    assert item.cell.run() not in runs
+    def runs(*settings: str) -> set[str]:
+        found = [planned(workshop(tmp_path), task, ["plain"], ["accuracy"], *settings) for task in ("width", "depth")]
+        return {item.cell.run for (item,) in found}
+
+    one = runs("penalty.gamma=0.1") | runs("penalty.target_macs=0.5") | runs("train.phi_lr=0.3")
+    assert len(one) == 1
+    assert not one & runs("train.epochs=3")
 
 
 def test_the_toy_has_no_controls(tmp_path: Path) -> None:
-    cells = [item.cell for item in planned(tmp_path, ["rloo", "random", "scratch[of=rloo]"], ["accuracy"], "toy")]
-    assert [str(cell.label) for cell in cells] == ["rloo"]
+    cells = planned(workshop(tmp_path), "toy", ["rloo", "random", "scratch[of=rloo]"], ["accuracy"])
+    assert [str(item.cell.label) for item in cells] == ["rloo"]
 
 
 def test_a_control_of_a_run_that_failed_is_infeasible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +154,7 @@ def test_a_checkpoint_says_what_a_run_has_come_to(tmp_path: Path) -> None:
     words = ["--estimator", "rloo", "--task", "width", *WORDS, "--target-macs", "0.6", "--out", str(tmp_path)]
     assert main(words) == 0
     frame = table.read(tmp_path / "rows")
-    assert set(frame["preset"]) == {"smoke[epochs=1, target_macs=0.6]"}
+    assert set(frame["preset"]) == {"smoke[penalty.target_macs=0.6, train.epochs=1]", "smoke[train.epochs=1]"}
     name = frame[frame["estimator"] == "rloo"]["hash"].iloc[0]
     state = checkpoint.load(tmp_path / "checkpoints" / f"{name}.safetensors")
     assert state is not None
@@ -187,16 +181,8 @@ def test_labels_of_controls() -> None:
         labels.parse("random[of=rloo]")
 
 
-def test_settings_that_are_not_the_presets_own_name_it_anew() -> None:
-    preset = presets.resolve("smoke", ["gamma=0.1", "epochs=3"])
-    assert presets.described(preset, "smoke", ("gamma", "lr")) == "smoke[gamma=0.1]"
-    assert presets.described(preset, "smoke", ("lr",)) == "smoke"
-    assert "target_macs" not in presets.select(preset, ("gamma", "target_macs"))
-    assert presets.select(presets.resolve("smoke", ["target_macs=0.5"]), ("target_macs",)) == {"target_macs": 0.5}
-
-
 def test_target_and_batches_that_cannot_be_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for word, said in (("target_macs=0.1", "cannot be met"), ("batch_size=5000", "exceeds the 1438 training images")):
+    for word, said in (("penalty.target_macs=0.1", "cannot be met"), ("train.batch_size=5000", "exceeds the 1438 training images")):
         words = ["--estimator", "rloo", "--task", "width", "--suite", "accuracy", "--preset", "smoke", "--set", word]
         assert main([*words, "--out", str(tmp_path)]) == 2
         assert said in capsys.readouterr().err

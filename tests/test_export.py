@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making import granted
 from torch import Tensor
 
-from suites import labels, presets
-from suites.tasks import factory
-from suites.tasks.base import Context
+from suites import labels
 from vmo import checkpoint, cifar, compact, export
 from vmo.data import identify, load, normalise
 from vmo.evaluate import recalibrate
@@ -23,12 +22,11 @@ from vmo.extract import extract
 from vmo.wrn import WideResNet
 
 
-def train(path: Path, task: str = "joint", label: str = "rloo", **settings: Any) -> list[dict[str, Any]]:
+def train(path: Path, task: str = "joint", label: str = "rloo") -> list[dict[str, Any]]:
     """One epoch on the digits; its rows. The checkpoint is at `path`."""
-    changes = {"epochs": 1, "batch_size": 256, **settings}
-    preset = presets.resolve("smoke", [f"{key}={value}" for key, value in changes.items()])
     make = None if label == "plain" else labels.parse(label).make
-    return factory(task)(Context(preset)).train(make, 0, checkpoint.Keeper(path))
+    of = granted(task, "train.epochs=1", "train.batch_size=256", plain=make is None)
+    return of.run(make, 0, checkpoint.Keeper(path))
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making import granted
 
 from results import table
-from suites import labels, presets
+from suites import labels
 from suites.run import main
-from suites.tasks import factory
 from suites.tasks.base import Context
 
 
@@ -25,9 +25,9 @@ def images(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("task", ["depth", "width", "joint"])
 @pytest.mark.parametrize("widen", [1, 2, 3, 4])
 def test_a_step_of_every_width_factor(images: Path, widen: int, task: str) -> None:
-    preset = presets.resolve("cpu", [f"widen={widen}", "batch_size=4", "bf16=false", "target_macs=0.6"])
-    made = factory(task)(Context(preset, str(images)))
-    trainer = made.trainer(labels.parse("rloo").make, 0)
+    settings = (f"network.widen={widen}", "train.batch_size=4", "train.bf16=false", "penalty.target_macs=0.6")
+    made = granted(task, *settings, preset="cpu", context=Context(str(images)))
+    trainer = made.task.trainer(made.handed["run"], labels.parse("rloo").make, 0)  # type: ignore[attr-defined]
     before = [w.detach().clone() for w in trainer.network.parameters()]
     assert trainer.network.config.outputs == tuple(widen * k for k in (16, 16, 32, 32, 64, 64))
     loss = trainer.step(*next(trainer.minibatches()))
@@ -42,8 +42,9 @@ def test_a_step_of_every_width_factor(images: Path, widen: int, task: str) -> No
 def test_a_run_of_wrn_28_10(images: Path, tmp_path: Path, estimator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
     words = ["--estimator", estimator, "--task", "depth", "width", "joint", "--suite", "accuracy", "--preset", "paper"]
-    words += ["--set", "epochs=1", "batch_size=10", "bf16=false", "seeds=1", "lr=0.001", "penalty=macs"]
-    assert main([*words, "--dataset", str(images), "--out", str(tmp_path / "out")]) == 0
+    words += ["--set", "train.epochs=1", "train.batch_size=10", "train.bf16=false", "train.lr=0.001"]
+    words += ["penalty.kind=macs", "--seeds", "1", "--dataset", str(images), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
     frame = table.read(tmp_path / "out" / "rows")
     assert set(frame["status"]) == {"ok"}
     plain = frame[(frame["estimator"] == "plain") & (frame["metric"] == "parameters")]["value"]

@@ -8,25 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making import granted, job, planned, workshop
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import estimators
 from estimators.base import adapt
 from results.stats import squared_norm
-from suites import labels, plan, presets
-from suites.engine.cell import Workshop
+from suites import labels, suite
+from suites.engine.plan import prepare
 from suites.measure import Counted, Hardened, learns, measure, reference
 from suites.memory import StorageCounter, count
 from suites.overhead import interleaved, macs
-from suites.tasks import available, factory
-from suites.tasks.base import Context, Point
+from suites.tasks.base import Point, Truth
+from vmo.config import WideResNetConfig
 
 Z = 4.9  # of a normal, two-sided false-alarm rate 1e-6
-
-
-def context(*settings: str) -> Context:
-    return Context(presets.resolve("smoke", settings))
+ENUMERATED = Truth(minibatches=2, enumerate=64)
 
 
 def test_storage_counter_sees_what_is_alive() -> None:
@@ -48,8 +46,7 @@ def test_storage_counter_sees_what_is_alive() -> None:
 
 
 def test_memory_of_a_network_is_its_parameters_gradients_and_momentum() -> None:
-    task = factory("width")(context())
-    parts = count(task, None)
+    parts = count(granted("width"), "counted", None)
     size = 36_479_194 * 4
     assert parts["optimizer"] == size
     assert parts["gradients"] <= size * 1.01
@@ -103,9 +100,9 @@ def test_bias_of_weights_is_that_of_soft_samples() -> None:
 
 
 def test_bias_suite_tells_biased_from_unbiased_on_the_toy() -> None:
-    task = factory("toy")(context("toy_steps=200"))
+    task = granted("toy", "function.steps=200")
     for point in task.points(0):
-        truth = reference(point, 1, 64, None, 0)
+        truth = reference(point, ENUMERATED, None, 0)
         assert truth.shape == (1, 9)
         sizes = tuple(site.shape[-1] for site in point.logits)
         right = measure(point, estimators.get("rloo", sizes=sizes), 20_000, 0)
@@ -125,15 +122,15 @@ def test_reference_is_cached_by_the_points_own_bits(tmp_path: object) -> None:
         return sample[0][..., 0]
 
     for _ in range(2):
-        first = reference(_point(logits, [], f, stochastic=False), 1, 64, tmp_path, 0)  # type: ignore[arg-type]
+        first = reference(_point(logits, [], f, stochastic=False), ENUMERATED, tmp_path, 0)  # type: ignore[arg-type]
     assert len(calls) == 1
     moved = (torch.tensor([0.5, 0.0, 0.0]),)
-    second = reference(_point(moved, [], f, stochastic=False), 1, 64, tmp_path, 0)  # type: ignore[arg-type]
+    second = reference(_point(moved, [], f, stochastic=False), ENUMERATED, tmp_path, 0)  # type: ignore[arg-type]
     assert not np.allclose(first, second)
 
 
 def test_points_of_a_network_run_repeat_and_ride_leaves_them_alone() -> None:
-    task = factory("width")(context("steps=9", "ride=2"))
+    task = granted("width", "trajectory.steps=9", "trajectory.ride=2")
     names = []
     for point in task.points(0):
         names.append(point.name)
@@ -151,38 +148,19 @@ def test_points_of_a_network_run_repeat_and_ride_leaves_them_alone() -> None:
 
 
 def test_macs_of_a_plain_step_are_three_forwards_but_for_the_first_convolution() -> None:
-    task = factory("width")(context("overhead_depth=10", "overhead_widen=1", "overhead_batch=2"))
-    forward = task.config("overhead").total_macs(32)  # type: ignore[attr-defined]
+    task = granted("width", "timed.depth=10", "timed.widen=1", "timed.batch=2")
+    forward = WideResNetConfig(10, 1).total_macs(32)
     stem = 9 * 3 * 16 * 32**2
-    assert macs(task.workload(None, "overhead"), 1) == pytest.approx(2 * (3 * forward - stem), rel=1e-3)
+    assert macs(task.workload("timed", None), 1) == pytest.approx(2 * (3 * forward - stem), rel=1e-3)
 
 
 def test_labels_read_back_and_are_ordered() -> None:
-    for text in ("relax", "relax[hidden=3, temperature=0.5]", "concrete[temperature=(0.1, 0.001)]"):
+    for text in ("relax", "relax[hidden=3, temperature=0.25]", "concrete[temperature=(0.2, 0.001)]"):
         assert str(labels.parse(text)) == text
     assert labels.parse("relax[temperature=0.5,hidden=3]") == labels.parse("relax[hidden=3, temperature=0.5]")
+    assert str(labels.parse("relax[temperature=0.5]")) == "relax"  # which is its default
     assert labels.parse("straight_through[through=identity]").make((2,)).through == "identity"
     assert labels.parse("relax[relaxed_objective=true]").make((2,)).evaluations == 3
-
-
-def test_the_hash_follows_everything_a_cell_depends_on(tmp_path: object) -> None:
-    def hashes(label: str, *settings: str, suite: str = "accuracy") -> list[str]:
-        shop = Workshop(context(*settings), tmp_path)  # type: ignore[arg-type]
-        found = plan.plan(shop, ["width"], [labels.parse(label)], [suite], "smoke", tmp_path)  # type: ignore[arg-type]
-        return [item.cell.hash() for item in found if item.cell.label.name != "plain"]
-
-    base = hashes("relax")
-    assert hashes("relax") == base
-    assert hashes("relax[hidden=3]") != base
-    assert hashes("relax", "epochs=3") != base
-    assert hashes("relax", "steps=3") == base  # the accuracy suite does not read it
-    assert hashes("relax", "steps=3", suite="bias") != hashes("relax", suite="bias")
-
-
-@pytest.mark.parametrize("task", available())
-def test_every_setting_that_a_task_names_exists(task: str) -> None:
-    for names in factory(task).settings.values():  # type: ignore[attr-defined]
-        presets.select(presets.QUICK, names)
 
 
 @pytest.mark.parametrize("name", estimators.available())
@@ -204,8 +182,8 @@ def test_what_does_not_learn_need_not_ride_along(name: str) -> None:
 @pytest.mark.parametrize("task", ["depth", "width", "joint"])
 def test_a_held_step_runs_networks_of_that_width(task: str) -> None:
     """The MACs of a sliced hard sample are those of the network that it is; where it is whole, those of plain."""
-    of = factory(task)(context("overhead_depth=16", "overhead_widen=1", "overhead_batch=4"))
-    plain = macs(of.workload(None, "overhead"), 1)
+    of = granted(task, "timed.depth=16", "timed.widen=1", "timed.batch=4")
+    plain = macs(of.workload("timed", None), 1)
     make = labels.parse("reinforce").make
     found = [of.held(make, part) for part in (0.5, 1.0)]
     if task == "depth":
@@ -219,8 +197,8 @@ def test_a_held_step_runs_networks_of_that_width(task: str) -> None:
 
 @functools.cache
 def peak(task: str, estimator: str | None) -> int:
-    of = factory(task)(Context(presets.resolve("quick")))
-    return sum(count(of, None if estimator is None else labels.parse(estimator).make).values())
+    make = None if estimator is None else labels.parse(estimator).make
+    return sum(count(granted(task, preset="quick"), "counted", make).values())
 
 
 LEAN = ["concrete", "straight_through", "gumbel_straight_through", "reinforce", "relax", "rloo[parts=own]"]
@@ -249,18 +227,21 @@ def test_peak_storage_of_a_step_against_plain(task: str, estimator: str, most: f
 def test_weights_train_on_the_samples_of_whom_the_preset_names(
     weights: str, relaxed: bool, temperature: float | None
 ) -> None:
-    of = factory("width")(context(f"weights={weights}"))
-    of.prepare()
-    trainer = of.trainer(labels.parse("rloo").make, 0)
+    of = granted("width", f"train.weights={weights}")
+    trainer = of.task.trainer(of.handed["run"], labels.parse("rloo").make, 0)  # type: ignore[attr-defined]
     assert trainer.weight_estimator.relaxed == relaxed and trainer.weight_estimator.evaluations == 1
     if temperature is not None:
         assert float(trainer.weight_estimator.temperature.value) == pytest.approx(temperature)
 
 
+@pytest.mark.parametrize("suites", [["accuracy"], ["memory"], ["scaling"]])
 @pytest.mark.parametrize("weights", ["sotf", "plain", "concrete[temperature=0]", "concrete[temprature=1.0]"])
-def test_weights_that_nobody_can_train_on_are_refused_before_anything_runs(weights: str) -> None:
-    with pytest.raises(ValueError, match="weights must be own, hard, soft or an estimator: "):
-        factory("width")(context(f"weights={weights}")).prepare()
+def test_weights_that_nobody_can_train_on_are_refused_before_anything_runs(
+    weights: str, suites: list[str], tmp_path: Path
+) -> None:
+    """By their name or their options when they are given, by what they make of a task when that is prepared."""
+    with pytest.raises(ValueError, match="setting train.weights: must be own, hard, soft or an estimator"):
+        prepare(workshop(tmp_path), planned(workshop(tmp_path), "width", ["rloo"], suites, f"train.weights={weights}"))
 
 
 @pytest.mark.parametrize(("patience", "least", "most"), [(0.0, 2, 2), (0.1, 2, 19), (math.inf, 20, 20)])
@@ -278,10 +259,8 @@ def test_pairs_are_timed_until_patience_ends_and_twice_at_least(patience: float,
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0])
 def test_impatience_leaves_out_pairs_and_nothing_else(seconds: float) -> None:
-    settings = ("overhead_depth=10", "overhead_widen=1", "overhead_batch=2", f"overhead_seconds={seconds}")
-    shop = Workshop(context(*settings), Path("unused"))
-    (item,) = plan.plan(shop, ["width"], [labels.parse("rloo")], ["overhead"], "smoke", Path("unused"))[1:]
-    rows = plan.SUITES["overhead"].run(item.cell, shop)
+    settings = ("timed.depth=10", "timed.widen=1", "timed.batch=2", f"overhead.seconds={seconds}")
+    rows = suite.get("overhead").run(job(workshop(Path("unused")), "width", "overhead", "rloo", *settings))
     assert {row["x"] for row in rows if row["metric"] == "time_ratio_held"} == {0.5, 0.75, 1.0}
     (counted,) = (row for row in rows if row["metric"] == "macs_ratio")
     (timed,) = (row for row in rows if row["metric"] == "time_ratio")

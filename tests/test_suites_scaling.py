@@ -5,17 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from making import granted, job, workshop
 
 from results import table
-from suites import labels, presets, scaling
-from suites.engine.cell import Workshop
-from suites.engine.plan import SUITES, plan, suite_names
+from suites import labels, scaling, suite
+from suites.engine.plan import suite_names
 from suites.memory import count
 from suites.run import main
-from suites.tasks import factory
-from suites.tasks.base import Context
 
-TINY = ["scaling_batch=2", "budget=2000"]
+TINY = ["scaling.batch=2", "scaling.budget=2000"]
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +26,9 @@ def _own_rows_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def measured(label: str, out: Path, *settings: str, task: str = "width") -> pd.DataFrame:
-    shop = Workshop(Context(presets.resolve("smoke", [*TINY, *settings])), out)
-    (item,) = plan(shop, [task], [labels.parse(label)], ["scaling"], "smoke", out)[-1:]
-    return pd.DataFrame(scaling.run(item.cell, shop))
+    given = dict(setting.split("=") for setting in (*TINY, *settings))
+    settings = tuple(f"{name}={value}" for name, value in given.items())
+    return pd.DataFrame(suite.get("scaling").run(job(workshop(out), task, "scaling", label, *settings)))
 
 
 def varied(rows: pd.DataFrame) -> dict[str, list[float]]:
@@ -55,8 +53,8 @@ def test_rows_of_an_estimator_with_samples(tmp_path: Path) -> None:
     held = sizes[sizes["x"] == sizes["point"].map(base)]
     assert (held.groupby("metric")["value"].nunique() == 1).all()
     # bytes are those of the memory suite at that size
-    preset = presets.resolve("smoke", ["memory_depth=16", "memory_widen=1", "memory_batch=2"])
-    expected = sum(count(factory("width")(Context(preset)), labels.parse("rloo").make).values())
+    task = granted("width", "counted.depth=16", "counted.widen=1", "counted.batch=2")
+    expected = sum(count(task, "counted", labels.parse("rloo").make).values())
     found = sizes[(sizes["point"] == "blocks") & (sizes["x"] == 6) & (sizes["metric"] == "bytes")]
     assert found["value"].item() == expected
     # two samples more are a graph more each
@@ -74,19 +72,19 @@ def test_what_an_estimator_has_not_is_not_varied(tmp_path: Path) -> None:
 
 def test_a_size_that_cannot_be_had_is_a_row(tmp_path: Path) -> None:
     """WRN-10-1 in steps of 16 has 1 · 2 · 4 architectures; with twice of anything there are 64 or more."""
-    rows = measured("exact[limit=8]", tmp_path, "width_step=16")
+    rows = measured("exact[limit=8]", tmp_path, "network.width_step=16")
     failed = rows[rows["status"] == "infeasible"]
     assert set(zip(failed["point"], failed["x"], strict=True)) == {("widen", 2), ("blocks", 6), ("K", 8), ("K", 16)}
     assert failed["message"].str.contains("limit").all()
     assert varied(rows[rows["status"] == "ok"])["batch"] == [2, 4]
-    dear = measured("exact[limit=8]", tmp_path, "width_step=16", "budget=31")  # two steps are timed after two
+    dear = measured("exact[limit=8]", tmp_path, "network.width_step=16", "scaling.budget=31")  # two steps are timed after two
     assert set(dear.loc[dear["metric"] == "seconds", "status"]) == {"infeasible"}
     assert dear["message"].dropna().str.contains("8 evaluations a step|limit").all()
 
 
 def test_it_runs_by_name_and_where_it_applies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "scaling" not in suite_names([])
-    assert set(suite_names([])) == {*SUITES} - {"scaling", "contest"}
+    assert set(suite_names([])) == {*suite.available()} - {"scaling", "contest"}
     words = ["--estimator", "reinforce", "--preset", "smoke", "--out", str(tmp_path), "--task"]
     assert main([*words, "width", "--dry-run"]) == 0
     assert "scaling" not in capsys.readouterr().out
@@ -98,7 +96,8 @@ def test_it_runs_by_name_and_where_it_applies(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert main([*words, "toy", "--suite", "scaling"]) == 2
     assert capsys.readouterr().err.strip() == "error: no cell: scaling does not apply to reinforce on toy"
-    assert main([*words, "width", "--suite", "scaling", "--set", "scaling_pairs=1"]) == 2
-    assert "scaling_pairs must be at least 2" in capsys.readouterr().err
-    assert main(["--list"]) == 0
-    assert "sampling, scaling (by name only)" in capsys.readouterr().out
+    assert main([*words, "width", "--suite", "scaling", "--set", "scaling.pairs=1"]) == 2
+    assert "scaling.pairs: input should be greater than or equal to 2, got '1'" in capsys.readouterr().err
+    assert main(["--list", "suites"]) == 0
+    by_name = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "(only where named)" in line]
+    assert by_name == ["scaling", "contest"]

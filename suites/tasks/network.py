@@ -90,6 +90,12 @@ class NetworkTask(Task):
         return _load(self.context.dataset, self.context.data_root, self.context.device)
 
     def prepare(self, role: str, settings: Any) -> None:
+        how = getattr(settings, "train", None)
+        if isinstance(how, Timing) and how.weights != "own":
+            try:
+                labels.parse(how.weights).make(self.sizes(role, settings))
+            except ValueError as error:
+                raise ValueError(f"setting train.weights: {settings_of.TRAINED_ON}: {error}") from None
         if role not in self.uses_data:
             return
         config, images, batch = self.config(settings.network), len(self.dataset.train), settings.train.batch_size

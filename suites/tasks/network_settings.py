@@ -17,6 +17,7 @@ from suites.settings import Group, Settings
 
 WEIGHTS = {"hard": "reinforce[baseline=none]", "soft": "concrete"}
 """Short words for what the weights may train on."""
+TRAINED_ON = "must be own, hard, soft or an estimator"
 
 
 def _of_resnet(depth: int) -> int:
@@ -32,9 +33,9 @@ def _trained_on(text: str) -> str:
     try:
         label = labels.parse(WEIGHTS.get(text, text))
     except ValueError as error:
-        raise ValueError(f"must be own, hard, soft or an estimator: {error}") from None
+        raise ValueError(f"{TRAINED_ON}: {error}") from None
     if label.name in labels.BASELINES:
-        raise ValueError(f"must be own, hard, soft or an estimator, and {label.name} is a baseline")
+        raise ValueError(f"{TRAINED_ON}, and {label.name} is a baseline")
     return str(label)
 
 
