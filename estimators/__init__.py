@@ -7,15 +7,14 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from estimators.base import Estimate, Estimator, Objective
+from estimators.options import nearest, resolve
 
 __all__ = ["Estimate", "Estimator", "Objective", "available", "get", "register"]
 
@@ -77,7 +76,7 @@ def factory(name: str) -> Callable[..., Estimator]:
     """
     registry = _registry()
     if name not in registry:
-        raise ValueError(f"no estimator {name!r}{_nearest(name, registry)}; there are {', '.join(available())}")
+        raise ValueError(f"no estimator {name!r}{nearest(name, registry)}; there are {', '.join(available())}")
     found = registry[name]
     if isinstance(found, str):
         module, _, attribute = found.partition(":")
@@ -97,21 +96,7 @@ def get(name: str, *, sizes: Sequence[int], **options: Any) -> Estimator:
         ValueError: an unknown name or option, or sizes or options that cannot work together.
     """
     make = factory(name)
-    check_options(name, options)
-    try:
-        return make(sizes, **options)
-    except TypeError as error:  # an option of the wrong type
-        raise ValueError(f"estimator {name!r} cannot be made with {options}: {error}") from error
-
-
-def check_options(name: str, options: Iterable[str]) -> None:
-    """Raise ValueError, with the nearest, for an option that the named estimator does not have."""
-    parameters = inspect.signature(factory(name)).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    for option in options:
-        if option not in known:
-            hint = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise ValueError(f"estimator {name!r} has no option {option!r}{_nearest(option, known)}; {hint}")
+    return make(sizes, **resolve(name, make, options))
 
 
 def _registry() -> dict[str, str | Callable[..., Estimator]]:
@@ -122,8 +107,3 @@ def _registry() -> dict[str, str | Callable[..., Estimator]]:
 def _outside() -> dict[str, str]:
     """What installed packages declare."""
     return {point.name: point.value for point in entry_points(group="estimators.registry")}
-
-
-def _nearest(name: str, names: Sequence[str] | dict[str, Any]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

@@ -12,13 +12,14 @@ Cost: K(K − 1)/2 + 1 evaluations, or K of ARS, in one call. Unbiased. Yin, Yue
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import Categories, uniform
+from estimators.options import Count
 from estimators.sitewise import sitewise, stacked
 
 
@@ -43,10 +44,8 @@ class Arsm(Estimator):
 
     unbiased = True
 
-    def __init__(self, sizes: Sequence[int], *, reference: str = "all", limit: int = 4096) -> None:
+    def __init__(self, sizes: Sequence[int], *, reference: Literal["all", "one"] = "all", limit: Count = 4096) -> None:
         super().__init__(sizes)
-        if reference not in ("all", "one"):
-            raise ValueError(f"reference must be 'all' or 'one', got {reference!r}")
         k = max(self.sizes)
         self.reference = reference
         self.evaluations = k if reference == "one" else k * (k - 1) // 2 + 1

@@ -9,14 +9,15 @@ Cost: n times that of the estimator. Unbiased where the estimator is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import estimators
 from estimators.base import Estimate, Estimator, Objective, Sites, Wrapper
+from estimators.labels import parse
+from estimators.options import Count, Of
 
 
 class Averaged(Estimator):
@@ -24,23 +25,19 @@ class Averaged(Estimator):
 
     Args:
         sizes: K_l of each site.
-        of: its registered name.
+        of: its label, such as "rloo[samples=4]".
         samples: n.
-        options: its options.
     """
 
     def __init__(
         self,
         sizes: Sequence[int],
         *,
-        of: str = "straight_through",
-        samples: int = 4,
-        options: Mapping[str, Any] | None = None,
+        of: Of = "straight_through",
+        samples: Count = 4,
     ) -> None:
         super().__init__(sizes)
-        if not isinstance(samples, int) or samples < 1:
-            raise ValueError(f"samples must be a positive integer, got {samples!r}")
-        self.inner = estimators.get(of, sizes=sizes, **(options or {}))
+        self.inner = parse(of).make(sizes)
         self.samples = samples
         self.unbiased, self.relaxed = self.inner.unbiased, self.inner.relaxed
         self.evaluations = samples * self.inner.evaluations

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators.noise import Categories, one_hot, uniform
+from estimators.options import Several
 from estimators.sitewise import Stacked, layout_of, stacks
 
 Sites = Sequence[Tensor]
@@ -292,10 +293,8 @@ class SeveralSamples(Estimator):
         samples: S ≥ 2; weights train on the mean over it.
     """
 
-    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
+    def __init__(self, sizes: Sequence[int], *, samples: Several = 2) -> None:
         super().__init__(sizes)
-        if not isinstance(samples, int) or samples < 2:
-            raise ValueError(f"samples must be an integer of at least 2, got {samples!r}")
         self.evaluations = samples
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
@@ -319,10 +318,8 @@ class Temperature(nn.Module):
 
     def __init__(self, temperature: float | tuple[float, float]) -> None:
         super().__init__()
-        pair = temperature if isinstance(temperature, Sequence) else (temperature, temperature)
-        if len(pair) != 2 or not all(isinstance(t, int | float) and 0 < t < float("inf") for t in pair):
-            raise ValueError(f"temperature must be a positive number or a pair (start, end), got {temperature!r}")
-        self.start, self.end = (float(t) for t in pair)
+        pair = temperature if isinstance(temperature, tuple) else (temperature, temperature)
+        self.start, self.end = pair
         self.register_buffer("value", torch.tensor(self.start))
 
     def anneal(self, progress: float) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from estimators.algebra import softmax, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import perturbed
+from estimators.options import Temperatures
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at
 
@@ -30,7 +31,7 @@ class Concrete(Estimator):
     unbiased = False
     relaxed = True
 
-    def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = (0.1, 1e-3)) -> None:
+    def __init__(self, sizes: Sequence[int], *, temperature: Temperatures = (0.1, 1e-3)) -> None:
         super().__init__(sizes)
         self.temperature = Temperature(temperature)
 

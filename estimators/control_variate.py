@@ -28,9 +28,8 @@ What c depends on is tuned on the variance, E‖g‖² up to a constant, in one 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +39,8 @@ from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import Categories, conditional_gumbel, perturbed, uniform
 from estimators.sitewise import Stacked, sitewise
 from estimators.slopes import slopes_of
+
+Tuning = Literal["descent", "regression"]
 
 DECAY = 0.99
 """Of the sums of the regression, per step: in the long run their errors are those of about a hundred steps."""
@@ -92,23 +93,17 @@ class ControlVariate(Estimator):
         eta: float | None,
         relaxed: bool,
         coupled: bool,
-        tuning: str,
+        tuning: Tuning,
         every: int,
         part: int,
     ) -> None:
         super().__init__(sizes)
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature must be a positive number, got {temperature!r}")
-        if eta is not None and not (relaxed and isinstance(eta, int | float) and math.isfinite(eta)):
-            raise ValueError(f"eta must be a finite number, and needs the relaxed objective, got {eta!r}")
-        if tuning not in ("descent", "regression"):
-            raise ValueError(f"tuning must be 'descent' or 'regression', got {tuning!r}")
+        if eta is not None and not relaxed:
+            raise ValueError(f"eta={eta!r} needs the relaxed objective")
         if tuning == "regression" and not (relaxed and coupled):
             raise ValueError("tuning='regression' needs the relaxed objective and coupled=True")
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a positive number of steps, got {every!r}")
-        if not isinstance(part, int) or part < 1 or (part > 1 and not relaxed):
-            raise ValueError(f"part must be a positive number, and beyond 1 needs the relaxed objective, got {part!r}")
+        if part > 1 and not relaxed:
+            raise ValueError(f"part={part} needs the relaxed objective")
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
         self.relaxed, self.coupled, self.tuning, self.every, self.part = relaxed, coupled, tuning, every, part
         self.evaluations = 1 + (2 - coupled) * relaxed

@@ -11,7 +11,6 @@ Cost: S evaluations, in one call, on the vertices. Unbiased. Titsias, Shi 2022, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -20,6 +19,7 @@ from torch import nn
 from estimators.algebra import dot, jacobian, norm_sq, probabilities
 from estimators.base import Estimate, Objective, SeveralSamples, Sites
 from estimators.noise import race
+from estimators.options import Several
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at
 
@@ -35,10 +35,8 @@ class DoubleCV(SeveralSamples):
 
     unbiased = True
 
-    def __init__(self, sizes: Sequence[int], *, samples: int = 2, alpha: float = -0.5) -> None:
+    def __init__(self, sizes: Sequence[int], *, samples: Several = 2, alpha: float = -0.5) -> None:
         super().__init__(sizes, samples=samples)
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise ValueError(f"alpha must be a finite number, got {alpha!r}")
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.options import Count
 
 
 class Exact(Estimator):
@@ -29,10 +30,8 @@ class Exact(Estimator):
 
     unbiased = True
 
-    def __init__(self, sizes: Sequence[int], *, limit: int = 4096, chunk: int = 64) -> None:
+    def __init__(self, sizes: Sequence[int], *, limit: Count = 4096, chunk: Count = 64) -> None:
         super().__init__(sizes)
-        if not (isinstance(limit, int) and isinstance(chunk, int) and limit > 0 and chunk > 0):
-            raise ValueError(f"limit and chunk must be positive integers, got limit={limit!r}, chunk={chunk!r}")
         self.evaluations = math.prod(self.sizes)
         self.chunk = chunk
         if self.evaluations > limit:

@@ -18,6 +18,7 @@ from torch import Tensor
 from estimators.algebra import jacobian, probabilities
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import race, uniform
+from estimators.options import Count, Temperatures
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at
 
@@ -40,12 +41,8 @@ class GumbelRao(Estimator):
 
     unbiased = False
 
-    def __init__(
-        self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = 1.0, samples: int = 10
-    ) -> None:
+    def __init__(self, sizes: Sequence[int], *, temperature: Temperatures = 1.0, samples: Count = 10) -> None:
         super().__init__(sizes)
-        if not isinstance(samples, int) or samples < 1:
-            raise ValueError(f"samples must be a positive integer, got {samples!r}")
         self.temperature = Temperature(temperature)
         self.samples = samples
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from estimators.algebra import probability, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import Categories, perturbed, smallest
+from estimators.options import Temperatures
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at
 
@@ -27,7 +28,7 @@ class GumbelStraightThrough(Estimator):
 
     unbiased = False
 
-    def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = 1.0) -> None:
+    def __init__(self, sizes: Sequence[int], *, temperature: Temperatures = 1.0) -> None:
         super().__init__(sizes)
         self.temperature = Temperature(temperature)
 

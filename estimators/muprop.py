@@ -19,7 +19,8 @@ from torch import Tensor
 from estimators.algebra import dot, jacobian, probabilities, scores
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import race
-from estimators.reinforce import averaging
+from estimators.options import Decay
+from estimators.reinforce import Baseline, averaging
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_of
 
@@ -39,7 +40,7 @@ class MuProp(Estimator):
     evaluations = 2
     baseline: Tensor
 
-    def __init__(self, sizes: Sequence[int], *, baseline: str = "moving_average", decay: float = 0.9) -> None:
+    def __init__(self, sizes: Sequence[int], *, baseline: Baseline = "moving_average", decay: Decay = 0.9) -> None:
         super().__init__(sizes)
         self.decay = averaging(baseline, decay)
         self.register_buffer("baseline", torch.zeros(()))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from estimators.algebra import probabilities, scores, weighted
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import race
+from estimators.options import Count, Decay
 from estimators.surrogate import Surrogate
 
 
@@ -39,10 +40,10 @@ class Nvil(Estimator):
     variance: Tensor
     seen: Tensor
 
-    def __init__(self, sizes: Sequence[int], *, decay: float = 0.8, normalise: bool = False, hidden: int = 100) -> None:
+    def __init__(
+        self, sizes: Sequence[int], *, decay: Decay = 0.8, normalise: bool = False, hidden: Count = 100
+    ) -> None:
         super().__init__(sizes)
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), got {decay}")
         self.decay, self.normalise = decay, normalise
         self.unbiased = not normalise
         self.register_buffer("mean", torch.zeros(()))

@@ -12,15 +12,16 @@ Cost: Π K over the enumerated sites, times that of the other. Unbiased where th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import estimators
 from estimators.base import Estimate, Estimator, Objective, Sites, Wrapper
+from estimators.labels import parse
 from estimators.noise import one_hot
+from estimators.options import Count, Of
 
 
 class PartlyExact(Estimator):
@@ -29,8 +30,7 @@ class PartlyExact(Estimator):
     Args:
         sizes: K_l of each site.
         sites: positions of those to enumerate.
-        of: the registered name of the estimator of the rest.
-        options: its options.
+        of: the label of the estimator of the rest, such as "rloo[samples=4]".
         limit: refuse more configurations than this.
 
     Raises:
@@ -41,10 +41,9 @@ class PartlyExact(Estimator):
         self,
         sizes: Sequence[int],
         *,
-        sites: Sequence[int] = (0,),
-        of: str = "rloo",
-        options: Mapping[str, Any] | None = None,
-        limit: int = 4096,
+        sites: tuple[int, ...] = (0,),
+        of: Of = "rloo",
+        limit: Count = 4096,
     ) -> None:
         super().__init__(sizes)
         self.sites = tuple(sites)
@@ -58,7 +57,7 @@ class PartlyExact(Estimator):
         self.configurations = math.prod(sizes[i] for i in self.sites)
         if self.configurations > limit:
             raise ValueError(f"partly_exact would enumerate {self.configurations:,} configurations, limit={limit:,}")
-        self.inner = estimators.get(of, sizes=[sizes[i] for i in self.rest], **(options or {}))
+        self.inner = parse(of).make([sizes[i] for i in self.rest])
         self.unbiased, self.relaxed = self.inner.unbiased, self.inner.relaxed
         self.evaluations = self.configurations * self.inner.evaluations
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from estimators.control_variate import ControlVariate
+from estimators.control_variate import ControlVariate, Tuning
+from estimators.options import Count, Positive
 
 
 class Rebar(ControlVariate):
@@ -32,15 +33,13 @@ class Rebar(ControlVariate):
         self,
         sizes: Sequence[int],
         *,
-        temperature: float = 0.5,
+        temperature: Positive = 0.5,
         eta: float = 1.0,
         coupled: bool = False,
-        tuning: str = "descent",
-        every: int = 10,
-        part: int = 1,
+        tuning: Tuning = "descent",
+        every: Count = 10,
+        part: Count = 1,
     ) -> None:
-        if eta is None:
-            raise ValueError("eta must be a finite number, got None")
         super().__init__(
             sizes,
             temperature=temperature,

@@ -9,6 +9,7 @@ Cost: 1 evaluation. Unbiased. Williams 1992, "Simple statistical gradient-follow
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,14 +17,13 @@ from torch import Tensor
 from estimators.algebra import probabilities, scores, weighted
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import race
+from estimators.options import Decay
+
+Baseline = Literal["moving_average", "none"]
 
 
-def averaging(baseline: str, decay: float) -> float | None:
-    """The decay of a moving average, or None without one. Raises ValueError for another baseline or decay."""
-    if baseline not in ("moving_average", "none"):
-        raise ValueError(f"baseline must be 'moving_average' or 'none', got {baseline!r}")
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay must lie in [0, 1), got {decay}")
+def averaging(baseline: Baseline, decay: float) -> float | None:
+    """The decay of a moving average, or None without one."""
     return decay if baseline == "moving_average" else None
 
 
@@ -39,7 +39,7 @@ class Reinforce(Estimator):
     unbiased = True
     baseline: Tensor
 
-    def __init__(self, sizes: Sequence[int], *, baseline: str = "moving_average", decay: float = 0.9) -> None:
+    def __init__(self, sizes: Sequence[int], *, baseline: Baseline = "moving_average", decay: Decay = 0.9) -> None:
         super().__init__(sizes)
         self.decay = averaging(baseline, decay)
         self.register_buffer("baseline", torch.zeros(()))

@@ -17,6 +17,7 @@ from torch import Tensor
 from estimators.algebra import jacobian, probabilities, probability
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import race
+from estimators.options import Temperatures
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at
 
@@ -31,7 +32,7 @@ class ReinMax(Estimator):
 
     unbiased = False
 
-    def __init__(self, sizes: Sequence[int], *, temperature: float | tuple[float, float] = 1.0) -> None:
+    def __init__(self, sizes: Sequence[int], *, temperature: Temperatures = 1.0) -> None:
         super().__init__(sizes)
         self.temperature = Temperature(temperature)
         self.plain = temperature == 1.0  # at all times

@@ -13,12 +13,14 @@ Grathwohl, Choi, Wu, Roeder, Duvenaud 2018, arXiv:1711.00123.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from estimators.algebra import jacobian
-from estimators.control_variate import ControlVariate
+from estimators.control_variate import ControlVariate, Tuning
+from estimators.options import Count, Positive
 from estimators.sitewise import Stacked, sitewise
 from estimators.surrogate import Surrogate
 
@@ -44,15 +46,15 @@ class Relax(ControlVariate):
         self,
         sizes: Sequence[int],
         *,
-        temperature: float = 0.5,
+        temperature: Positive = 0.5,
         relaxed_objective: bool = False,
         eta: float | None = None,
-        sees: str = "sample",
+        sees: Literal["sample", "noise"] = "sample",
         coupled: bool = False,
-        hidden: int = 10,
-        tuning: str = "descent",
-        every: int = 10,
-        part: int = 1,
+        hidden: Count = 10,
+        tuning: Tuning = "descent",
+        every: Count = 10,
+        part: Count = 1,
     ) -> None:
         super().__init__(
             sizes,
@@ -64,8 +66,6 @@ class Relax(ControlVariate):
             every=every,
             part=part,
         )
-        if sees not in ("sample", "noise"):
-            raise ValueError(f"sees must be 'sample' or 'noise', got {sees!r}")
         self.sees = sees
         self.learned = Surrogate(self.sizes, hidden)
 

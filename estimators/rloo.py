@@ -12,6 +12,7 @@ free!".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from estimators.algebra import weighted_sum
 from estimators.base import Estimate, Objective, SeveralSamples, Sites, train_weights
 from estimators.noise import Categories, race
+from estimators.options import Several
 from estimators.sitewise import sitewise
 
 
@@ -34,10 +36,10 @@ class Rloo(SeveralSamples):
 
     unbiased = True
 
-    def __init__(self, sizes: Sequence[int], *, samples: int = 2, parts: str = "whole") -> None:
+    def __init__(
+        self, sizes: Sequence[int], *, samples: Several = 2, parts: Literal["whole", "own", "first"] = "whole"
+    ) -> None:
         super().__init__(sizes, samples=samples)
-        if parts not in ("whole", "own", "first"):
-            raise ValueError(f"parts must be 'whole', 'own' or 'first', got {parts!r}")
         self.parts = parts
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:

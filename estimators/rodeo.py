@@ -15,7 +15,6 @@ Cost: S evaluations, in one call, on the vertices. Unbiased. Shi, Zhou, Hwang, T
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from estimators.algebra import norm_sq, probabilities
 from estimators.base import Estimate, Objective, SeveralSamples, Sites
 from estimators.noise import race
+from estimators.options import Count, Several
 from estimators.sitewise import Stacked
 from estimators.slopes import slopes_at
 
@@ -42,16 +42,11 @@ class Rodeo(SeveralSamples):
     unbiased = True
 
     def __init__(
-        self, sizes: Sequence[int], *, samples: int = 2, alpha: float = 0.5, beta: float = 0.0, hidden: int = 10
+        self, sizes: Sequence[int], *, samples: Several = 2, alpha: float = 0.5, beta: float = 0.0, hidden: Count = 10
     ) -> None:
         super().__init__(sizes, samples=samples)
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, got {value!r}")
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
         self.beta = nn.Parameter(torch.tensor(float(beta)))
-        if not isinstance(hidden, int) or hidden < 1:
-            raise ValueError(f"hidden must be a positive integer, got {hidden!r}")
         self.scale = nn.Parameter(torch.zeros(()))
         generator = torch.Generator(self.scale.device).manual_seed(0)
         self.inner_weight = nn.Parameter(torch.randn(hidden, 2, generator=generator, device=self.scale.device))

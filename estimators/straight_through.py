@@ -13,12 +13,14 @@ Mozer, Liu 2024, arXiv:2410.13331.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from estimators.algebra import probability, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
 from estimators.noise import race
+from estimators.options import Temperatures
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at
 
@@ -39,13 +41,11 @@ class StraightThrough(Estimator):
         self,
         sizes: Sequence[int],
         *,
-        through: str = "softmax",
-        temperature: float | tuple[float, float] = 1.0,
-        forward_temperature: float | tuple[float, float] = 1.0,
+        through: Literal["softmax", "identity"] = "softmax",
+        temperature: Temperatures = 1.0,
+        forward_temperature: Temperatures = 1.0,
     ) -> None:
         super().__init__(sizes)
-        if through not in ("softmax", "identity"):
-            raise ValueError(f"through must be 'softmax' or 'identity', got {through!r}")
         if through == "identity" and temperature != 1.0:
             raise ValueError("through='identity' has no temperature on the way back; set forward_temperature")
         self.through = through

@@ -21,8 +21,6 @@ class Surrogate(nn.Module):
 
     def __init__(self, sizes: Sequence[int], hidden: int) -> None:
         super().__init__()
-        if not isinstance(hidden, int) or hidden < 1:
-            raise ValueError(f"hidden must be a positive integer, got {hidden!r}")
         self.sizes = tuple(sizes)
         self.scale = nn.Parameter(torch.zeros(()))
         self.network = nn.Sequential(_Linear(sum(sizes), hidden), nn.Tanh(), _Linear(hidden, 1))

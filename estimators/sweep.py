@@ -30,7 +30,7 @@ table, see docs/contest.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ from torch import Tensor
 from estimators.algebra import probabilities, through_softmax
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import Categories, gumbel_argmax, one_hot, uniform
+from estimators.options import Decay, Range
 from estimators.sitewise import Stacked, layout_of, sitewise, stacked
 from estimators.slopes import slopes_of
 
@@ -71,10 +72,10 @@ class Sweep(Estimator):
         self,
         sizes: Sequence[int],
         *,
-        samples: int | Sequence[int] = 1,
+        samples: Annotated[int | tuple[int, ...], Range(ge=1)] = 1,
         slopes: bool = True,
-        rate: float = 1.0,
-        decay: float = 0.99,
+        rate: Annotated[float, Range(gt=0, le=1)] = 1.0,
+        decay: Decay = 0.99,
     ) -> None:
         super().__init__(sizes)
         counts: tuple[Any, ...] = (samples,) * len(self.sizes)
@@ -84,10 +85,6 @@ class Sweep(Estimator):
             raise ValueError(
                 f"samples must be a positive integer, or one for each of {len(self.sizes)} sites, got {samples!r}"
             )
-        if type(rate) not in (int, float) or not 0 < rate <= 1:
-            raise ValueError(f"rate must lie in (0, 1], got {rate!r}")
-        if not isinstance(decay, int | float) or not 0 <= decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), got {decay!r}")
         self.counts, self.rate, self.relaxed = counts, float(rate), bool(slopes)
         # a site that is drawn again at every tenth step forgets a tenth as fast
         self.decay = 1 - (1 - float(decay)) * self.rate

@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from torch import Tensor
 from estimators.algebra import probabilities, scores, weighted_sum
 from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
 from estimators.noise import Categories, gumbel, uniform
+from estimators.options import Range
 from estimators.sitewise import Stacked, layout_of, stacks
 
 _MOST = 8
@@ -42,10 +44,8 @@ class Unordered(Estimator):
 
     unbiased = True
 
-    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
+    def __init__(self, sizes: Sequence[int], *, samples: Annotated[int, Range(ge=2, le=_MOST)] = 2) -> None:
         super().__init__(sizes)
-        if not isinstance(samples, int) or not 2 <= samples <= _MOST:
-            raise ValueError(f"samples must be an integer in 2 … {_MOST}, got {samples!r}")
         self.evaluations = min(samples, math.prod(self.sizes))
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:

@@ -18,6 +18,7 @@ from torch import Tensor
 from estimators.algebra import dot, log_probability
 from estimators.base import Sites
 from estimators.noise import Categories
+from estimators.options import Several
 from estimators.rloo import Rloo
 from estimators.sitewise import sitewise
 
@@ -32,7 +33,7 @@ class VarGrad(Rloo):
 
     unbiased = False
 
-    def __init__(self, sizes: Sequence[int], *, samples: int = 2) -> None:
+    def __init__(self, sizes: Sequence[int], *, samples: Several = 2) -> None:
         super().__init__(sizes, samples=samples)
 
     def _value(self, loss: Tensor, index: Categories, logits: Sites) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 
 from results.table import row
-from suites.labels import PLAIN, Label
+from suites.labels import PLAIN
 from suites.memory import count
 from suites.overhead import WARM_UP, interleaved, ratio
 from suites.settings import Group, Settings
@@ -147,7 +147,7 @@ def _measure(job: Job, at: At) -> Rows:
     try:
         if job.label.name != PLAIN:
             given = {} if at.samples is None else {"samples": at.samples}
-            make = Label(job.label.name, tuple(sorted({**dict(job.label.options), **given}.items()))).make
+            make = job.label.with_(**given).make
             evaluations = make(_categories(job, at)).evaluations
             if evaluations * (WARM_UP + how.pairs) > how.budget:
                 needed = f"{evaluations} evaluations a step, which scaling.budget={how.budget} is not enough to time"

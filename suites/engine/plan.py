@@ -103,7 +103,8 @@ def make_cell(shop: Workshop, preset: Preset, task: Task, of: Suite, label: Labe
     """A cell with everything that its code will be handed."""
     kinds = {**task.roles, **(task.plain_roles if label.name == PLAIN else {})}
     handed = tuple((role, preset.hand(kinds[role])) for role in of.roles)
-    uses = {*of.uses, *(name for role, how in handed for name in task.uses(role, how))}
+    used = {*of.uses, *(name for role, how in handed for name in task.uses(role, how))}
+    uses = {*used, *label.inside, *(name for one in used for name in parse(one).inside)}
     own = preset.hand(of.settings)
     named, changed = preset.label(settings.dotted(settings.identity([own, *(how for _, how in handed)])))
     return Cell(

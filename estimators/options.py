@@ -1,0 +1,166 @@
+"""The options of an estimator: keyword-only parameters whose types and ranges stand in its signature.
+
+    def __init__(self, sizes: Sequence[int], *, samples: Several = 2, temperature: Temperatures = 1.0) -> None
+
+They are checked, and brought to one form, from there, before anything else runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+import operator
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a number must lie, or every number of a tuple."""
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def __contains__(self, x: float) -> bool:
+        above = (self.gt is None or x > self.gt) and (self.ge is None or x >= self.ge)
+        return above and (self.lt is None or x < self.lt) and (self.le is None or x <= self.le)
+
+    def __str__(self) -> str:
+        ends = (("> ", self.gt), ("≥ ", self.ge), ("< ", self.lt), ("≤ ", self.le))
+        return " and ".join(f"{sign}{end:g}" for sign, end in ends if end is not None)
+
+
+class Inner:
+    """Marks the label of another estimator."""
+
+
+Positive = Annotated[float, Range(gt=0)]
+Decay = Annotated[float, Range(ge=0, lt=1)]
+"""Of a moving average, per step."""
+Count = Annotated[int, Range(ge=1)]
+Several = Annotated[int, Range(ge=2)]
+Temperatures = Annotated[float | tuple[float, float], Range(gt=0)]
+"""A temperature, or a pair (start, end) that is followed geometrically."""
+Of = Annotated[str, Inner()]
+
+
+def resolve(name: str, make: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of an estimator in one form: those that are given, and the defaults of the others.
+
+    Whole numbers that are given for real ones become real, lists become tuples, labels of other estimators canonical.
+
+    Args:
+        name: of the estimator, for messages.
+        make: its class.
+        given: options by name.
+
+    Raises:
+        ValueError: an unknown option (with the nearest), or one of the wrong type or out of its range; one line with
+            the estimator, the option, its range and what was given.
+    """
+    known = _declared(make)
+    for option in given:
+        if option not in known:
+            hint = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise ValueError(f"estimator {name!r} has no option {option!r}{nearest(option, known)}; {hint}")
+    return {
+        option: _canonical(name, option, hint, given.get(option, default)) for option, (hint, default) in known.items()
+    }
+
+
+def defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    """The options of an estimator and their defaults."""
+    return resolve("", make, {})
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`, did you mean 'x'?`, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+@functools.cache
+def _declared(make: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """Hint and default of each option; an estimator of another package may have no hints, and is not checked then."""
+    parameters = inspect.signature(make).parameters.values()
+    source = make.__init__ if inspect.isclass(make) else make
+    try:
+        hints = get_type_hints(source, include_extras=True)
+    except Exception:  # names that only a type checker sees
+        hints = {}
+    return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _canonical(name: str, option: str, hint: Any, value: Any) -> Any:
+    marks: tuple[Any, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *found = get_args(hint)
+        marks = tuple(found)
+    arms = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for arm in arms:
+        accepted, result = _as(arm, value)
+        if accepted and all(_within(mark, result) for mark in marks if isinstance(mark, Range)):
+            return _inner(result) if any(isinstance(mark, Inner) for mark in marks) else result
+    limits = " ".join(str(mark) for mark in marks if isinstance(mark, Range))
+    wanted = " or ".join(_described(arm) for arm in arms) + (f" {limits}" if limits else "")
+    raise ValueError(f"{name}: {option} must be {wanted}, got {value!r}")
+
+
+def _as(arm: Any, value: Any) -> tuple[bool, Any]:
+    """Whether a value is of a type, and the value in that type's own form."""
+    if arm is Any:
+        return True, value
+    if arm is None or arm is type(None):
+        return value is None, None
+    if get_origin(arm) is Literal:
+        return value in get_args(arm), value
+    if arm is bool or arm is str:
+        return isinstance(value, arm), value
+    if isinstance(value, bool):
+        return False, value
+    if arm is int:
+        return hasattr(value, "__index__"), operator.index(value) if hasattr(value, "__index__") else value
+    if arm is float:
+        number = isinstance(value, int | float) or (hasattr(value, "__float__") and not isinstance(value, str))
+        return (math.isfinite(value), float(value)) if number else (False, value)
+    if get_origin(arm) in (tuple, Sequence):
+        return _as_tuple(get_args(arm), value)
+    return True, value
+
+
+def _as_tuple(kinds: tuple[Any, ...], value: Any) -> tuple[bool, Any]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False, value
+    of = kinds if len(kinds) > 1 and kinds[1] is not Ellipsis else kinds[:1] * len(value)
+    pairs = [_as(kind, one) for kind, one in zip(of, value, strict=False)]
+    return len(of) == len(value) and all(fits for fits, _ in pairs), tuple(one for _, one in pairs)
+
+
+def _within(limits: Range, value: Any) -> bool:
+    return all(one in limits for one in (value if isinstance(value, tuple) else (value,)) if one is not None)
+
+
+def _inner(label: str) -> str:
+    from estimators.labels import parse  # which knows the registry, and asks this module
+
+    return str(parse(label))
+
+
+def _described(arm: Any) -> str:
+    if arm is None or arm is type(None):
+        return "None"
+    if get_origin(arm) is Literal:
+        return " or ".join(map(repr, get_args(arm)))
+    if get_origin(arm) in (tuple, Sequence):
+        return (
+            "a pair of numbers"
+            if len(get_args(arm)) == 2 and Ellipsis not in get_args(arm)
+            else "several whole numbers"
+        )
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}.get(arm, str(arm))
