@@ -115,7 +115,7 @@ def _parts(inside: str, text: str) -> Iterator[str]:
 def _value(word: str, text: str) -> Any:
     if word in _WORDS:
         return _WORDS[word]
-    if word[0] in _QUOTES or word[0] in "([" or word[0].isdigit() or word[0] in "+-.":
+    if word[0] in "'\"([+-." or word[0].isdigit():
         try:
             return ast.literal_eval(word)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
