@@ -2,7 +2,7 @@
 
     rloo    rloo[samples=4]    concrete[temperature=(0.5, 0.1)]    averaged[of=rloo[samples=4], samples=2]
 
-A value is a number, `true` or `false`, `none`, a word with or without quotes, several of these in parentheses, or the
+A value is a number, `true` or `false`, `None`, a word with or without quotes, several of these in parentheses, or the
 label of another estimator. An option that is left out has its default, so that `rloo` and `rloo[samples=2]` are equal.
 """
 
@@ -19,7 +19,7 @@ from estimators.base import Estimator
 
 Options = tuple[tuple[str, Any], ...]
 
-_WORDS = {"true": True, "True": True, "false": False, "False": False, "none": None, "None": None}
+_WORDS = {"true": True, "True": True, "false": False, "False": False, "None": None}
 _QUOTES = "'\""
 _PAIRS = {"[": "]", "(": ")"}
 
