@@ -20,7 +20,7 @@ def contestant(
     name: str, variance: float, cost: float, bias: float | None, error: float = 1e-3, seed: int = 0
 ) -> contest.Contestant:
     return contest.Contestant(
-        name, bias is None, (variance, error * variance), (bias or 0.3, error), (cost, error), 0.5, 100, NORM, seed
+        name, name, bias is None, (variance, error * variance), (bias or 0.3, error), (cost, error), 0.5, 100, NORM, seed
     )
 
 
@@ -47,7 +47,7 @@ def test_bias_below_zero_counts_as_none() -> None:
         # less variance × cost: ahead at once
         (contestant("u", 1.0, 2.0, None), contestant("b", 3.0, 1.0, 0.1, seed=1), 0.0, "ahead"),
         # (20 − 10) / 0.5 = 20; of use from 20 and from 10 / (1 − 0.5) = 20 on
-        (contestant("u", 10.0, 2.0, None), contestant("b", 10.0, 1.0, 0.5, seed=1), 20.0, "not told apart"),
+        (contestant("u", 10.0, 2.0, None), contestant("b", 10.0, 1.0, 0.5, seed=1), 20.0, "inconclusive"),
         # the biased one is of use from 10 / (1 − 0.1) on, long before they cross at 100
         (contestant("u", 10.0, 2.0, None), contestant("b", 10.0, 1.0, 0.1, seed=1), 100.0, "behind"),
         # it is never of use: they cross before the unbiased one is
@@ -76,8 +76,8 @@ def test_intervals_cover() -> None:
     truth = (3.0 * 2.0 - 2.0 * 1.0) / 0.25
     for case in range(400):
         v_u, v_b, bias = rng.normal([3.0, 2.0, 0.25], [0.3, 0.2, 0.04])
-        mine = contest.Contestant("u", True, (v_u, 0.3), (0, 1), (2.0, 0.0), 0.5, 9, NORM, 2 * case)
-        other = contest.Contestant("b", False, (v_b, 0.2), (bias, 0.04), (1.0, 0.0), 0.5, 9, NORM, 2 * case + 1)
+        mine = contest.Contestant("u", "u", True, (v_u, 0.3), (0, 1), (2.0, 0.0), 0.5, 9, NORM, 2 * case)
+        other = contest.Contestant("b", "b", False, (v_b, 0.2), (bias, 0.04), (1.0, 0.0), 0.5, 9, NORM, 2 * case + 1)
         found = contest.crossing(mine, other)
         inside += found.low <= truth <= found.high
     assert 0.92 * 400 <= inside <= 0.98 * 400
@@ -120,12 +120,14 @@ def test_rows_of_the_suite(rows: tuple[pd.DataFrame, Path]) -> None:
 
 def test_the_report_has_tables_and_the_figure(rows: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
     frame, out = rows
-    text = report.build([out / "rows"], tmp_path).read_text()
+    page = report.build([out / "rows"], tmp_path)
+    assert "REPORT-width.md" in page.read_text()
+    text = (tmp_path / "REPORT-width.md").read_text()
     for part in ("Logits", "Weights"):
         for point in ("uniform", "mid", "peaked"):
-            assert f"### {part}, {point} q\n\nwidth, smoke" in text
-    assert text.count("| zero ") == 6
-    assert "### φ alone, weights frozen, equal time" in text
+            assert f"### {part}, {point} q; smoke" in text
+    assert text.count("| `zero` ") == 6
+    assert "### The logits alone, weights frozen, equal time" in text
     assert (tmp_path / "figures" / "contest.png").exists()
     assert plots.FIGURES["contest"](frame[frame["suite"] != "contest"]) is None
     found = {where["point"]: group for where, group in contest.groups(frame) if where["part"] == "logits"}
