@@ -19,9 +19,8 @@ NORM = 2.0
 def contestant(
     name: str, variance: float, cost: float, bias: float | None, error: float = 1e-3, seed: int = 0
 ) -> contest.Contestant:
-    return contest.Contestant(
-        name, name, bias is None, (variance, error * variance), (bias or 0.3, error), (cost, error), 0.5, 100, NORM, seed
-    )
+    measured = ((variance, error * variance), (bias or 0.3, error), (cost, error))
+    return contest.Contestant(name, name, bias is None, *measured, 0.5, 100, NORM, seed)
 
 
 def test_the_error_is_squared_bias_and_variance_over_compute() -> None:

@@ -182,7 +182,10 @@ def test_labels_of_controls() -> None:
 
 
 def test_target_and_batches_that_cannot_be_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for word, said in (("penalty.target_macs=0.1", "cannot be met"), ("train.batch_size=5000", "exceeds the 1438 training images")):
+    for word, said in (
+        ("penalty.target_macs=0.1", "cannot be met"),
+        ("train.batch_size=5000", "exceeds the 1438 training images"),
+    ):
         words = ["--estimator", "rloo", "--task", "width", "--suite", "accuracy", "--preset", "smoke", "--set", word]
         assert main([*words, "--out", str(tmp_path)]) == 2
         assert said in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """A task and a suite of one's own, each one file here: registered, measured, planned, hashed and told like the rest."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -130,7 +129,7 @@ class Count(Suite):
     title = "numbers of a sample"
     groups = (CountGroup,)
     settings = CountSettings
-    roles = ("points",)
+    roles: ClassVar = ("points",)
     by_name = True
     seeds: ClassVar = {"smoke": 2}
     measures: ClassVar = {"numbers": "numbers"}
@@ -164,14 +163,13 @@ class Greedy(Count):
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
     monkeypatch.setattr(tasks, "_REGISTRY", dict(tasks._REGISTRY))
     monkeypatch.setattr(suite, "_REGISTRY", dict(suite._REGISTRY))
     tasks.register("slide", SlideTask)
     suite.register("count", Count)
     suite.register("greedy", f"{__name__}:Greedy")
-    yield
 
 
 SHORT = ("function.estimates=2000", "function.ride=2")
@@ -182,9 +180,9 @@ def test_its_settings_are_settings_like_the_rest(capsys: pytest.CaptureFixture[s
     assert preset.groups["slide"] == SlideGroup(steepness=3.0, steps=20)
     assert preset.changed == {"slide.steepness": 3.0, "count.times": 4}
     assert presets.resolve("cpu").groups["slide"] == SlideGroup()
-    with pytest.raises(ValueError, match="setting slide.steepness: input should be greater than 0, got '0'"):
+    with pytest.raises(ValueError, match=r"setting slide\.steepness: input should be greater than 0, got '0'"):
         presets.resolve("smoke", ["slide.steepness=0"])
-    with pytest.raises(ValueError, match="no setting 'steepness', did you mean 'slide.steepness'"):
+    with pytest.raises(ValueError, match=r"no setting 'steepness', did you mean 'slide\.steepness'"):
         presets.resolve("smoke", ["steepness=1"])
     assert main(["--help", "--preset", "smoke"]) == 0
     told = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Settings: what a preset is made of, how it is changed, and how everything that it cannot be is refused in one line."""
+"""Settings: what a preset is made of, how it is changed, and how what it cannot be is refused in one line."""
 
 import pickle
 import re
