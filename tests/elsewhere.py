@@ -4,13 +4,13 @@ import os
 import sys
 from pathlib import Path
 
+import making
 import torch
 
 from estimators.rloo import Rloo
-from suites import labels, presets
 from suites.engine.cell import Workshop
 from suites.engine.local import InProcess
-from suites.engine.plan import Planned, plan
+from suites.engine.plan import Planned
 from suites.engine.schedule import sweep
 from suites.tasks.base import Context
 
@@ -22,8 +22,7 @@ TINY = [
 
 def planned(shop: Workshop, names: list[str], suites: list[str], task: str = "toy") -> list[Planned]:
     """Cells of a few seconds at most."""
-    preset = presets.resolve("smoke", TINY)
-    return plan(shop, preset, [task], [labels.parse(name) for name in names], suites, shop.out / "rows")
+    return making.planned(shop, task, names, suites, *TINY)
 
 
 def sweep_toy(out: Path) -> None:

@@ -19,18 +19,8 @@ NORM = 2.0
 def contestant(
     name: str, variance: float, cost: float, bias: float | None, error: float = 1e-3, seed: int = 0
 ) -> contest.Contestant:
-    return contest.Contestant(
-        name,
-        name,
-        bias is None,
-        (variance, error * variance),
-        (bias or 0.3, error),
-        (cost, error),
-        0.5,
-        100,
-        NORM,
-        seed,
-    )
+    measured = ((variance, error * variance), (bias or 0.3, error), (cost, error))
+    return contest.Contestant(name, name, bias is None, *measured, 0.5, 100, NORM, seed)
 
 
 def test_the_error_is_squared_bias_and_variance_over_compute() -> None:
@@ -55,11 +45,11 @@ def test_bias_below_zero_counts_as_none() -> None:
     [
         # less variance × cost: ahead at once
         (contestant("u", 1.0, 2.0, None), contestant("b", 3.0, 1.0, 0.1, seed=1), 0.0, "ahead"),
-        # (20 − 10) / 0.5 = 20; below half of the norm from 20 and from 10 / (1 − 0.5) = 20 on
+        # (20 − 10) / 0.5 = 20; of use from 20 and from 10 / (1 − 0.5) = 20 on
         (contestant("u", 10.0, 2.0, None), contestant("b", 10.0, 1.0, 0.5, seed=1), 20.0, "inconclusive"),
-        # the biased one is below half of it from 10 / (1 − 0.1) on, long before they cross at 100
+        # the biased one is of use from 10 / (1 − 0.1) on, long before they cross at 100
         (contestant("u", 10.0, 2.0, None), contestant("b", 10.0, 1.0, 0.1, seed=1), 100.0, "behind"),
-        # it never is: they cross before the unbiased one is
+        # it is never of use: they cross before the unbiased one is
         (contestant("u", 10.0, 2.0, None), contestant("b", 10.0, 1.0, 1.5, seed=1), 10 / 1.5, "ahead"),
     ],
 )
@@ -85,8 +75,8 @@ def test_intervals_cover() -> None:
     truth = (3.0 * 2.0 - 2.0 * 1.0) / 0.25
     for case in range(400):
         v_u, v_b, bias = rng.normal([3.0, 2.0, 0.25], [0.3, 0.2, 0.04])
-        mine = contest.Contestant("u", True, (v_u, 0.3), (0, 1), (2.0, 0.0), 0.5, 9, NORM, 2 * case)
-        other = contest.Contestant("b", False, (v_b, 0.2), (bias, 0.04), (1.0, 0.0), 0.5, 9, NORM, 2 * case + 1)
+        mine = contest.Contestant("u", "u", True, (v_u, 0.3), (0, 1), (2.0, 0.0), 0.5, 9, NORM, 2 * case)
+        other = contest.Contestant("b", "b", False, (v_b, 0.2), (bias, 0.04), (1.0, 0.0), 0.5, 9, NORM, 2 * case + 1)
         found = contest.crossing(mine, other)
         inside += found.low <= truth <= found.high
     assert 0.92 * 400 <= inside <= 0.98 * 400
@@ -129,7 +119,8 @@ def test_rows_of_the_suite(rows: tuple[pd.DataFrame, Path]) -> None:
 
 def test_the_report_has_tables_and_the_figure(rows: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
     frame, out = rows
-    report.build([out / "rows"], tmp_path)
+    page = report.build([out / "rows"], tmp_path)
+    assert "REPORT-width.md" in page.read_text()
     text = (tmp_path / "REPORT-width.md").read_text()
     for part in ("Logits", "Weights"):
         for point in ("uniform", "mid", "peaked"):

@@ -140,7 +140,7 @@ def test_data_that_have_changed_since_the_plan_are_refused(tmp_path: Path) -> No
     was = items[0].cell.data
     images(root, 1)
     anew = workshop(tmp_path, dataset="mine.npz", data_root=root)
-    with pytest.raises(ValueError, match="mine.npz is another data set here: content"):
+    with pytest.raises(ValueError, match=r"mine\.npz is another data set here: content"):
         anew.job(items[0].cell)
     found = list(execute(items, anew, tmp_path / "rows"))
     assert {done.status for done in found} == {"error"}

@@ -77,9 +77,8 @@ def test_a_size_that_cannot_be_had_is_a_row(tmp_path: Path) -> None:
     assert set(zip(failed["point"], failed["x"], strict=True)) == {("widen", 2), ("blocks", 6), ("K", 8), ("K", 16)}
     assert failed["message"].str.contains("limit").all()
     assert varied(rows[rows["status"] == "ok"])["batch"] == [2, 4]
-    dear = measured(
-        "exact[limit=8]", tmp_path, "network.width_step=16", "scaling.budget=31"
-    )  # two steps are timed after two
+    # two steps are timed after two
+    dear = measured("exact[limit=8]", tmp_path, "network.width_step=16", "scaling.budget=31")
     assert set(dear.loc[dear["metric"] == "seconds", "status"]) == {"infeasible"}
     assert dear["message"].dropna().str.contains("8 evaluations a step|limit").all()
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making import granted
 from oracles import check_means, enumerate_expectation, logits_like, same
 from torch import Tensor
 
 import estimators
-from suites import labels, presets
+from suites import labels
 from suites.measure import measure, reference
-from suites.tasks import available, factory, functions, polynomial
-from suites.tasks.base import Context, Granted, Point, Truth
+from suites.tasks import available, functions, polynomial
+from suites.tasks.base import Granted, Point, Truth
 from suites.tasks.multilinear import Multilinear
 from suites.tasks.polynomial import Polynomial
 from suites.tasks.quadratic import Quadratic
@@ -25,17 +26,16 @@ from vmo.checkpoint import Keeper
 from vmo.learner import Diverged
 
 CPU = torch.device("cpu")
-SMALL = [
-    "vae.latents=2", "vae.categories=3", "vae.hidden=8", "vae.layers=1", "vae.steps=12", "vae.batch_size=16",
-    "function.steps=100",
-]  # fmt: skip
+SMALL = {
+    "vae.latents": 2, "vae.categories": 3, "vae.hidden": 8, "vae.layers": 1, "vae.steps": 12, "vae.batch_size": 16,
+    "function.steps": 100,
+}  # fmt: skip
 ENUMERATED, SAMPLED = Truth(minibatches=60, enumerate=64), Truth(minibatches=60, enumerate=1)
 
 
 def task(name: str, **changes: object) -> Granted:
     """The task, handed the settings of every role; changes are of dotted names."""
-    preset, found = presets.resolve("smoke", SMALL).with_(changes), factory(name)(Context())
-    return Granted(found, {role: preset.hand(kind) for role, kind in found.roles.items()})
+    return granted(name, *(f"{key}={value}" for key, value in {**SMALL, **changes}.items()))
 
 
 # --- functions --------------------------------------------------------------------------------------------------------
