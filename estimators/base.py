@@ -232,10 +232,15 @@ class Estimator(nn.Module):
     ) -> Tensor:
         """Draw, estimate, and hand the estimates to autograd at the logits, which need not be leaves.
 
-        `.grad` accumulates, summed over rows. Returns the detached loss `(*rows)`.
+        `.grad` accumulates, summed over rows. Returns the detached loss `(*rows)`: the backward pass is done by then.
+
+        Raises:
+            ValueError: as `estimate`, or no logits require grad.
         """
         with torch.enable_grad():
             whole = self._stacked(logits)
+        if not any(stack.requires_grad for stack in whole.stacks):
+            raise ValueError("no logits require grad, so that nothing would be trained; `estimate` gives the estimates")
         loss, grads = self._of_stacks(objective, whole, self.draw(logits, generator))
         pairs = zip(whole.stacks, grads.stacks, strict=True)
         if wanted := [(stack, grad) for stack, grad in pairs if stack.requires_grad]:
