@@ -40,7 +40,7 @@ class Averaged(Estimator):
         super().__init__(sizes)
         if not isinstance(samples, int) or samples < 1:
             raise ValueError(f"samples must be a positive integer, got {samples!r}")
-        self.inner = estimators.get(of, sizes=sizes, **(options or {}))
+        self.inner = estimators.get(of, sizes=self.sizes, **(options or {}))
         self.samples = samples
         self.unbiased, self.relaxed = self.inner.unbiased, self.inner.relaxed
         self.evaluations = samples * self.inner.evaluations
