@@ -48,6 +48,10 @@ _REGISTRY: dict[str, str | Callable[..., Estimator]] = {
 def register(name: str, factory: str | Callable[..., Estimator]) -> None:
     """Add an estimator under a name of its own.
 
+    Other processes, such as the workers of a sweep of suites, import the module that the class is defined in. Define it
+    at the top level of a module that they can import, not in the script that is started or in a function, and register
+    it there.
+
     Args:
         name: a Python identifier, not taken yet.
         factory: an `Estimator` subclass, or "module:class". Packages may instead declare an entry point in the group
@@ -84,7 +88,7 @@ def factory(name: str) -> Callable[..., Estimator]:
     return found
 
 
-def get(name: str, *, sizes: Sequence[int], **options: Any) -> Estimator:
+def get(name: str, /, sizes: Sequence[int], **options: Any) -> Estimator:
     """An estimator for categoricals of these sizes.
 
     Args:

@@ -37,7 +37,7 @@ class Averaged(Estimator):
         samples: Count = 4,
     ) -> None:
         super().__init__(sizes)
-        self.inner = parse(of).make(sizes)
+        self.inner = parse(of).make(self.sizes)
         self.samples = samples
         self.unbiased, self.relaxed = self.inner.unbiased, self.inner.relaxed
         self.evaluations = samples * self.inner.evaluations

@@ -10,8 +10,9 @@ is given the logits φ and any callable f. It never asks what f is made of.
 from __future__ import annotations
 
 import math
+import operator
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from estimators.noise import Categories, one_hot, uniform
 from estimators.options import Several
-from estimators.sitewise import Stacked, layout_of, stacks
+from estimators.sitewise import Stacked, layout_of, stacked, stacks
 
 Sites = Sequence[Tensor]
 """One tensor per site: logits `(*rows, K_l)`, a sample `(*lead, *rows, K_l)` or an index `(*lead, *rows)`.
@@ -194,9 +195,7 @@ class Estimator(nn.Module):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        if isinstance(sizes, str) or not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise ValueError(f"sizes must name at least one site of at least one category, got {sizes!r}")
-        self.sizes = tuple(sizes)
+        self.sizes = _checked(sizes)
         self.blind: dict[object, tuple[int, ...]] = {}  # sites without a slope, of each kind of f; see `slopes`
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
@@ -233,7 +232,8 @@ class Estimator(nn.Module):
     ) -> Tensor:
         """Draw, estimate, and hand the estimates to autograd at the logits, which need not be leaves.
 
-        `.grad` accumulates, summed over rows. Returns the detached loss `(*rows)`: the backward pass is done by then.
+        `.grad` accumulates, summed over rows. Returns the loss `(*rows)`, detached: the backward pass is done by then,
+        of weights inside the objective too, and `loss.backward()` is neither needed nor possible.
 
         Raises:
             ValueError: as `estimate`, or no logits require grad.
@@ -325,7 +325,11 @@ class Temperature(nn.Module):
         super().__init__()
         pair = temperature if isinstance(temperature, tuple) else (temperature, temperature)
         self.start, self.end = pair
-        self.register_buffer("value", torch.tensor(self.start))
+        self.register_buffer("value", torch.tensor(self.start, dtype=torch.float64))
+
+    def forward(self, sites: Sites) -> Tensor:
+        """The temperature in the dtype of these sites."""
+        return self.value.to(stacked(sites).stacks[0].dtype)
 
     def anneal(self, progress: float) -> None:
         self.value.fill_(self.start * (self.end / self.start) ** progress)
@@ -340,6 +344,19 @@ def _shifted(logits: Tensor) -> Tensor:
     if plain and most.device.type == "cpu" and not math.isfinite(most.sum()) and not bool(most.isfinite().all()):
         raise ValueError("logits must be finite, or -inf for a forbidden category but not for all: NaN or inf")
     return logits - most
+
+
+def _checked(sizes: Sequence[int]) -> tuple[int, ...]:
+    """K_l of each site as plain integers. Raises ValueError where they are none."""
+    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+        raise ValueError(f"sizes must be a sequence, the number of categories of each site, got {sizes!r}")
+    try:
+        found = tuple(operator.index(size) for size in sizes)
+    except TypeError:
+        found = ()
+    if not found or min(found) < 1:
+        raise ValueError(f"sizes must name at least one site of at least one category, got {sizes!r}")
+    return found
 
 
 def _at_least_fp32(site: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Concrete(Estimator):
         self.temperature = Temperature(temperature)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        t = self.temperature.value
+        t = self.temperature(logits)
         sample = sitewise(lambda site, u: softmax(perturbed(site, u) / t), logits, noise)
         loss, slopes = slopes_at(self, objective, sample)
         return Estimate(loss, sitewise(lambda x, v: through_softmax(x, v) / t, sample, slopes))

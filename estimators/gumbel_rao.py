@@ -50,7 +50,7 @@ class GumbelRao(Estimator):
         return Noise(uniform(logits, generator), uniform(logits, generator, (self.samples,)))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Noise) -> Estimate:
-        t = self.temperature.value
+        t = self.temperature(logits)
         p = probabilities(logits)
         index = race(p, noise.u)
         loss, slopes = slopes_at(self, objective, index.corners)

@@ -33,7 +33,7 @@ class GumbelStraightThrough(Estimator):
         self.temperature = Temperature(temperature)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        t = self.temperature.value
+        t = self.temperature(logits)
         z = sitewise(perturbed, logits, noise)
         gap = sitewise(lambda site: site.amax(-1, keepdim=True) - site, z)  # to the winner
         loss, slopes = slopes_at(self, objective, Categories(map(smallest, gap.stacks), gap).corners)

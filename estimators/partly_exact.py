@@ -47,17 +47,17 @@ class PartlyExact(Estimator):
     ) -> None:
         super().__init__(sizes)
         self.sites = tuple(sites)
-        if len(set(self.sites)) != len(self.sites) or not all(i in range(len(sizes)) for i in self.sites):
-            raise ValueError(f"sites must be different positions in 0 … {len(sizes) - 1}, got {sites!r}")
-        self.rest = tuple(i for i in range(len(sizes)) if i not in self.sites)
+        if len(set(self.sites)) != len(self.sites) or not all(i in range(len(self.sizes)) for i in self.sites):
+            raise ValueError(f"sites must be different positions in 0 … {len(self.sizes) - 1}, got {sites!r}")
+        self.rest = tuple(i for i in range(len(self.sizes)) if i not in self.sites)
         if not self.sites or not self.rest:
             raise ValueError(
-                f"partly_exact needs sites to enumerate and others to sample, got {sites!r} of {len(sizes)}"
+                f"partly_exact needs sites to enumerate and others to sample, got {sites!r} of {len(self.sizes)}"
             )
-        self.configurations = math.prod(sizes[i] for i in self.sites)
+        self.configurations = math.prod(self.sizes[i] for i in self.sites)
         if self.configurations > limit:
             raise ValueError(f"partly_exact would enumerate {self.configurations:,} configurations, limit={limit:,}")
-        self.inner = parse(of).make([sizes[i] for i in self.rest])
+        self.inner = parse(of).make([self.sizes[i] for i in self.rest])
         self.unbiased, self.relaxed = self.inner.unbiased, self.inner.relaxed
         self.evaluations = self.configurations * self.inner.evaluations
 

@@ -38,12 +38,13 @@ class ReinMax(Estimator):
         self.plain = temperature == 1.0  # at all times
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
+        t = self.temperature(logits)
         p = probabilities(logits)
         sample = race(p, noise).corners
         loss, slopes = slopes_at(self, objective, sample)
 
         def second_order(site: Tensor, q: Tensor, z: Tensor, slope: Tensor) -> Tensor:
-            twice = (q if self.plain else probability(site / self.temperature.value)) + z  # 2 π
+            twice = (q if self.plain else probability(site / t)) + z  # 2 π
             slope = torch.where(twice > 0, slope, 0)  # f may have none at a forbidden category
             first = twice * (slope - (twice * slope).sum(-1, keepdim=True) / 2)  # 2 J(π) ∇f
             return first.sub_(jacobian(q, slope), alpha=0.5)

@@ -54,7 +54,7 @@ class StraightThrough(Estimator):
         self.forward_temperature = Temperature(forward_temperature)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
-        s, t = self.forward_temperature.value, self.temperature.value
+        s, t = self.forward_temperature(logits), self.temperature(logits)
         drawn_from = sitewise(lambda site: probability(site / s), logits)
         loss, slopes = slopes_at(self, objective, race(drawn_from, noise).corners)
         if self.through == "identity":
