@@ -18,10 +18,10 @@ FILTERS = {"task": "tasks", "suite": "suites", "estimator": "estimators", "prese
 def arguments(parser: ArgumentParser) -> None:
     """Its options."""
     parser.add_argument(
-        "--rows", nargs="+", type=Path, default=[Path("results/runs/rows")], metavar="DIR",
+        "--rows", nargs="+", default=["results/runs/rows"], metavar="DIR",
         help="directories of rows; of a cell in several, the first counts",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("results/runs"), metavar="DIR", help="where all of it goes")
+    parser.add_argument("--out", default="results/runs", metavar="DIR", help="where all of it goes")
     for name in FILTERS:
         parser.add_argument(f"--{name}", nargs="+", default=[], metavar="NAME", help=f"only rows of these {name}s")
     command.as_json(parser)
@@ -32,9 +32,10 @@ def run(args: Namespace) -> int:
     from results import report  # seaborn takes two seconds, which --help need not wait for
 
     only = {name: args[name] for name in FILTERS if args[name]}
-    written = report.build(args.rows, args.out, **({"only": only} if only else {}))
+    out = Path(args.out)
+    written = report.build(args.rows, out, **({"only": only} if only else {}))
     if args.json:
-        tables.say_json({"report": str(written), "figures": str(args.out / "figures")})
+        tables.say_json({"report": str(written), "figures": str(out / "figures")})
     else:
         tables.say(str(written))
     return 0

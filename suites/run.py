@@ -61,10 +61,10 @@ def arguments(parser: ArgumentParser) -> None:
         "--target-macs", type=Part, metavar="R", help="hold q to this part of the full network's MACs, unpenalised"
     )
     parser.add_argument("--dataset", help=f"{', '.join(listing.names('datasets'))}; by default the preset's")
-    parser.add_argument("--data-root", type=Path, help="where data sets lie; by default $VMO_DATA or data")
+    parser.add_argument("--data-root", type=Path | None, help="where data sets lie; by default $VMO_DATA or data")
     parser.add_argument("--seeds", type=Seeds, metavar="N", help="of suites that repeat; by default the preset's")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--out", type=Path, default=Path("results/runs"), help="the folder of all that is written")
+    parser.add_argument("--out", default="results/runs", metavar="DIR", help="the folder of all that is written")
     parser.add_argument(
         "--checkpoint-seconds", type=NonNegativeFloat, default=60.0, metavar="S", help="between checkpoints of a run"
     )
@@ -128,11 +128,12 @@ def _measure(args: Namespace) -> int:
     chosen = asked.labels(args)
     preset, suites = asked.preset(args), asked.suites(args)
     context, executor = asked.place(args)
-    rows = args.out / "rows"
+    out = Path(args.out)
+    rows = out / "rows"
     if not args.dry_run:
-        asked.check_writable(args.out)
+        asked.check_writable(out)
     with Progress(command.level(args)) as progress:
-        shop = Workshop(replace(context, progress=progress.detail), args.out, args.checkpoint_seconds)
+        shop = Workshop(replace(context, progress=progress.detail), out, args.checkpoint_seconds)
         found = plan(shop, preset, args.task, chosen, suites, rows, seeds=args.seeds, overwrite=args.overwrite)
         if not found:
             names = ", ".join(map(str, chosen))
@@ -147,14 +148,14 @@ def _measure(args: Namespace) -> int:
             return 0
         asked.check_possible(found)
         prepare(shop, found, torch.device("cpu") if args.launcher == "ray" else None)
-        config = saved.save(COMMAND.parser(), args, preset, args.out / "commands")
+        config = saved.save(COMMAND.parser(), args, preset, out / "commands")
         failures = 0
         progress.begin(found)
         for done in sweep(found, shop, rows, executor):
             failures += done.status == "error"
             progress.finished(done)
-    written = report.build([rows, REFERENCE], args.out)
-    places = {"rows": rows, "figures": args.out / "figures", "report": written, "config": config}
+    written = report.build([rows, REFERENCE], out)
+    places = {"rows": rows, "figures": out / "figures", "report": written, "config": config}
     pair = [str(labels.parse(name)) for name in args.compare] if args.compare else None
     if args.json:
         sweeps = {"cells": final.listed(found, rows), **{key: str(place) for key, place in places.items()}}

@@ -32,14 +32,14 @@ def _reproduce(args: Namespace) -> int:
 
 
 def _gpu_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("results/gpu"), help="the folder of all that is written")
+    parser.add_argument("--out", default="results/gpu", metavar="DIR", help="the folder of all that is written")
     parser.add_argument("--estimator", nargs="+", default=["all"], metavar="NAME", help="of the suites")
 
 
 def _gpu(args: Namespace) -> int:
     from suites.scripts import gpu_check
 
-    return gpu_check.run(args.out, args.estimator)
+    return gpu_check.run(Path(args.out), args.estimator)
 
 
 def _projection_arguments(parser: ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def _loop_arguments(parser: ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=PositiveInt, default=default, metavar="N", help=what)
     parser.add_argument("--pairs", type=Pairs, default=8, metavar="N", help="epochs of each, in turn")
     _device(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write rows to DIR/rows")
+    parser.add_argument("--out", type=Path | None, metavar="DIR", help="write rows to DIR/rows")
     command.as_json(parser)
 
 
@@ -73,7 +73,7 @@ def _loop(args: Namespace) -> int:
 
 def _library_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Pairs, default=30, metavar="N", help="interleaved pairs of each")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write rows to DIR/rows")
+    parser.add_argument("--out", type=Path | None, metavar="DIR", help="write rows to DIR/rows")
     command.as_json(parser)
 
 
