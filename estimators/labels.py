@@ -66,7 +66,9 @@ def parse(text: str) -> Label:
             out of its range, or a text that is no label; one line.
     """
     name, given = split(text)
-    resolved = options.resolve(name, estimators.factory(name), given)
+    make = estimators.factory(name)
+    resolved = options.resolve(name, make, given)
+    resolved |= {option: str(parse(resolved[option])) for option in options.inner(make)}
     return Label(name, tuple(sorted(resolved.items())))
 
 

@@ -53,7 +53,7 @@ Of = Annotated[str, Inner()]
 def resolve(name: str, make: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of an estimator in one form: those that are given, and the defaults of the others.
 
-    Whole numbers that are given for real ones become real, lists become tuples, labels of other estimators canonical.
+    Whole numbers that are given for real ones become real, and lists become tuples.
 
     Args:
         name: of the estimator, for messages.
@@ -77,6 +77,12 @@ def resolve(name: str, make: Callable[..., Any], given: Mapping[str, Any]) -> di
 def defaults(make: Callable[..., Any]) -> dict[str, Any]:
     """The options of an estimator and their defaults."""
     return resolve("", make, {})
+
+
+def inner(make: Callable[..., Any]) -> tuple[str, ...]:
+    """The options that are labels of other estimators."""
+    hints = ((option, get_args(hint)) for option, (hint, _) in _declared(make).items())
+    return tuple(option for option, marks in hints if any(isinstance(mark, Inner) for mark in marks))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -106,7 +112,7 @@ def _canonical(name: str, option: str, hint: Any, value: Any) -> Any:
     for arm in arms:
         accepted, result = _as(arm, value)
         if accepted and all(_within(mark, result) for mark in marks if isinstance(mark, Range)):
-            return _inner(result) if any(isinstance(mark, Inner) for mark in marks) else result
+            return result
     limits = " ".join(str(mark) for mark in marks if isinstance(mark, Range))
     wanted = " or ".join(_described(arm) for arm in arms) + (f" {limits}" if limits else "")
     raise ValueError(f"{name}: {option} must be {wanted}, got {value!r}")
@@ -144,12 +150,6 @@ def _as_tuple(kinds: tuple[Any, ...], value: Any) -> tuple[bool, Any]:
 
 def _within(limits: Range, value: Any) -> bool:
     return all(one in limits for one in (value if isinstance(value, tuple) else (value,)) if one is not None)
-
-
-def _inner(label: str) -> str:
-    from estimators.labels import parse  # which knows the registry, and asks this module
-
-    return str(parse(label))
 
 
 def _described(arm: Any) -> str:

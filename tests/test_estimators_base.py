@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -72,11 +74,22 @@ def test_one_hot_samples_have_the_dtype_asked_for(dtype: torch.dtype) -> None:
 
 def test_leading_dimensions_broadcast() -> None:
     """One site may bring fewer leading dimensions than another; the value has them all."""
+
+    class AsTheyCome:
+        broadcasts = True
+
+        def __init__(self, f: Callable[[Sites], Tensor]) -> None:
+            self.f = f
+
+        def __call__(self, sample: Sites) -> Tensor:
+            return self.f(sample)
+
     sample = (torch.rand(4, 1, 3, 2), torch.rand(5, 3, 2))
-    adapted = adapt(lambda s: s[0][..., 0] + s[1][..., 0], (2, 2), torch.float32)
+    adapted = adapt(AsTheyCome(lambda s: s[0][..., 0] + s[1][..., 0]), (2, 2), torch.float32)
     assert adapted(sample).shape == (4, 5, 3)
     with pytest.raises(ValueError, match=r"must give \(4, 5, 3\), one value per sample, got \(4, 1, 3\)"):
-        adapt(lambda s: s[0][..., 0], (2, 2), torch.float32)(sample)
+        adapt(AsTheyCome(lambda s: s[0][..., 0]), (2, 2), torch.float32)(sample)
+    assert adapt(lambda s: s[0][..., 0], (2, 2), torch.float32)(sample).shape == (4, 5, 3)
 
 
 def test_train_weights_weighs_and_skips_what_has_no_graph() -> None:

@@ -77,8 +77,8 @@ def test_unknown_options_suggest_the_nearest() -> None:
     assert "rloo" in message and "'sample'" in message and "did you mean 'samples'" in message
     assert "its options are temperature" in refused("concrete", hidden=1)
     with pytest.raises(ValueError, match="did you mean 'decay'"):
-        estimators.check_options("reinforce", ["baseline", "decai"])
-    estimators.check_options("reinforce", ["baseline", "decay"])
+        estimators.get("reinforce", sizes=(2,), baseline="none", decai=0.5)
+    estimators.get("reinforce", sizes=(2,), baseline="none", decay=0.5)
 
 
 @pytest.mark.parametrize(
