@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves
 from results.table import row
 from suites.labels import BASELINES, PLAIN, Label
 from suites.suite import Job, OfSteps, Rows
-from suites.tasks.base import Granted, Make, Size, Workload
+from suites.tasks.base import Make, Size, Workload
+from suites.tasks.granted import Granted
 
 PARTS = ("parameters", "activations", "gradients", "optimizer")
 COUNTED = 512

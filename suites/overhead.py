@@ -27,7 +27,8 @@ from results.table import row
 from suites.labels import PLAIN, Label
 from suites.settings import Group, Settings
 from suites.suite import Job, OfSteps, Rows
-from suites.tasks.base import Granted, Sites, Workload
+from suites.tasks.base import Sites, Workload
+from suites.tasks.granted import Granted
 
 WARM_UP = 2
 MANY = 10

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from suites.labels import BASELINES, PLAIN, Label
 from suites.settings import Group, Settings, nearest
-from suites.tasks.base import Granted, Nothing, Task
+from suites.tasks.base import Nothing, Task
+from suites.tasks.granted import Granted
 from vmo.checkpoint import Keeper
 
 Rows = list[dict[str, Any]]

@@ -11,7 +11,8 @@ from suites.engine.cell import Cell, Workshop
 from suites.engine.plan import Planned, make_cell, plan
 from suites.suite import Job
 from suites.tasks import factory
-from suites.tasks.base import Context, Granted
+from suites.tasks.base import Context
+from suites.tasks.granted import Granted
 
 
 def granted(

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from estimators import Estimator
-from vmo.wrn import Block
+from vmo.layers import Block
 
 Sites = tuple[Tensor, ...]
 INF = float("inf")

@@ -19,7 +19,8 @@ from suites.memory import count
 from suites.overhead import seconds
 from suites.scripts import gpu_check, gpu_projection
 from suites.tasks import factory
-from suites.tasks.base import Context, Granted
+from suites.tasks.base import Context
+from suites.tasks.granted import Granted
 from vmo.config import WideResNetConfig
 from vmo.objective import MinibatchObjective
 from vmo.train import Trainer

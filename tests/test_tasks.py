@@ -16,7 +16,8 @@ import estimators
 from suites import labels
 from suites.measure import measure, reference
 from suites.tasks import available, functions, polynomial
-from suites.tasks.base import Granted, Point, Truth
+from suites.tasks.base import Point, Truth
+from suites.tasks.granted import Granted
 from suites.tasks.multilinear import Multilinear
 from suites.tasks.polynomial import Polynomial
 from suites.tasks.quadratic import Quadratic

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vmo.config import WideResNetConfig
+from vmo.layers import Block, Head, pooled
 from vmo.masks import prefix_mask
-from vmo.wrn import Block, Head, Visits, WideResNet, _pooled
+from vmo.wrn import Visits, WideResNet
 
 SMALL = WideResNetConfig(10, 1, 10, 3, heads="all")
 DEEPER = WideResNetConfig(16, 2, 7, 3, heads="all")
@@ -434,9 +435,9 @@ def test_grey_images_and_heads_keep_the_layout_of_convolutions() -> None:
     grey = replace(SMALL, channels=1)
     assert make(grey, True)._stem(batch(grey)).stride(1) == 1
     x = torch.randn(3, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
-    (slope,) = torch.autograd.grad(_pooled(x).square().sum(), x)
+    (slope,) = torch.autograd.grad(pooled(x).square().sum(), x)
     assert slope.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(_pooled(x), x.mean((2, 3)))
+    torch.testing.assert_close(pooled(x), x.mean((2, 3)))
 
 
 # --- depth ----------------------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from torch.func import functional_call
 
 from estimators.base import Objective
 from estimators.noise import one_hot
+from vmo.layers import at_least_fp32
 from vmo.masks import prefix_mask
 from vmo.space import Sites, Space
-from vmo.wrn import Visits, WideResNet, at_least_fp32
+from vmo.wrn import Visits, WideResNet
 
 
 class MinibatchObjective(Objective):

@@ -19,7 +19,8 @@ from suites.labels import PLAIN, Label
 from suites.settings import Settings
 from suites.suite import Job, Rows, Suite
 from suites.tasks import factory
-from suites.tasks.base import Context, Granted, Task
+from suites.tasks.base import Context, Task
+from suites.tasks.granted import Granted
 from vmo.checkpoint import Keeper
 from vmo.data import Identity
 

@@ -8,34 +8,31 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from estimators import Estimator
 from suites import labels
 from suites.tasks import network_settings as settings_of
 from suites.tasks.base import Make, Point, Sites, Size, Task, Truth, TruthSettings
-from suites.tasks.network_run import cut_alike, whole_run
-from suites.tasks.network_settings import (
+from suites.tasks.network_roles import (
     CountedSettings,
     EstimatesSettings,
-    Grid,
-    Penalty,
     PlainCountedSettings,
     PlainRunSettings,
     PlainScaledSettings,
     PlainTimedSettings,
     PointsSettings,
-    Precision,
     RunSettings,
     ScaledSettings,
     StepSettings,
     TimedSettings,
-    Timing,
 )
+from suites.tasks.network_run import cut_alike, whole_run
+from suites.tasks.network_settings import Grid, Penalty, Precision, Timing
+from suites.tasks.network_steps import Step, blank
 from suites.tasks.reference_run import REFERENCE, ReferenceRun
 from vmo.checkpoint import Keeper
 from vmo.config import WideResNetConfig
-from vmo.data import Dataset, Split, load
+from vmo.data import Dataset, load
 from vmo.recipe import Recipe
 from vmo.space import Architecture, ArchitectureDistribution, Space, literal_penalty, normalised_penalty
 from vmo.space import Penalty as SpacePenalty
@@ -43,23 +40,7 @@ from vmo.target import Target
 from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
-SIDE = 32  # pixels of the images of a step that is timed or counted
-
-
 _load = functools.lru_cache(maxsize=2)(load)  # one copy for all tasks
-
-
-class Step:
-    """A training step on one resident minibatch of a trainer's data."""
-
-    def __init__(self, trainer: Trainer, images: Tensor, labels: Tensor) -> None:
-        self.trainer, self.images, self.labels = trainer, images, labels
-
-    def step(self) -> None:
-        self.trainer.step(self.images, self.labels)
-
-    def tensors(self) -> dict[str, list[Tensor]]:
-        return self.trainer.learner.tensors()
 
 
 class NetworkTask(Task):
@@ -226,10 +207,7 @@ class NetworkTask(Task):
             return Step(trainer, *next(trainer.minibatches()))
         at = self._size(role, settings) if size is None else size
         config, device = WideResNetConfig(at.depth, at.widen, heads=self._heads), self.context.device
-        # neither time nor storage depends on what the images show
-        pixels = torch.zeros(at.batch, config.channels, SIDE, SIDE, dtype=torch.uint8, device=device)
-        split = Split(pixels, torch.zeros(at.batch, dtype=torch.int64, device=device))
-        data = Dataset("blank", split, split, config.classes, (0.0,) * 3, (1.0,) * 3, 4, True)
+        data, images = blank(config, at.batch, device)
         how: Precision = settings.train
         recipe = Recipe(epochs=1, batch_size=at.batch, bf16=how.bf16)
         if make is None:
@@ -237,7 +215,7 @@ class NetworkTask(Task):
         else:  # whatever is penalised, a penalty is a few sums
             weights = how if isinstance(how, Timing) else None
             trainer = self._learner(make, config, data, recipe, 0, Grid(width_step=at.step), Penalty(), weights)
-        return Step(trainer, torch.randn(pixels.shape, device=device), split.labels)
+        return Step(trainer, images, data.train.labels)
 
     def held(self, settings: TimedSettings, make: Make, part: float) -> Step | None:
         step = self.workload("timed", settings, make)

@@ -1,7 +1,7 @@
 """The settings of the tasks depth, width and joint: a Wide ResNet, how it is trained, and what is measured of it.
 
-Views stand first, from what every step depends on to what a whole run depends on; then the groups; then what each role
-is handed.
+Views stand first, from what every step depends on to what a whole run depends on; then the groups. What each role is
+handed of them: `suites.tasks.network_roles`.
 """
 
 from __future__ import annotations
@@ -213,88 +213,6 @@ class Counted(Group, name="counted"):
 
 
 GROUPS = (Network, Train, Penalty, Trajectory, Gradient, Timed, Counted)
-
-
-class PointsSettings(Settings):
-    """Handed for "points"."""
-
-    network: Network
-    train: LearningStep
-    penalty: Penalty
-    trajectory: Trajectory
-
-
-class EstimatesSettings(Settings):
-    """Handed for "estimates"."""
-
-    gradient: Gradient
-
-
-class StepSettings(Settings):
-    """Handed for "step"."""
-
-    network: Network
-    train: WholeStep
-    penalty: Penalty
-
-
-class RunSettings(Settings):
-    """Handed for "run"."""
-
-    network: Network
-    train: Train
-    penalty: Penalty
-
-
-class PlainRunSettings(Settings):
-    """Handed for "run" of plain training."""
-
-    network: Size
-    train: PlainRun
-
-
-class PlainTimedSettings(Settings):
-    """Handed for "timed" of plain training."""
-
-    timed: Timed
-    train: Precision
-
-
-class TimedSettings(Settings):
-    """Handed for "timed"."""
-
-    network: Grid
-    timed: Timed
-    train: Timing
-
-
-class PlainCountedSettings(Settings):
-    """Handed for "counted" of plain training."""
-
-    counted: Counted
-    train: Precision
-
-
-class CountedSettings(Settings):
-    """Handed for "counted"."""
-
-    network: Grid
-    counted: Counted
-    train: Timing
-
-
-class ScaledSettings(Settings):
-    """Handed for "scaled"."""
-
-    network: Network
-    train: Timing
-
-
-class PlainScaledSettings(Settings):
-    """Handed for "scaled" of plain training."""
-
-    network: Network
-    train: Precision
 
 
 def native_bf16() -> bool:

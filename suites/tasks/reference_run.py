@@ -16,7 +16,7 @@ from torch import Tensor
 import estimators
 from estimators import Estimator
 from suites.tasks.base import Make, Point, Sites, seed_of
-from suites.tasks.network_settings import PointsSettings
+from suites.tasks.network_roles import PointsSettings
 from vmo.data import augment
 from vmo.learner import ride
 from vmo.objective import MinibatchObjective
