@@ -175,6 +175,7 @@ def test_a_diverging_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
         (("--estimator", "relax", *TOY, "--seeds", "two"), ("1 … 1000", "got two")),
         (("--estimator", "relax", *TOY, "--target-macs", "0"), ("--target-macs must be", "(0, 1]", "got 0")),
         (("--estimator", "relax", *TOY, "--target-macs", "nan"), ("(0, 1]", "got nan")),
+        (("--estimator", "relax", *TOY, "--target-macs", "1.5"), ("(0, 1]", "got 1.5")),
         (
             ("--estimator", "relax", *TOY, "--target-macs", "0.5", "--set", "penalty.target_macs=0.4"),
             ("penalty.target_macs is given twice",),
