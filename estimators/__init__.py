@@ -13,7 +13,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from estimators.base import Estimate, Estimator, Objective
+from estimators.base import Estimate, Estimator
+from estimators.objective import Objective
 from estimators.options import nearest, resolve
 
 __all__ = ["Estimate", "Estimator", "Objective", "available", "get", "register"]

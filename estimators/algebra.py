@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estimators.base import Sites
 from estimators.noise import Categories
+from estimators.objective import Sites
 from estimators.sitewise import Stacked, sitewise, stacked, stacks
 
 

@@ -17,8 +17,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import Categories, uniform
+from estimators.objective import Objective, Sites
 from estimators.options import Count
 from estimators.sitewise import sitewise, stacked
 

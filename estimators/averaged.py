@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estimators.base import Estimate, Estimator, Objective, Sites, Wrapper
+from estimators.base import Estimate, Estimator
 from estimators.labels import parse
+from estimators.objective import Objective, Sites, Wrapper
 from estimators.options import Count, Of
 
 

@@ -18,8 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estimators.base import Estimate, Objective, SeveralSamples, Sites, train_weights
+from estimators.base import Estimate, SeveralSamples, train_weights
 from estimators.noise import Categories
+from estimators.objective import Objective, Sites
 from estimators.sitewise import Stacked, stacked, stacks
 from estimators.sticks import Sticks, chosen, ends, sticks
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from estimators.algebra import softmax, through_softmax
-from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
+from estimators.base import Estimate, Estimator, Temperature
 from estimators.noise import perturbed
+from estimators.objective import Objective, Sites
 from estimators.options import Temperatures
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at

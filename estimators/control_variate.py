@@ -35,8 +35,9 @@ import torch
 from torch import Tensor, nn
 
 from estimators.algebra import dot, jacobian, log_probability, norm_sq, scores, softmax, through_softmax
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import Categories, conditional_gumbel, perturbed, uniform
+from estimators.objective import Objective, Sites
 from estimators.sitewise import Stacked, sitewise
 from estimators.slopes import slopes_of
 

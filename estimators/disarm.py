@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import torch
 
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import Categories
+from estimators.objective import Objective, Sites
 from estimators.sitewise import Stacked, stacked, stacks
 from estimators.sticks import chosen, ends, sticks, to_logits
 

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from estimators.algebra import dot, jacobian, norm_sq, probabilities
-from estimators.base import Estimate, Objective, SeveralSamples, Sites
+from estimators.base import Estimate, SeveralSamples
 from estimators.noise import race
+from estimators.objective import Objective, Sites
 from estimators.options import Several
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at

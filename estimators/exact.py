@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.base import Estimate, Estimator, train_weights
+from estimators.objective import Objective, Sites
 from estimators.options import Count
 
 

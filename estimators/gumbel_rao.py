@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from estimators.algebra import jacobian, probabilities
-from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
+from estimators.base import Estimate, Estimator, Temperature
 from estimators.noise import race, uniform
+from estimators.objective import Objective, Sites
 from estimators.options import Count, Temperatures
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from estimators.algebra import dot, jacobian, probabilities, scores
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import race
+from estimators.objective import Objective, Sites
 from estimators.options import Decay
 from estimators.reinforce import Baseline, averaging
 from estimators.sitewise import sitewise

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from estimators.algebra import probabilities, scores, weighted
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import race
+from estimators.objective import Objective, Sites
 from estimators.options import Count, Decay
 from estimators.surrogate import Surrogate
 

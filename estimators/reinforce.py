@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from estimators.algebra import probabilities, scores, weighted
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import race
+from estimators.objective import Objective, Sites
 from estimators.options import Decay
 
 Baseline = Literal["moving_average", "none"]

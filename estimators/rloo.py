@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from estimators.algebra import weighted_sum
-from estimators.base import Estimate, Objective, SeveralSamples, Sites, train_weights
+from estimators.base import Estimate, SeveralSamples, train_weights
 from estimators.noise import Categories, race
+from estimators.objective import Objective, Sites
 from estimators.options import Several
 from estimators.sitewise import sitewise
 

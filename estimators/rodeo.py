@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from estimators.algebra import norm_sq, probabilities
-from estimators.base import Estimate, Objective, SeveralSamples, Sites
+from estimators.base import Estimate, SeveralSamples
 from estimators.noise import race
+from estimators.objective import Objective, Sites
 from estimators.options import Count, Several
 from estimators.sitewise import Stacked
 from estimators.slopes import slopes_at

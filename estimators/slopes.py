@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from estimators.base import Objective, Sites, train_weights
+from estimators.base import train_weights
+from estimators.objective import Objective, Sites
 from estimators.sitewise import Stacked, stacked
 
 if TYPE_CHECKING:

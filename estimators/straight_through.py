@@ -18,8 +18,9 @@ from typing import Literal
 import torch
 
 from estimators.algebra import probability, through_softmax
-from estimators.base import Estimate, Estimator, Objective, Sites, Temperature
+from estimators.base import Estimate, Estimator, Temperature
 from estimators.noise import race
+from estimators.objective import Objective, Sites
 from estimators.options import Temperatures
 from estimators.sitewise import sitewise
 from estimators.slopes import slopes_at

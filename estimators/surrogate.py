@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from estimators.base import Sites
+from estimators.objective import Sites
 from estimators.sitewise import Stacked, stacks
 
 

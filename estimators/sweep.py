@@ -36,8 +36,9 @@ import torch
 from torch import Tensor
 
 from estimators.algebra import probabilities, through_softmax
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import Categories, gumbel_argmax, one_hot, uniform
+from estimators.objective import Objective, Sites
 from estimators.options import Decay, Range
 from estimators.sitewise import Stacked, layout_of, sitewise, stacked
 from estimators.slopes import slopes_of

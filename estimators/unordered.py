@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from estimators.algebra import probabilities, scores, weighted_sum
-from estimators.base import Estimate, Estimator, Objective, Sites, train_weights
+from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import Categories, gumbel, uniform
+from estimators.objective import Objective, Sites
 from estimators.options import Range
 from estimators.sitewise import Stacked, layout_of, stacks
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from estimators.algebra import dot, log_probability
-from estimators.base import Sites
 from estimators.noise import Categories
+from estimators.objective import Sites
 from estimators.options import Several
 from estimators.rloo import Rloo
 from estimators.sitewise import sitewise

@@ -22,8 +22,8 @@ from pydantic import Field
 from torch import Tensor
 
 from estimators import Estimator
-from estimators.base import adapt
 from estimators.noise import gumbel_argmax, uniform
+from estimators.objective import adapt
 from results.stats import squared_norm, variance_trace
 from results.table import row
 from suites.labels import Label

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import estimators.base
 from estimators import Estimator, Objective
-from estimators.base import Temperature, Wrapper
+from estimators.base import Temperature
 from estimators.noise import one_hot
+from estimators.objective import Wrapper, adapt
 from suites.labels import parse
 from suites.tasks.base import Point, Sites, Truth, seed_of
 
@@ -104,7 +104,7 @@ def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measuremen
     noise = _noise(point, "measure", seed)
     sizes = [site.shape[-1] for site in point.logits]
 
-    counted = Counted(estimators.base.adapt(point.objective("fixed", 0), sizes, torch.float32))
+    counted = Counted(adapt(point.objective("fixed", 0), sizes, torch.float32))
     estimator.estimate(counted, point.logits, estimator.draw(point.logits, noise))
     evaluations = counted.count / max(1, math.prod(point.logits[0].shape[:-1]))
 
@@ -169,7 +169,7 @@ def _one_by_one(
         logits.append(grad)
         weights.append(weight)
         if i < pairs:
-            inner = estimators.base.adapt(objective, sizes, torch.float32)
+            inner = adapt(objective, sizes, torch.float32)
             hard.append(_both(point, estimator, Hardened(inner), draw)[1])
             if i + 1 == _FEW and all(map(np.array_equal, weights, hard)):
                 pairs = _FEW  # its weights see vertices alone

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from estimators import Objective
-from estimators.base import Sites, adapt, train_weights
+from estimators.base import train_weights
+from estimators.objective import Sites, adapt
 
 SAMPLE = (torch.tensor([[0.25, 0.75], [1.0, 0.0]]),)
 INDEX = (torch.tensor([1, 0]),)

@@ -18,10 +18,11 @@ from oracles import LOGITS, Multilinear, logits_like, randomise, seeded, sizes_o
 from torch import Tensor
 
 from estimators import Estimate, Estimator, Objective, control_variate
-from estimators.base import Sites, train_weights
+from estimators.base import train_weights
 from estimators.concrete import Concrete
 from estimators.exact import Exact
 from estimators.noise import gumbel_argmax, one_hot, uniform
+from estimators.objective import Sites
 from estimators.rebar import Rebar
 from estimators.reinforce import Reinforce
 from estimators.relax import Relax

@@ -14,8 +14,8 @@ from oracles import check_means, count_passes_of, fake_mode, randomise
 from torch import Tensor, nn
 
 import estimators
-from estimators.base import adapt
 from estimators.noise import one_hot
+from estimators.objective import adapt
 from vmo.config import WideResNetConfig
 from vmo.masks import prefix_mask
 from vmo.objective import MinibatchObjective

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import estimators
-from estimators.base import adapt
+from estimators.objective import adapt
 from results.stats import squared_norm
 from suites import labels, suite
 from suites.engine.plan import prepare

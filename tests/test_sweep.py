@@ -14,7 +14,8 @@ from torch import Tensor
 
 import estimators
 from estimators import sweep
-from estimators.base import Estimate, Objective
+from estimators.base import Estimate
+from estimators.objective import Objective
 from estimators.sitewise import Stacked, layout_of, stacks
 
 SIZES = (2, 3, 2)

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from estimators.base import Estimator, Sites
+from estimators.base import Estimator
+from estimators.objective import Sites
 from vmo.schedule import Schedule
 
 Problem = Callable[[], Tensor]

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from estimators.base import Objective
 from estimators.noise import one_hot
+from estimators.objective import Objective
 from vmo.layers import at_least_fp32
 from vmo.masks import prefix_mask
 from vmo.space import Sites, Space
