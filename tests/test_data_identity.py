@@ -260,10 +260,12 @@ def test_sizes_that_are_not_the_official_ones_are_named(tmp_path: Path) -> None:
     assert identity.describe("cifar100", "0" * 16, 50_000, 9_999).dataset == "cifar100 (50,000 + 9,999 images)"
 
 
-def test_a_file_of_the_users_own_keeps_its_name(tmp_path: Path) -> None:
+def test_a_file_of_the_users_own_is_shown_by_name_and_hash(tmp_path: Path) -> None:
+    """Two files may have one name, and their rows must not stand under one heading."""
     path = write(tmp_path / "my (2).npz", images=IMAGES, labels=LABELS)
     found = identify(str(path))
-    assert (found.name, found.dataset, found.note) == ("my (2).npz", "my (2).npz", "")
+    assert (found.name, found.note) == ("my (2).npz", "")
+    assert found.dataset == f"my (2).npz@{found.content[:8]}"
 
 
 def test_notes() -> None:

@@ -465,8 +465,8 @@ def test_parts_that_there_are_not_are_an_error() -> None:
         estimator = estimators.get(name, sizes=(2, 3), **options)
         for f in (lambda s: s[0][..., 0], Parts(torch.zeros(5), torch.ones(()), [])):
             with pytest.raises(ValueError, match="cut into"):
-                estimator.backward(f, logits)
-    with pytest.raises(ValueError, match="part must be"):
+                estimator.estimate(f, logits, estimator.draw(logits))
+    with pytest.raises(ValueError, match="part=2 needs the relaxed objective"):
         estimators.get("relax", sizes=(2, 3), part=2)
     with pytest.raises(ValueError, match="parts must be"):
         estimators.get("rloo", sizes=(2, 3), parts="half")

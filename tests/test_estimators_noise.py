@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from oracles import INF, seeded
 from scipy import stats
 
+import estimators
 from estimators.base import Temperature
 from estimators.noise import conditional_gumbel, gumbel, gumbel_argmax, one_hot, uniform
 
@@ -192,5 +193,5 @@ def test_a_number_is_a_constant_temperature(value: float, progress: float) -> No
 
 @pytest.mark.parametrize("value", [0, -1, INF, math.nan, (1,), (1, 2, 3), (0.1, 0), ("a", "b"), "ab", None, ()])
 def test_wrong_temperatures_are_refused(value: object) -> None:
-    with pytest.raises(ValueError, match=r"^temperature must be a positive number or a pair"):
-        Temperature(value)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^concrete: temperature must be a number or a pair of numbers > 0, got "):
+        estimators.get("concrete", sizes=(2,), temperature=value)

@@ -59,7 +59,7 @@ def test_the_mean_over_every_draw_is_the_gradient(
     estimator = estimators.get("sweep", sizes=SIZES, samples=samples, slopes=slopes, rate=rate).double()
     single = Other(SIZES, ())
     for step in range(steps):
-        estimator.backward(single, logits, generator=torch.Generator().manual_seed(step))
+        estimator.estimate(single, logits, estimator.draw(logits, torch.Generator().manual_seed(step)))
     assert any(bool((table != 0).any()) for name, table in estimator.named_buffers() if "table" in name) == (steps > 0)
     assert isinstance(estimator, sweep.Sweep)
     turns = 1 + max(estimator.counts)
@@ -223,19 +223,19 @@ def test_an_additive_objective_that_is_known_leaves_no_variance() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "samples must be a positive integer, or one for each of 3 sites, got 0"),
+        ({"samples": 0}, "sweep: samples must be a whole number or several whole numbers ≥ 1, got 0"),
         ({"samples": (1, 2)}, "samples must be a positive integer, or one for each of 3 sites"),
-        ({"samples": (1, 2, 0)}, "one for each of 3 sites"),
-        ({"samples": (1, 2, 1.5)}, "one for each of 3 sites"),
-        ({"samples": 2.0}, "samples must be a positive integer, or one for each of 3 sites, got 2.0"),
-        ({"samples": None}, "one for each of 3 sites, got None"),
-        ({"samples": "11"}, "one for each of 3 sites, got '11'"),
-        ({"rate": 0.0}, r"rate must lie in \(0, 1\], got 0.0"),
-        ({"rate": 1.5}, r"rate must lie in \(0, 1\], got 1.5"),
-        ({"rate": True}, r"rate must lie in \(0, 1\], got True"),
-        ({"rate": "often"}, r"rate must lie in \(0, 1\], got 'often'"),
-        ({"decay": 1.0}, r"decay must lie in \[0, 1\), got 1.0"),
-        ({"decay": "slow"}, r"decay must lie in \[0, 1\), got 'slow'"),
+        ({"samples": (1, 2, 0)}, "several whole numbers ≥ 1, got"),
+        ({"samples": (1, 2, 1.5)}, "several whole numbers ≥ 1, got"),
+        ({"samples": 2.0}, "several whole numbers ≥ 1, got 2.0"),
+        ({"samples": None}, "several whole numbers ≥ 1, got None"),
+        ({"samples": "11"}, "several whole numbers ≥ 1, got '11'"),
+        ({"rate": 0.0}, r"sweep: rate must be a number > 0 and ≤ 1, got 0.0"),
+        ({"rate": 1.5}, r"sweep: rate must be a number > 0 and ≤ 1, got 1.5"),
+        ({"rate": True}, r"sweep: rate must be a number > 0 and ≤ 1, got True"),
+        ({"rate": "often"}, r"sweep: rate must be a number > 0 and ≤ 1, got 'often'"),
+        ({"decay": 1.0}, r"sweep: decay must be a number ≥ 0 and < 1, got 1.0"),
+        ({"decay": "slow"}, r"sweep: decay must be a number ≥ 0 and < 1, got 'slow'"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

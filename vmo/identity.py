@@ -66,7 +66,8 @@ class Identity:
     Attributes:
         name: by which they are loaded, without folders: "cifar10", "my.npz".
         content: 16 hexadecimal digits of a SHA-256 of the arrays.
-        dataset: what to call them: the name, and beside that of a published set the sizes where they are not its own.
+        dataset: what to call them: the name, beside that of a published set the sizes where they are not its own, and
+            beside that of a file of the user's own the start of the hash.
         note: "", or a short sentence on how they differ from the published set of this name and size.
     """
 
@@ -76,11 +77,11 @@ class Identity:
     note: str
 
     def __str__(self) -> str:
-        return f"{self.dataset} with content {self.content}"
+        return f"{self.dataset.partition('@')[0]} with content {self.content}"
 
     def recorded(self) -> dict[str, str]:
         """For a record of what was made of these data."""
-        return {"dataset": self.dataset, "data": self.content, "data_name": self.name, "data_note": self.note}
+        return {"data": self.content, "dataset": self.dataset, "data_name": self.name, "data_note": self.note}
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Identity:
@@ -92,7 +93,7 @@ def describe(name: str, content: str, train: int, test: int) -> Identity:
     """The identity of data of which the hash and the number of images in each split are known."""
     official = OFFICIAL.get(name)
     if official is None:
-        return Identity(name, content, name, "")
+        return Identity(name, content, f"{name}@{content[:8]}", "")  # two files may have one name
     if (train, test) != (official.train, official.test):
         return Identity(name, content, f"{name} ({train:,} + {test:,} images)", "")
     known = official.content is None or content == official.content

@@ -168,7 +168,7 @@ class Workshop:
         task, on_cpu = self.task(cell.task), self.task(cell.task, torch.device("cpu"))
         if cell.data is not None and (found := task.data.content) != cell.data.content:
             raise ValueError(
-                f"{cell.data.dataset} is another data set here: content {found} instead of {cell.data.content}"
+                f"{cell.data.name} is another data set here: content {found} instead of {cell.data.content}"
             )
         handed = dict(cell.handed)
 
