@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from estimators.noise import one_hot
 from estimators.objective import Wrapper, adapt
 from suites.labels import parse
 from suites.tasks.base import Point, Sites, Truth, seed_of
+from vmo import partial
 
 TOGETHER = 2**20
 WEIGHED = 100
@@ -245,8 +245,6 @@ def reference(point: Point, truth: Truth | None, cache: Path | None, seed: int, 
             gradients = _vectorised(point, estimator, m, noise)
     if path is None:
         return gradients
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial.npz")
-    np.savez(partial, gradients=gradients)
-    partial.replace(path)
+    with partial.file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, gradients=gradients)
     return gradients

@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from pydantic import Field
@@ -158,7 +158,10 @@ class Task(ABC):
 
     @property
     def data(self) -> Identity:
-        """What data set it is, by content. Raises `vmo.data.DataError` where it cannot be had."""
+        """What data set it is, by content: of what was loaded, once it is. Raises `vmo.data.DataError` without any."""
+        loaded = self.__dict__.get("dataset")
+        if loaded is not None:
+            return cast(Identity, loaded.identity)
         return identify(self.context.dataset, self.context.data_root)
 
     def prepare(self, role: str, settings: Any) -> None:  # noqa: B027  most tasks have nothing to get
