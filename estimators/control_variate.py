@@ -16,49 +16,25 @@ which is distributed in the same way given b, so that nothing changes in expecta
 
     g = [f(b) − c(z)] (b − p) + J (∂c/∂z ⊙ e^{z − z_b}),    J v = v − p Σ v
 
-What c depends on is tuned on the variance, E‖g‖² up to a constant, in one of two ways.
-
-    tuning = "descent"      η, λ and ρ follow ∂‖g‖²/∂θ, through ∂c/∂z: f is differentiated twice at every step
-    tuning = "regression"   of coupled noise. With a = f(b)(b − p) and g = a − η d, η is the regression Σ aᵀd / Σ dᵀd
-                            over earlier steps. log λ follows the difference quotient of ‖a − η d‖² at λ e^{±δ}, one
-                            more evaluation at every `every`-th step, the signs in turn; ρ follows ∂‖g‖²/∂ρ, which needs
-                            no second derivative of f. One graph of f is alive at a time, and none is differentiated
-                            twice.
+What c depends on is tuned on the variance, E‖g‖² up to a constant, by descent or by a regression: see `tuning`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from estimators.algebra import dot, jacobian, log_probability, norm_sq, scores, softmax, through_softmax
+from estimators.algebra import jacobian, log_probability, scores, softmax
 from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import Categories, conditional_gumbel, perturbed, uniform
 from estimators.objective import Objective, Sites
 from estimators.sitewise import Stacked, sitewise
-from estimators.slopes import slopes_of
+from estimators.tuning import Descent, Drawn, Regression
 
 Tuning = Literal["descent", "regression"]
-
-DECAY = 0.99
-"""Of the sums of the regression, per step: in the long run their errors are those of about a hundred steps."""
-PRIOR = 10
-"""Steps for which the initial η counts in them: that of one step alone may be anything."""
-STEP = 0.2
-"""δ: a difference quotient of this step in log λ is within some per cent of the slope, and far above rounding."""
-
-
-def kept(z: Tensor) -> Tensor:
-    """e^{z̃_i − z̃_b} = 1 − ∂z̃_i/∂log p_i, of a draw given its winner b."""
-    return torch.exp(z - z.amax(-1, keepdim=True))
-
-
-def _to_logits(p: Tensor, slope: Tensor) -> Tensor:
-    """∂/∂φ from ∂/∂log p."""
-    return torch.addcmul(slope, p, slope.sum(-1, keepdim=True), value=-1)
 
 
 class Noise(NamedTuple):
@@ -83,8 +59,6 @@ class ControlVariate(Estimator):
     """
 
     unbiased = True
-    cross: Tensor
-    square: Tensor
 
     def __init__(
         self,
@@ -106,26 +80,11 @@ class ControlVariate(Estimator):
         if part > 1 and not relaxed:
             raise ValueError(f"part={part} needs the relaxed objective")
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
-        self.relaxed, self.coupled, self.tuning, self.every, self.part = relaxed, coupled, tuning, every, part
+        self.relaxed, self.coupled, self.part = relaxed, coupled, part
         self.evaluations = 1 + (2 - coupled) * relaxed
         self.eta = None if eta is None or tuning == "regression" else nn.Parameter(torch.tensor(float(eta)))
-        self.steps = 0  # of the regression; a number, which nothing waits for
-        if tuning == "regression":
-            self.initial_eta = 1.0 if eta is None else float(eta)
-            self.register_buffer("cross", torch.zeros(()))
-            self.register_buffer("square", torch.zeros(()))
-
-    def get_extra_state(self) -> Tensor:
-        """The steps of the regression."""
-        return torch.tensor(self.steps)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Return to them."""
-        self.steps = int(state)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(0))  # of a run that began before there were any
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        initial = 1.0 if eta is None else float(eta)
+        self.tuner = Regression(initial, every) if tuning == "regression" else Descent()
 
     def correction(self, x: Stacked, z: Stacked, sharpness: Tensor) -> tuple[Tensor, Stacked] | None:
         """r_ρ, `(*lead, *rows)`, and ∂r_ρ/∂z at perturbed log-probabilities z, given x = σ_λ(z) and 1/λ; or None."""
@@ -162,95 +121,5 @@ class ControlVariate(Estimator):
             if piece is None:
                 raise ValueError(f"part={self.part} needs an objective whose data can be cut into so many equal parts")
             objective = piece
-        if self.tuning == "regression":
-            return Estimate(loss, self._regressed(objective, p, z, loss, score))
-
         again = z if self.coupled else sitewise(conditional_gumbel, log_p, index, noise.v)  # z̃
-        # one call for both, whose graphs the fit needs together
-        points = sitewise(lambda *each: torch.stack(each), *([z] if self.coupled else [z, again]))
-        c = self._slope(objective, points)
-        if c is None:
-            return Estimate(loss, sitewise(lambda s: loss[..., None, None] * s, score))
-        value, slope = c
-        advantage = (loss - value[-1])[..., None, None]
-        found = []
-        for s, q, x, v in zip(score.stacks, p.stacks, again.stacks, slope, strict=True):
-            each = v.unbind()
-            found.append(torch.addcmul(_to_logits(q, torch.addcmul(each[0], kept(x) - 1, each[-1])), advantage, s))
-        grads = Stacked(found, score.layout)
-        if self.training:
-            self._fit(norm_sq(grads))
-        return Estimate(loss, grads)
-
-    def _slope(self, objective: Objective, z: Stacked) -> tuple[Tensor, Sites] | None:
-        """c and ∂c/∂z at points `(n, *rows, K_l)`, differentiable in the parameters of c while in training mode.
-
-        f is no part of c where it has no slope in some site: None where nothing else is.
-        """
-        with torch.set_grad_enabled(self.training):
-            x, sharpness = self.soft(z), torch.exp(-self.log_temperature)
-            c = self.correction(x, z, sharpness)
-        if self.relaxed:
-            value, slopes, whole = slopes_of(self, objective, x, self.training)
-            slopes = sitewise(lambda q, v: through_softmax(q, v) * sharpness, x, slopes)
-            if whole:
-                c = (value, slopes) if c is None else (c[0] + value, sitewise(torch.add, c[1], slopes))
-        if c is None:
-            return None
-        if self.eta is not None:
-            c = (self.eta * c[0], sitewise(lambda v: self.eta * v, c[1]))
-        return (c[0], c[1].stacks) if self.training else (c[0].detach(), [v.detach() for v in c[1].stacks])
-
-    @torch.no_grad()
-    def _regress(self, plain: Stacked, d: Stacked) -> None:
-        """Put a step into the sums, which begin as `PRIOR` steps whose best η was the initial one."""
-        cross, square = (each.mean().to(self.square.dtype) for each in (dot(plain, d), norm_sq(d)))
-        begun, weight = self.square > 0, PRIOR * (1 - DECAY)
-        self.cross.copy_(torch.where(begun, self.cross, weight * self.initial_eta * square)).lerp_(cross, 1 - DECAY)
-        self.square.copy_(torch.where(begun, self.square, weight * square)).lerp_(square, 1 - DECAY)
-
-    def _regressed(self, objective: Objective, p: Stacked, z: Stacked, loss: Tensor, score: Stacked) -> Stacked:
-        """g = a − η d, η of earlier steps, with coupled noise."""
-        plain = sitewise(lambda s: loss[..., None, None] * s, score)  # a
-        held = [kept(x) for x in z.stacks]
-
-        def difference(value: Tensor, slope: Stacked) -> Stacked:
-            """c(z) (b − p) − J (∂c/∂z ⊙ e^{z − z_b})."""
-            pairs = zip(score.stacks, p.stacks, slope.stacks, held, strict=True)
-            return Stacked((value[..., None, None] * s - _to_logits(q, v * k) for s, q, v, k in pairs), z.layout)
-
-        def whole(log_temperature: Tensor, fit: bool) -> Stacked:
-            """d, differentiable in ρ where it is fitted."""
-            sharpness = torch.exp(-log_temperature)
-            with torch.no_grad():
-                x = self.soft(z, log_temperature)
-            value, slopes, smooth = slopes_of(self, objective, x, False)
-            if not smooth:  # nothing is known of ∂c/∂φ, and c is only what is learned
-                value, slopes = torch.zeros_like(value), sitewise(torch.zeros_like, slopes)
-            relaxed = difference(value, sitewise(lambda q, v: through_softmax(q.detach(), v) * sharpness, x, slopes))
-            with torch.set_grad_enabled(fit):
-                learned = self.correction(sitewise(torch.detach, x), z, sharpness)
-                return relaxed if learned is None else sitewise(torch.add, relaxed, difference(*learned))
-
-        eta = torch.where(self.square > 0, self.cross / self.square, self.initial_eta)
-
-        def estimate(d: Stacked) -> Stacked:
-            return sitewise(lambda a, v: a - eta * v, plain, d)
-
-        log_temperature = self.log_temperature.detach()
-        d = whole(log_temperature, self.training)
-        grads = estimate(d)
-        if self.training:
-            self._regress(plain, d)
-            self.steps += 1
-            squared = norm_sq(grads)
-            if squared.requires_grad:
-                self._fit(squared)
-            if self.steps % self.every == 0 and self.log_temperature.requires_grad:
-                step = STEP if self.steps // self.every % 2 else -STEP
-                other = estimate(whole(log_temperature + step, False))
-                with torch.no_grad():
-                    slope_of_log = ((norm_sq(other) - norm_sq(grads)).mean() / step).to(log_temperature.dtype)
-                    before = self.log_temperature.grad
-                    self.log_temperature.grad = slope_of_log if before is None else before + slope_of_log
-        return grads
+        return Estimate(loss, self.tuner(self, objective, Drawn(p, z, again, score, loss)))

@@ -110,19 +110,19 @@ def test_the_regression_is_one_and_its_difference_quotient_is_a_slope(name: str,
 
     def estimates(eta: float) -> Tensor:
         """g = a − η d of the noise, `(rows, Σ K)`."""
-        estimator.cross.fill_(eta)  # type: ignore[operator]
-        estimator.square.fill_(1.0)  # type: ignore[operator]
+        estimator.tuner.cross.fill_(eta)  # type: ignore[operator]
+        estimator.tuner.square.fill_(1.0)  # type: ignore[operator]
         return torch.cat(estimator.eval().estimate(objective, logits, noise).grads, -1)
 
     a, d = estimates(0.0), estimates(0.0) - estimates(1.0)
-    estimator.cross.zero_()  # type: ignore[operator]
-    estimator.square.zero_()  # type: ignore[operator]
+    estimator.tuner.cross.zero_()  # type: ignore[operator]
+    estimator.tuner.square.zero_()  # type: ignore[operator]
     estimator.train()
     torch.testing.assert_close(
         torch.cat(estimator.estimate(objective, logits, noise).grads, -1), a - d
     )  # η = 1 at first
     assert estimator.log_temperature.grad is None  # type: ignore[union-attr]
-    eta = float(estimator.cross / estimator.square)  # type: ignore[operator]
+    eta = float(estimator.tuner.cross / estimator.tuner.square)  # type: ignore[operator]
     best, prior = float((a * d).sum() / (d * d).sum()), 10 * 0.99  # ten steps of η = 1, one step ago
     assert eta == pytest.approx((prior * 1 + best) / (prior + 1), rel=1e-9)
     second = torch.cat(estimator.estimate(objective, logits, noise).grads, -1)
@@ -141,7 +141,7 @@ def test_the_regression_is_one_and_its_difference_quotient_is_a_slope(name: str,
     for step in (2, 4):  # the signs in turn, so that their mean is a central difference
         estimator.zero_grad()
         estimates(eta)
-        estimator.steps = step - 1
+        estimator.tuner.steps = step - 1
         estimator.train().estimate(objective, logits, noise)
         quotients.append(float(estimator.log_temperature.grad))  # type: ignore[arg-type]
     assert quotients[0] != pytest.approx(quotients[1], rel=1e-3)
@@ -167,7 +167,7 @@ def test_a_step_that_tunes_the_temperature_costs_an_evaluation_and_estimates_the
     found = []
     for steps in (0, 4):
         estimator = estimators.get(name, sizes=SIZES, coupled=True, tuning="regression", every=5, **options)
-        estimator.steps = steps  # type: ignore[assignment]
+        estimator.tuner.steps = steps  # type: ignore[assignment]
         weight.grad = None
         relaxed.clear()
         estimate = estimator.estimate(Counting(), logits, estimator.draw(logits, torch.Generator().manual_seed(1)))
