@@ -13,9 +13,8 @@ minibatch, which all of them share.
     h_l(k) = α_l ∂f/∂x_{l,k}(p) + T_l(k)
 
 The slopes, at the mean p of q and on the same data, are those of MuProp; T_l and α_l are what a regression of the
-differences of *earlier* steps comes to (recursive least squares with a forgetting factor, one pseudo-observation of 0
-for each entry of T_l and `PRIOR` of 1 for α_l, which stays within `RANGE`). With slopes=False, h_l is the table alone,
-and f is not asked for derivatives.
+differences of *earlier* steps comes to, see `regression`. With slopes=False, h_l is the table alone, and f is not asked
+for derivatives.
 
 With rate = ρ < 1 a coin c_l of probability ρ says for each site whether it is drawn again at all, and the first term
 counts c_l / ρ times: its expectation is the same, and where c_l = 0 nothing is evaluated but what h_l is made of.
@@ -30,24 +29,44 @@ table, see docs/contest.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from estimators.algebra import probabilities, through_softmax
 from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import Categories, gumbel_argmax, one_hot, uniform
 from estimators.objective import Objective, Sites
 from estimators.options import Decay, Range
+from estimators.regression import Regression
 from estimators.sitewise import Stacked, layout_of, sitewise, stacked
 from estimators.slopes import slopes_of
 
-PRIOR = 10.0
-"""Steps at which a site is drawn again that α = 1 counts for."""
-RANGE = (0.0, 2.0)
-"""Of α: where slopes are next to nothing for long, as of a saturated relaxation, any multiple of them would fit, and
-the next that are not would be multiplied too."""
+
+class Draws(nn.Module):
+    """Which of all further samples are draws of the sites of one stack.
+
+    Args:
+        at: positions of the sites.
+        counts: S_l of every site.
+        pairs: site and turn of every further sample.
+    """
+
+    place: Tensor
+    count: Tensor
+    stack: Tensor
+
+    def __init__(self, at: Sequence[int], counts: Sequence[int], pairs: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        # the r-th draw of a site; where there is none, the first of all
+        places = [[pairs.index((site, r)) if r < counts[site] else 0 for site in at] for r in range(max(counts))]
+        for name, values in (("place", places), ("count", [counts[site] for site in at]), ("stack", at)):
+            self.register_buffer(name, _index(values), persistent=False)
+
+
+def _index(values: Any) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)
 
 
 class Sweep(Estimator):
@@ -92,26 +111,17 @@ class Sweep(Estimator):
         self.evaluations = 1 + sum(counts) + self.relaxed
         self.layout = layout_of(self.sizes)
         pairs = [(site, turn) for site, count in enumerate(counts) for turn in range(count)]
-        self._index("site", [site for site, _ in pairs])
-        self._index("turn", [turn for _, turn in pairs])
+        self.register_buffer("site", _index([site for site, _ in pairs]), persistent=False)
+        self.register_buffer("turn", _index([turn for _, turn in pairs]), persistent=False)
         self.register_buffer("weight", torch.zeros(()))
-        for i, at in enumerate(self.layout):
-            n, size = len(at), self.sizes[at[0]]
-            # which of all further samples is the r-th draw of a site of this stack; where there is none, the first
-            places = [[pairs.index((site, r)) if r < counts[site] else 0 for site in at] for r in range(max(counts))]
-            self._index(f"place_{i}", places)
-            self._index(f"count_{i}", [counts[site] for site in at])
-            self._index(f"stack_{i}", at)
-            # the features are the categories and, last, the slope
-            # float64: of many rows, what rounding adds to the sums would outweigh one pseudo-observation
-            self.register_buffer(f"gram_{i}", torch.zeros(n, size + 1, size + 1, dtype=torch.float64))
-            self.register_buffer(f"moment_{i}", torch.zeros(n, size + 1, dtype=torch.float64))
-            self.register_buffer(f"table_{i}", torch.zeros(n, size))
-            self.register_buffer(f"alpha_{i}", torch.ones(n))
+        self.draws = nn.ModuleList(Draws(at, counts, pairs) for at in self.layout)
+        self.regressions = nn.ModuleList(Regression(len(at), self.sizes[at[0]]) for at in self.layout)
 
-    def _index(self, name: str, values: Any) -> None:
-        """A buffer of int64 that follows the estimator to a device and is no part of its state."""
-        self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
+    def _draws(self) -> Sequence[Draws]:
+        return cast(Sequence[Draws], self.draws)
+
+    def _regressions(self) -> Sequence[Regression]:
+        return cast(Sequence[Regression], self.regressions)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
         """Uniforms `(1 + max S, *rows, K_l)` per site, for the sample and what each site is drawn again to be; with
@@ -131,21 +141,19 @@ class Sweep(Estimator):
         loss = loss.detach()
         p = probabilities(logits)
         slopes = self._slopes(objective, p) if self.relaxed else sitewise(torch.zeros_like, p)
-        grads = [
-            self._of_stack(i, loss, values, *parts)
-            for i, parts in enumerate(zip(drawn.stacks, p.stacks, slopes.stacks, strict=True))
-        ]
+        parts = zip(self._draws(), self._regressions(), drawn.stacks, p.stacks, slopes.stacks, strict=True)
+        grads = [self._of_stack(loss, values, *part) for part in parts]
         if self.training:
             self.weight.mul_(self.decay).add_(self.rate)
-            for i in range(len(self.layout)):
-                self._regress(i)
+            for regression in self._regressions():
+                regression.fit(self.weight)
         return Estimate(loss, Stacked(grads, self.layout))
 
     def _samples(self, drawn: Stacked, like: Stacked) -> tuple[Categories, Categories]:
         """The sample, `(*rows)` per site, and those with one site of it drawn again, `(Σ S, *rows)`."""
         first, others = [], []
-        for i, index in enumerate(drawn.stacks):
-            mine = self.site.view(-1, *(1,) * (index.dim() - 1)) == getattr(self, f"stack_{i}")
+        for draws, index in zip(self._draws(), drawn.stacks, strict=True):
+            mine = self.site.view(-1, *(1,) * (index.dim() - 1)) == draws.stack
             first.append(index[0])
             others.append(torch.where(mine, index[1:][self.turn], index[0]))
         return Categories(first, like), Categories(others, like)
@@ -155,24 +163,33 @@ class Sweep(Estimator):
         _, slopes, _ = slopes_of(self, objective, sitewise(torch.detach, p), False)
         return sitewise(lambda slope: torch.nan_to_num(slope, 0.0, 0.0, 0.0), slopes)
 
-    def _of_stack(self, i: int, loss: Tensor, values: Tensor, index: Tensor, p: Tensor, slope: Tensor) -> Tensor:
+    def _of_stack(
+        self,
+        loss: Tensor,
+        values: Tensor,
+        draws: Draws,
+        regression: Regression,
+        index: Tensor,
+        p: Tensor,
+        slope: Tensor,
+    ) -> Tensor:
         """g of the n sites of a stack, `(*rows, n, K)`; what is to be learned of it goes into the sums.
 
         Args:
-            i: of the stack.
             loss, values: f at the sample `(*rows)` and at the others `(Σ S, *rows)`.
+            draws, regression: of the stack.
             index: categories of the sample and of the further draws, `(1 + max S, *rows, n)`.
             p, slope: `(*rows, n, K)`.
         """
         rows = (1,) * loss.dim()
-        count = getattr(self, f"count_{i}")
+        count = draws.count
         turns = torch.arange(len(index), device=count.device).unsqueeze(-1)
         there = (turns <= count).view(-1, *rows, len(count))
         even = len(set(self.counts)) == 1  # nothing is missing
-        f = values[getattr(self, f"place_{i}")].movedim(1, -1)
+        f = values[draws.place].movedim(1, -1)
         # float64: a constant in f must not show in the deviations
         f = torch.cat([loss.unsqueeze(-1).expand_as(f[:1]), f]).double()
-        h = getattr(self, f"alpha_{i}").unsqueeze(-1) * slope + getattr(self, f"table_{i}")
+        h = regression(slope)
 
         def drawn(of: Tensor) -> Tensor:
             return of.expand(len(index), *of.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
@@ -189,26 +206,5 @@ class Sweep(Estimator):
         weight = (deviation(f - drawn(h)) / (count * self.rate)).to(p.dtype)
         if self.training:
             features = torch.cat([deviation(z), deviation(drawn(slope)).unsqueeze(-1)], -1).flatten(0, -3)
-            gram, moment = getattr(self, f"gram_{i}"), getattr(self, f"moment_{i}")
-            features, flat = features.to(gram.dtype), deviation(f).to(gram.dtype).flatten(0, -2)
-            # a step that went wrong is no observation, and must not stay in the sums
-            right = torch.isfinite(features).all(-1).all(0) & torch.isfinite(flat).all(0)
-            features, flat = torch.where(right.unsqueeze(-1), features, 0), torch.where(right, flat, 0)
-            gram.mul_(self.decay).add_(torch.einsum("bni,bnj->nij", features, features))
-            moment.mul_(self.decay).add_(torch.einsum("bni,bn->ni", features, flat))
+            regression.add(features, deviation(f).flatten(0, -2), self.decay)
         return (weight.unsqueeze(-1) * z).sum(0) + through_softmax(p, h)
-
-    def _regress(self, i: int) -> None:
-        """The table and α from the sums of all steps so far, this one included: for the next."""
-        gram, moment = getattr(self, f"gram_{i}").double(), getattr(self, f"moment_{i}").double()
-        table, slope = gram[:, :-1, :-1], gram[:, :-1, -1]
-        # both as A⁻¹ b, with one pseudo-observation of 0 for each category: the table is the first less α of the second
-        factor = torch.linalg.cholesky_ex(table + torch.eye(table.shape[-1], dtype=table.dtype, device=table.device)).L
-        alone, aside = torch.cholesky_solve(torch.stack([moment[:, :-1], slope], -1), factor).unbind(-1)
-        square = gram[:, -1, -1]
-        prior = PRIOR * square / self.weight  # that many times what a step brings
-        above = moment[:, -1] - (slope * alone).sum(-1) + prior
-        below = square - (slope * aside).sum(-1) + prior
-        alpha = torch.where(below > 0, above / torch.where(below > 0, below, 1), 1).clamp(*RANGE)
-        getattr(self, f"table_{i}").copy_(alone - alpha.unsqueeze(-1) * aside)
-        getattr(self, f"alpha_{i}").copy_(alpha)

@@ -177,7 +177,7 @@ def test_labels_of_controls() -> None:
     assert label.version == labels.parse("concrete").version
     with pytest.raises(ValueError, match="did you mean 'rloo'"):
         labels.parse("scratch[of=rlo]")
-    with pytest.raises(ValueError, match="no estimator 'random'"):
+    with pytest.raises(ValueError, match="random has no options"):
         labels.parse("random[of=rloo]")
 
 

@@ -58,4 +58,4 @@ def test_targets_are_of_estimators_and_options_that_there_are(target: targets.Ta
     import estimators
 
     for name, options in target.estimators:
-        estimators.check_options(name, options)
+        estimators.get(name, sizes=(4, 4), **dict(options))

@@ -262,8 +262,10 @@ def test_a_file_of_the_users_own_is_known_by_its_content(tmp_path: Path) -> None
         )
     rows = table.read(tmp_path / "out" / "rows")
     assert set(rows["status"]) == {"ok"}
-    assert set(rows["dataset"]) == {"mine.npz"}
+    assert set(rows["dataset"]) == {f"mine.npz@{content[:8]}" for content in rows["data"]}
     assert rows.groupby("estimator")["hash"].nunique().eq(2).all()
+    values = rows[(rows["metric"] == "loss") & (rows["part"] == "train")]
+    assert values.groupby("estimator")["value"].nunique().eq(2).all(), "the data that were trained on are others"
 
 
 def test_corrupt_cache_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,7 +169,7 @@ def test_what_does_not_learn_need_not_ride_along(name: str) -> None:
     sizes = (2, 3, 4)
     estimator = estimators.get(name, sizes=sizes).train()
     before = {key: value.clone() for key, value in estimator.state_dict().items()}
-    logits = tuple(torch.randn(5, size) for size in sizes)
+    logits = tuple(torch.randn(5, size, requires_grad=True) for size in sizes)
     control = list(estimator.parameters())
     estimator.backward(lambda sample: sum(site[..., 0] for site in sample) ** 2, logits)
     assert learns(estimator) or not control

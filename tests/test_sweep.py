@@ -13,7 +13,7 @@ from oracles import Joint, enumerate_expectation, enumerate_weight_gradient
 from torch import Tensor
 
 import estimators
-from estimators import sweep
+from estimators import regression, sweep
 from estimators.base import Estimate
 from estimators.objective import Objective
 from estimators.sitewise import Stacked, layout_of, stacks
@@ -132,11 +132,11 @@ def test_the_table_is_a_ridge_regression_of_earlier_differences(rate: float) -> 
     gram = sum(w * x.T @ x for w, (x, _) in zip(weights, seen, strict=True))
     moment = sum(w * x.T @ y for w, (x, y) in zip(weights, seen, strict=True))
     square = gram[-1, -1] / (rate * weights.sum())
-    ridge = np.diag([1.0] * 4 + [sweep.PRIOR * square])
-    moment[-1] += sweep.PRIOR * square  # towards α = 1
+    ridge = np.diag([1.0] * 4 + [regression.PRIOR * square])
+    moment[-1] += regression.PRIOR * square  # towards α = 1
     expected = np.linalg.solve(gram + ridge, moment)
-    np.testing.assert_allclose(estimator.table_0[0], expected[:-1], rtol=1e-8)
-    np.testing.assert_allclose(float(estimator.alpha_0[0]), expected[-1], rtol=1e-8)
+    np.testing.assert_allclose(estimator.regressions[0].table[0], expected[:-1], rtol=1e-8)
+    np.testing.assert_allclose(float(estimator.regressions[0].alpha[0]), expected[-1], rtol=1e-8)
 
 
 def test_slopes_next_to_nothing_bring_no_great_alpha() -> None:
@@ -158,7 +158,7 @@ def test_slopes_next_to_nothing_bring_no_great_alpha() -> None:
         f.scale = 1e-6 if step < 20 else 1.0
         _, grads = estimator.estimate(f, logits, estimator.draw(logits, generator))
         assert float(grads[0].abs().max()) < 5
-        assert sweep.RANGE[0] <= float(estimator.alpha_0) <= sweep.RANGE[1]
+        assert regression.RANGE[0] <= float(estimator.regressions[0].alpha) <= regression.RANGE[1]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e20])
@@ -192,7 +192,9 @@ def test_many_rows_leave_the_regression_positive() -> None:
         estimator.estimate(
             lambda x: x[0][..., 0] + 5, logits, estimator.draw(logits, torch.Generator().manual_seed(step))
         )
-    assert float(torch.linalg.eigvalsh(estimator.gram_0[:, :-1, :-1] + torch.eye(3).double()).min()) > 0.999
+    assert (
+        float(torch.linalg.eigvalsh(estimator.regressions[0].gram[:, :-1, :-1] + torch.eye(3).double()).min()) > 0.999
+    )
 
 
 def test_an_additive_objective_that_is_known_leaves_no_variance() -> None:
@@ -278,4 +280,4 @@ def test_a_site_without_its_coin_is_evaluated_at_the_sample_itself() -> None:
     for u in noise:
         u[7] = 1.0
     none.estimate(f, logits, noise)
-    assert not any(bool(buffer.any()) for name, buffer in none.named_buffers() if name.startswith(("gram", "moment")))
+    assert not any(bool(buffer.any()) for name, buffer in none.named_buffers() if name.endswith(("gram", "moment")))

@@ -17,6 +17,7 @@ task as a `suites.tasks.granted.Granted` one, which has these roles and no other
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from suites.labels import parse
 from suites.settings import Group, Settings
 from vmo import checkpoint
 from vmo.checkpoint import Keeper
-from vmo.data import Identity, identify
+from vmo.data import Dataset, Identity, identify, load
 from vmo.space import Architecture
 
 Sites = Sequence[Tensor]
@@ -258,6 +259,17 @@ class Task(ABC):
             found = make()
             checkpoint.save(path, found)
         return found
+
+
+def dataset_of(context: Context) -> Dataset:
+    """The data set of a context, on its device; one copy for all tasks, for as long as its content is the same."""
+    content = identify(context.dataset, context.data_root).content
+    return _loaded(context.dataset, context.data_root, context.device, content)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(name: str, root: Path | None, device: torch.device, content: str) -> Dataset:
+    return load(name, root, device)
 
 
 def seed_of(*parts: object) -> int:

@@ -12,7 +12,7 @@ import torch
 from estimators import Estimator
 from suites import labels
 from suites.tasks import network_settings as settings_of
-from suites.tasks.base import Make, Point, Sites, Size, Task, Truth, TruthSettings
+from suites.tasks.base import Make, Point, Sites, Size, Task, Truth, TruthSettings, dataset_of
 from suites.tasks.network_roles import (
     CountedSettings,
     EstimatesSettings,
@@ -32,15 +32,13 @@ from suites.tasks.network_steps import Step, blank
 from suites.tasks.reference_run import REFERENCE, ReferenceRun
 from vmo.checkpoint import Keeper
 from vmo.config import WideResNetConfig
-from vmo.data import Dataset, load
+from vmo.data import Dataset
 from vmo.recipe import Recipe
 from vmo.space import Architecture, ArchitectureDistribution, Space, literal_penalty, normalised_penalty
 from vmo.space import Penalty as SpacePenalty
 from vmo.target import Target
 from vmo.train import Trainer
 from vmo.wrn import WideResNet
-
-_load = functools.lru_cache(maxsize=2)(load)  # one copy for all tasks
 
 
 class NetworkTask(Task):
@@ -68,7 +66,7 @@ class NetworkTask(Task):
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The data, on the device."""
-        return _load(self.context.dataset, self.context.data_root, self.context.device)
+        return dataset_of(self.context)
 
     def prepare(self, role: str, settings: Any) -> None:
         how = getattr(settings, "train", None)

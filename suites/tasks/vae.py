@@ -25,10 +25,10 @@ from estimators import Estimator
 from results.table import row
 from suites.settings import Group, Settings, narrow
 from suites.tasks import curve
-from suites.tasks.base import Make, Point, Sites, Size, Task, Truth, TruthSettings, seed_of
+from suites.tasks.base import Make, Point, Sites, Size, Task, Truth, TruthSettings, dataset_of, seed_of
 from suites.tasks.vae_model import Run, Vae, bound
 from vmo.checkpoint import Keeper
-from vmo.data import Dataset, load
+from vmo.data import Dataset
 from vmo.learner import ride
 
 POINTS = {"uniform": 0.0, "mid": 0.5, "peaked": 1.0}
@@ -38,8 +38,6 @@ SAMPLES = 10  # of z per image, of the final ELBO
 REFERENCE = "rloo[samples=4]"
 """The estimator that trains the reference run."""
 TIMED_LR = 1e-3  # of a step that is timed or counted, which does not depend on it
-
-_load = functools.lru_cache(maxsize=2)(load)
 
 
 class Model(Settings):
@@ -140,7 +138,7 @@ class VaeTask(Task):
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The data, on the device."""
-        return _load(self.context.dataset, self.context.data_root, self.context.device)
+        return dataset_of(self.context)
 
     @functools.cached_property
     def images(self) -> tuple[Tensor, Tensor]:
