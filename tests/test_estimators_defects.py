@@ -17,7 +17,7 @@ import torch
 from oracles import LOGITS, Multilinear, logits_like, randomise, seeded, sizes_of
 from torch import Tensor
 
-from estimators import Estimate, Estimator, Objective, control_variate
+from estimators import Estimate, Estimator, Objective, control_variate, tuning
 from estimators.base import train_weights
 from estimators.concrete import Concrete
 from estimators.exact import Exact
@@ -117,43 +117,61 @@ def test_a_wrong_conditional_draw_is_seen(
 ) -> None:
     estimator = randomise(make(SIZES)).train(mode)
     oracles.check_unbiased(estimator, PHI)
-    name = {own_v: "conditional_gumbel", detached: "kept", unnormalised: "log_probability"}[defect]
-    monkeypatch.setattr(control_variate, name, defect)
+    where, name = {
+        own_v: (control_variate, "conditional_gumbel"),
+        detached: (tuning, "_kept"),
+        unnormalised: (control_variate, "log_probability"),
+    }[defect]
+    monkeypatch.setattr(where, name, defect)
     with rejects("expected"):
         oracles.check_unbiased(estimator, PHI)
 
 
-class WithoutControlScore(Rebar):
+class WithoutControlScore(tuning.Descent):
     """The term −c(z̃)(b − p) is missing."""
 
-    def _slope(self, objective: Objective, z: Any) -> tuple[Tensor, Sites]:
-        value, slope = super()._slope(objective, z)
+    def _slope(self, of: Any, objective: Objective, z: Any) -> Any:
+        value, slope = super()._slope(of, objective, z)  # type: ignore[misc]
         return 0 * value, slope
 
 
-class WithoutFreeTerm(Rebar):
+class WithoutFreeTerm(tuning.Descent):
     """∂c(z) is missing, so that −∂c(z̃) stands alone."""
 
-    def _slope(self, objective: Objective, z: Any) -> tuple[Tensor, Sites]:
-        value, slope = super()._slope(objective, z)
+    def _slope(self, of: Any, objective: Objective, z: Any) -> Any:
+        value, slope = super()._slope(of, objective, z)  # type: ignore[misc]
         return value, tuple(torch.stack([0 * free, given]) for free, given in slope)
 
 
-class SurrogateTwice(Relax):
+class SurrogateTwice(tuning.Descent):
     """r_ρ is counted again where f(σ(z̃)) + r_ρ multiplies the score."""
 
-    def _slope(self, objective: Objective, z: Any) -> tuple[Tensor, Sites]:
-        value, slope = super()._slope(objective, z)
-        again = self.learned(self.soft(z))
-        return value + (again if self.training else again.detach()), slope
+    def _slope(self, of: Any, objective: Objective, z: Any) -> Any:
+        value, slope = super()._slope(of, objective, z)  # type: ignore[misc]
+        again = of.learned(of.soft(z))
+        return value + (again if of.training else again.detach()), slope
+
+
+def without_control_score(sizes: tuple[int, ...]) -> Estimator:
+    return tuned(Rebar(sizes), WithoutControlScore())
+
+
+def without_free_term(sizes: tuple[int, ...]) -> Estimator:
+    return tuned(Rebar(sizes), WithoutFreeTerm())
 
 
 def surrogate_twice(sizes: tuple[int, ...]) -> Estimator:
-    return SurrogateTwice(sizes, relaxed_objective=True)
+    return tuned(Relax(sizes, relaxed_objective=True), SurrogateTwice())
+
+
+def tuned(estimator: Any, tuner: tuning.Descent) -> Estimator:
+    """The estimator with another tuner."""
+    estimator.tuner = tuner
+    return estimator  # type: ignore[no-any-return]
 
 
 @both_modes
-@pytest.mark.parametrize("make", [WithoutControlScore, WithoutFreeTerm, surrogate_twice])
+@pytest.mark.parametrize("make", [without_control_score, without_free_term, surrogate_twice])
 def test_a_dropped_or_doubled_term_is_seen(make: Any, mode: bool) -> None:
     with rejects("expected"):
         oracles.check_unbiased(randomise(make(SIZES)).train(mode), PHI)
@@ -182,14 +200,18 @@ class FitsWeights(Rebar):
         loss.mean().backward()
 
 
-class TrainsThroughControl(Rebar):
+class TrainsThroughControl(tuning.Descent):
     """The relaxed objective trains weights, as if it were the objective."""
 
-    def _slope(self, objective: Objective, z: Any) -> tuple[Tensor, Sites]:
-        value = objective.control(tuple(site.detach() for site in self.soft(z)))
+    def _slope(self, of: Any, objective: Objective, z: Any) -> Any:
+        value = objective.control(tuple(site.detach() for site in of.soft(z)))
         if value.requires_grad:
             value.sum().backward()
-        return super()._slope(objective, z)
+        return super()._slope(of, objective, z)
+
+
+def trains_through_control(sizes: tuple[int, ...]) -> Estimator:
+    return tuned(Rebar(sizes), TrainsThroughControl())
 
 
 @pytest.mark.parametrize(
@@ -197,7 +219,7 @@ class TrainsThroughControl(Rebar):
     [
         (FitsLogits, "logits"),
         (FitsWeights, "through control"),
-        (TrainsThroughControl, "through control"),
+        (trains_through_control, "through control"),
     ],
 )
 def test_a_leak_is_seen(make: Any, match: str) -> None:
@@ -210,7 +232,7 @@ def test_a_leak_is_seen_in_the_mean_of_weight_gradients() -> None:
     """On a plain callable `control` is f itself, weights included: only the expectation can tell."""
     for mode in (True, False):
         with rejects("component 1 "):
-            oracles.check_unbiased(randomise(TrainsThroughControl(SIZES)).train(mode), PHI)
+            oracles.check_unbiased(randomise(trains_through_control(SIZES)).train(mode), PHI)
 
 
 # --- score functions --------------------------------------------------------------------------------------------------
@@ -360,15 +382,18 @@ class MovesInEvaluation(Reinforce):
         return estimate
 
 
-class FitsInEvaluation(Rebar):
-    def _slope(self, objective: Objective, z: Any) -> tuple[Tensor, Sites]:
-        value, slope = super()._slope(objective, z)
-        if not self.training:
-            self._fit(self.eta.square())
-        return value, slope
+class FitsInEvaluation(tuning.Descent):
+    def _slope(self, of: Any, objective: Objective, z: Any) -> Any:
+        if not of.training:
+            of._fit(of.eta.square())
+        return super()._slope(of, objective, z)
 
 
-@pytest.mark.parametrize(("make", "match"), [(MovesInEvaluation, "differ"), (FitsInEvaluation, "gradient of")])
+def fits_in_evaluation(sizes: tuple[int, ...]) -> Estimator:
+    return tuned(Rebar(sizes), FitsInEvaluation())
+
+
+@pytest.mark.parametrize(("make", "match"), [(MovesInEvaluation, "differ"), (fits_in_evaluation, "gradient of")])
 def test_a_change_in_evaluation_is_seen(make: Any, match: str) -> None:
     with rejects(match):
         oracles.check_evaluation_is_pure(randomise(make(SIZES)), logits_like(SIZES, (3,)))
