@@ -79,8 +79,8 @@ def load(line: str, cell_hash: str | None = None) -> dict[str, Any]:
     found = json.loads(line, parse_constant=_refuse_constant)
     if isinstance(found, dict) and isinstance(version := found.get("schema"), int) and version < SCHEMA:
         raise OldSchemaError(
-            f"rows of schema {version}, which this version (schema {SCHEMA}) cannot read; move the folder away, or give "
-            "another --out"
+            f"rows of schema {version}, which this version (schema {SCHEMA}) cannot read; move the folder away, or "
+            "give another --out"
         )
     if problem := wrong(found, cell_hash):
         raise TableError(problem)
