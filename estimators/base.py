@@ -105,6 +105,7 @@ class Estimator(nn.Module):
         pairs = zip(whole.stacks, grads.stacks, strict=True)
         if wanted := [(stack, grad) for stack, grad in pairs if stack.requires_grad]:
             torch.autograd.backward([stack for stack, _ in wanted], [grad for _, grad in wanted])
+        loss.backward = _is_done  # type: ignore[method-assign]
         return loss
 
     def _of_stacks(self, objective: Callable[[Sites], Tensor], logits: Stacked, noise: Any) -> tuple[Tensor, Stacked]:
@@ -147,6 +148,13 @@ class Estimator(nn.Module):
         for parameter, grad in zip(parameters, grads, strict=True):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+
+
+def _is_done(*_: object, **__: object) -> None:
+    """In place of the `backward` of a loss, which one may call by habit."""
+    raise RuntimeError(
+        "the loss that `backward` of an estimator returns is backpropagated already: leave out this call"
+    )
 
 
 class SeveralSamples(Estimator):

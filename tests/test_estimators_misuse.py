@@ -28,6 +28,17 @@ def test_backward_to_logits_that_do_not_require_grad_is_refused() -> None:
         estimators.get("rloo", (3,)).backward(first, (torch.zeros(3),))
 
 
+@pytest.mark.parametrize("name", ["rloo", "concrete", "exact"])
+def test_backward_by_habit_is_told_that_it_is_done(name: str) -> None:
+    logits = (torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True))
+    f = lambda sample: sample[0][..., 0] * sample[1][..., 1]  # noqa: E731
+    loss = estimators.get(name, SIZES).backward(f, logits, generator=seeded())
+    before = [site.grad.clone() for site in logits if site.grad is not None]
+    with pytest.raises(RuntimeError, match="is backpropagated already: leave out this call"):
+        loss.backward()
+    assert all(torch.equal(was, site.grad) for was, site in zip(before, logits, strict=True))  # type: ignore[arg-type]
+
+
 def test_one_site_that_requires_grad_is_enough() -> None:
     logits = (torch.zeros(3, requires_grad=True), torch.zeros(2))
     estimators.get("exact", SIZES).backward(first, logits)
