@@ -142,7 +142,7 @@ def test_without_a_gpu_the_check_says_so(monkeypatch: pytest.MonkeyPatch, capsys
 def test_the_check_finds_the_tests() -> None:
     """Those of the checkout that it is part of; where it is installed as a wheel there are none."""
     here, code = Path(__file__).parent, Path(gpu_check.__file__).parents[2]
-    assert gpu_check.TESTS == code / "tests"
+    assert code / "tests" == gpu_check.TESTS
     assert gpu_check.TESTS.is_dir() == (code == here.parent)
 
 
