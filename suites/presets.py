@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from estimators.options import nearest
 from suites import settings, suite, tasks
-from suites.settings import Group, Preset, nearest
+from suites.settings import Group, Preset
 
 PRESETS = {
     "smoke": "seconds: whether everything runs",

@@ -16,13 +16,14 @@ over, so that a number that is not in the identity cannot be read.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from estimators.options import nearest
 
 
 class Settings(BaseModel):
@@ -155,12 +156,6 @@ def identity(handed: Iterable[Settings]) -> dict[str, dict[str, Any]]:
 def dotted(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The dotted names of an identity."""
     return [f"{group}{SEPARATOR}{name}" for group, values in settings.items() for name in values]
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`, did you mean 'x'?`, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def _by_group(assignments: Mapping[str, Any], groups: Mapping[str, Group]) -> dict[str, dict[str, Any]]:

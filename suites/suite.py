@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
 
+from estimators.options import nearest
 from suites.labels import BASELINES, PLAIN, Label
-from suites.settings import Group, Settings, nearest
+from suites.settings import Group, Settings
 from suites.tasks.base import Nothing, Task
 from suites.tasks.granted import Granted
 from vmo.checkpoint import Keeper

@@ -75,10 +75,10 @@ def check_possible(found: Sequence[Planned]) -> None:
 
 def place(args: Namespace) -> tuple[Context, Any]:
     """Where tasks work, and what carries cells out."""
+    from estimators.options import nearest
     from suites import presets
     from suites.engine import on_ray
     from suites.engine.local import InProcess, LocalProcesses
-    from suites.settings import nearest
     from suites.tasks.base import Context
 
     known = listing.names("datasets")

@@ -19,10 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from estimators.options import nearest
 from suites.commands import tables
 from suites.labels import PLAIN, parse
 from suites.presets import PRESETS, resolve
-from suites.settings import Preset, nearest
+from suites.settings import Preset
 from suites.tasks import factory
 from suites.tasks.base import Context
 

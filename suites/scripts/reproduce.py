@@ -26,9 +26,9 @@ from torch import Tensor
 
 from estimators import Estimator
 from estimators.arsm import Noise
+from estimators.options import nearest
 from suites.commands import tables
 from suites.labels import parse
-from suites.settings import nearest
 from suites.tasks.base import Sites
 from suites.tasks.functions import Run
 from suites.tasks.polynomial import Polynomial

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from suites.settings import nearest
+from estimators.options import nearest
 from suites.tasks.base import Task
 
 _REGISTRY: dict[str, str | type[Task]] = {
