@@ -184,22 +184,50 @@ def train_weights(loss: Tensor, weight: Tensor | float = 1.0) -> None:
 
 
 class Temperature(nn.Module):
-    """A temperature: a constant, or a pair (start, end) followed geometrically as `progress` goes from 0 to 1."""
+    """A temperature t, constant or on a schedule.
+
+    Args:
+        temperature: one of
+            t                       constant,
+            (a, b)                  a^(1−s) b^s, from a to b as the progress s of the run goes from 0 to 1,
+            (a, b, "linear")        (1−s) a + s b,
+            (a, b, "entropy")       a^h b^(1−h), where h in [0, 1] is the mean over sites of H(q)/log K, the entropy of
+                                    q as a part of the largest: a while q is uniform, b when it has decided.
+
+    The entropy is that of each row by itself, and t is a constant to every gradient.
+    """
 
     value: Tensor
 
-    def __init__(self, temperature: float | tuple[float, float]) -> None:
+    def __init__(self, temperature: float | tuple[float, float] | tuple[float, float, str]) -> None:
         super().__init__()
-        pair = temperature if isinstance(temperature, tuple) else (temperature, temperature)
-        self.start, self.end = pair
+        given = temperature if isinstance(temperature, tuple) else (temperature, temperature)
+        self.start, self.end = float(given[0]), float(given[1])
+        self.schedule = given[2] if len(given) == 3 else "geometric"
         self.register_buffer("value", torch.tensor(self.start, dtype=torch.float64))
 
     def forward(self, sites: Sites) -> Tensor:
-        """The temperature in the dtype of these sites."""
-        return self.value.to(stacked(sites).stacks[0].dtype)
+        """t in the dtype of these logits `(*rows, K_l)`: `()`, or `(*rows, 1, 1)` where it follows the entropy."""
+        of = stacked(sites)
+        if self.schedule != "entropy":
+            return self.value.to(of.stacks[0].dtype)
+        entropies = [_entropy(stack.detach()) for stack in of.stacks if stack.shape[-1] > 1]
+        if not entropies:  # nothing to decide
+            return torch.full_like(of.stacks[0][..., :1, :1], self.end)
+        h = torch.cat(entropies, -1).mean(-1)[..., None, None]
+        return self.end * (self.start / self.end) ** h
 
     def anneal(self, progress: float) -> None:
-        self.value.fill_(self.start * (self.end / self.start) ** progress)
+        if self.schedule == "geometric":
+            self.value.fill_(self.start * (self.end / self.start) ** progress)
+        elif self.schedule == "linear":
+            self.value.fill_((1 - progress) * self.start + progress * self.end)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """H(q)/log K of each site of a stack `(*rows, n, K)`, in [0, 1]: `(*rows, n)`."""
+    p = torch.softmax(logits, -1)
+    return torch.special.entr(p).sum(-1) / math.log(logits.shape[-1])
 
 
 def _shifted(logits: Tensor) -> Tensor:

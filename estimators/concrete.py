@@ -25,7 +25,7 @@ class Concrete(Estimator):
 
     Args:
         sizes: K_l of each site.
-        temperature: t, or a pair (start, end) followed geometrically. The default is the VMO paper's "0.1 to 0 on a
+        temperature: t, or a schedule, see `estimators.base.Temperature`. The default is the VMO paper's "0.1 to 0 on a
             log scale", which cannot reach 0 and so ends at 1e-3.
     """
 

@@ -36,7 +36,7 @@ class GumbelRao(Estimator):
 
     Args:
         sizes: K_l of each site.
-        temperature: t, or a pair (start, end) followed geometrically.
+        temperature: t, or a schedule, see `estimators.base.Temperature`.
         samples: S, of the noise and not of the objective.
     """
 

@@ -24,7 +24,7 @@ class GumbelStraightThrough(Estimator):
 
     Args:
         sizes: K_l of each site.
-        temperature: t, or a pair (start, end) followed geometrically.
+        temperature: t, or a schedule, see `estimators.base.Temperature`.
     """
 
     unbiased = False

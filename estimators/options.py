@@ -45,8 +45,8 @@ Decay = Annotated[float, Range(ge=0, lt=1)]
 """Of a moving average, per step."""
 Count = Annotated[int, Range(ge=1)]
 Several = Annotated[int, Range(ge=2)]
-Temperatures = Annotated[float | tuple[float, float], Range(gt=0)]
-"""A temperature, or a pair (start, end) that is followed geometrically."""
+Temperatures = Annotated[float | tuple[float, float] | tuple[float, float, Literal["linear", "entropy"]], Range(gt=0)]
+"""A temperature or how it moves, see `estimators.base.Temperature`."""
 Of = Annotated[str, Inner()]
 
 
@@ -149,7 +149,8 @@ def _as_tuple(kinds: tuple[Any, ...], value: Any) -> tuple[bool, Any]:
 
 
 def _within(limits: Range, value: Any) -> bool:
-    return all(one in limits for one in (value if isinstance(value, tuple) else (value,)) if one is not None)
+    numbers = value if isinstance(value, tuple) else (value,)
+    return all(one in limits for one in numbers if one is not None and not isinstance(one, str))
 
 
 def _described(arm: Any) -> str:
@@ -158,9 +159,8 @@ def _described(arm: Any) -> str:
     if get_origin(arm) is Literal:
         return " or ".join(map(repr, get_args(arm)))
     if get_origin(arm) in (tuple, Sequence):
-        return (
-            "a pair of numbers"
-            if len(get_args(arm)) == 2 and Ellipsis not in get_args(arm)
-            else "several whole numbers"
-        )
+        kinds = get_args(arm)
+        if Ellipsis in kinds or len(kinds) == 1:
+            return "several whole numbers"
+        return "a pair of numbers" + "".join(f" and {_described(kind)}" for kind in kinds[2:])
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}.get(arm, str(arm))

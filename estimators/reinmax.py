@@ -28,7 +28,7 @@ class ReinMax(Estimator):
 
     Args:
         sizes: K_l of each site.
-        temperature: t, or a pair (start, end) followed geometrically; 1 is the estimator of second order.
+        temperature: t, or a schedule, see `estimators.base.Temperature`; 1 is the estimator of second order.
     """
 
     unbiased = False

@@ -32,7 +32,7 @@ class StraightThrough(Estimator):
     Args:
         sizes: K_l of each site.
         through: "softmax" or "identity".
-        temperature: t, of the softmax on the way back, or a pair (start, end) followed geometrically.
+        temperature: t, of the softmax on the way back, or a schedule, see `estimators.base.Temperature`.
         forward_temperature: s, of the distribution of samples, likewise.
     """
 

@@ -29,7 +29,7 @@ class Accuracy(OfSteps):
     title = "whole training runs"
     roles = ("run",)
     baseline = controls = True
-    seeds: ClassVar = {"smoke": 1, "quick": 3, "cpu": 2, "paper": 5}
+    seeds: ClassVar = {"smoke": 1, "quick": 3, "cpu": 2, "study": 5, "paper": 5}
     measures: ClassVar = {
         "loss": "nats",
         "accuracy": "fraction",
@@ -43,6 +43,8 @@ class Accuracy(OfSteps):
         "sampled_accuracy": "fraction",
         "entropy": "nats per site",
         "curve_loss": "nats",
+        "curve_test_loss": "nats",
+        "curve_accuracy": "fraction",
         "curve_width": "fraction",
         "curve_depth": "layers",
         "curve_entropy": "nats per site",

@@ -68,6 +68,7 @@ class ContestGroup(Group, name="contest"):
     presets: ClassVar = {
         "smoke": {"estimates": 12, "steps": 4, "pairs": 3},
         "cpu": {"estimates": 160, "steps": 100, "pairs": 12, "seconds": 60.0},
+        "study": {"estimates": 160, "steps": 100, "pairs": 12, "seconds": 60.0},
         "paper": {"estimates": 400, "steps": 1000, "pairs": 12, "seconds": 60.0},
     }
 

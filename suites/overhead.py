@@ -123,6 +123,7 @@ class OverheadGroup(Group, name="overhead"):
     presets: ClassVar = {
         "smoke": {"pairs": 3},
         "cpu": {"pairs": 12, "seconds": 60.0},
+        "study": {"pairs": 12, "seconds": 60.0},
         "paper": {"pairs": 12, "seconds": 60.0},
     }
 

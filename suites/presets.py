@@ -12,9 +12,10 @@ PRESETS = {
     "smoke": "seconds: whether everything runs",
     "quick": "minutes on two CPU cores: small networks, 8×8 digits",
     "cpu": "hours on two CPU cores: WRN-16-1, CIFAR-10",
+    "study": "hours on two CPU cores, runs that converge: WRN-16-1, CIFAR-10 at 16×16",
     "paper": "a GPU: WRN-28-10, CIFAR-10, 200 epochs, as in the VMO paper",
 }
-DATASETS = {"smoke": "digits", "quick": "digits", "cpu": "cifar10", "paper": "cifar10"}
+DATASETS = {"smoke": "digits", "quick": "digits", "cpu": "cifar10", "study": "cifar10_16", "paper": "cifar10"}
 """The data set of each preset, where the command line names none."""
 
 

@@ -240,7 +240,7 @@ def test_weights_that_nobody_can_train_on_are_refused_before_anything_runs(
     weights: str, suites: list[str], tmp_path: Path
 ) -> None:
     """By their name or their options when they are given, by what they make of a task when that is prepared."""
-    with pytest.raises(ValueError, match=r"setting train\.weights: must be own, hard, soft or an estimator"):
+    with pytest.raises(ValueError, match=r"setting train\.weights: must be own, mode, hard, soft or an estimator"):
         prepare(workshop(tmp_path), planned(workshop(tmp_path), "width", ["rloo"], suites, f"train.weights={weights}"))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vmo import partial
 
-VERSION = 2
+VERSION = 3
 
 
 def save(path: Path, state: Any, about: Mapping[str, Any] | None = None) -> None:

@@ -69,7 +69,8 @@ def read(path: Path) -> Run:
     if not isinstance(state, dict) or not {"trainer", "run", "epoch"} <= state.keys():
         raise ValueError(f"{path} is not the checkpoint of a network that the accuracy suite trained")
     try:
-        run, epochs = _run(state["run"], state["trainer"]), int(state["run"]["recipe"]["epochs"])
+        run = _run(state["run"], state["trainer"])
+        epochs = run.recipe.epochs + run.recipe.continued
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold a whole run: {type(error).__name__}: {error}") from None
     if state["epoch"] <= epochs:
@@ -139,7 +140,9 @@ def compact(
     network = extract(run.network, run.architecture).to(data.train.images.device)
     recalibrate(network, data)
     if fine_tune:
-        trainer = Trainer(network, data, replace(run.recipe, epochs=fine_tune, freeze=0, groups=1), seed=run.seed)
+        trainer = Trainer(
+            network, data, replace(run.recipe, epochs=fine_tune, freeze=0, continued=0, groups=1), seed=run.seed
+        )
         trainer.learner.step_count = trainer.steps  # the end of the schedule, where the learning rate stays as it is
         for epoch in range(fine_tune):
             progress(epoch + 1, trainer.epoch())

@@ -4,8 +4,9 @@ A training set of 50,000 CIFAR images is 154 MB as uint8, so that it fits beside
 augmenting whole batches with tensor operations needs no worker processes and no copy from the host. Augmentation is the
 one of Wide Residual Networks (arXiv:1605.07146): reflection padding, a random crop and a random horizontal flip.
 
-Available: "digits" (scikit-learn's 8 × 8 digits, which need no download), "cifar10", "cifar100", "mnist",
-"fashion_mnist", "omniglot", and any "NAME.npz" of the user's own. Nothing here reads a pickle.
+Available: "digits" (scikit-learn's 8 × 8 digits, which need no download), "cifar10", "cifar100", "cifar10_16" and
+"cifar100_16" (the same images at 16 × 16, every pixel the mean of 2 × 2), "mnist", "fashion_mnist", "omniglot", and any
+"NAME.npz" of the user's own. Nothing here reads a pickle.
 """
 
 from __future__ import annotations
@@ -128,6 +129,28 @@ def identify(name: str, root: str | os.PathLike[str] | None = None) -> Identity:
         return data.identity.content, len(data.train), len(data.test)
 
     return describe(label, *kept(files[0].with_name(f"{label}.sha256"), files, measure))
+
+
+def split_off(dataset: Dataset, part: float) -> tuple[Dataset, Split]:
+    """A data set without a part of its training images, and these images; which they are is the same for every run.
+
+    Args:
+        dataset: whose training images are divided.
+        part: in (0, 1), of the training images.
+
+    Raises:
+        ValueError: nothing would be left on one of the sides.
+    """
+    count = round(part * len(dataset.train))
+    if not 0 < count < len(dataset.train):
+        raise ValueError(f"a part of {part:g} cannot be split off {len(dataset.train)} training images")
+    # RandomState, because its stream is frozen for ever
+    order = torch.from_numpy(np.random.RandomState(0).permutation(len(dataset.train)))
+    off, rest = (
+        index.sort().values.to(dataset.train.labels.device) for index in order.split([count, len(order) - count])
+    )
+    first, second = (Split(dataset.train.images[index], dataset.train.labels[index]) for index in (off, rest))
+    return replace(dataset, train=second), first
 
 
 def normalise(images: Tensor, dataset: Dataset) -> Tensor:

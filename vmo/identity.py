@@ -52,6 +52,10 @@ OFFICIAL = {
         50_000, 10_000, None, MappingProxyType({"93d97ded419e48da": "97 of 60,000 images restored from JPEG"})
     ),
     "cifar100": Official(50_000, 10_000, "4ec76184412ef587"),
+    "cifar10_16": Official(
+        50_000, 10_000, None, MappingProxyType({"9a642f072c717229": "97 of 60,000 images restored from JPEG"})
+    ),
+    "cifar100_16": Official(50_000, 10_000, "2cb5fa336a1740fd"),
     "mnist": Official(60_000, 10_000, "e0130f111822ed58"),
     "fashion_mnist": Official(60_000, 10_000, "a06d3266794aa014"),
     "omniglot": Official(19_280, 13_180),

@@ -70,13 +70,18 @@ class Learner:
             raise ValueError(f"no optimizer is called {', '.join(sorted(unknown))}; there are {', '.join(self._rates)}")
         self._rates |= schedules or {}
         self.step_count = 0
+        self._began = 0
         self.held = False
         self._warm = False
 
     @property
     def progress(self) -> float:
-        """The part of the run that is done, in [0, 1]."""
-        return 0.0 if self.steps is None else min(1.0, self.step_count / max(1, self.steps))
+        """The part of the run that is done, in [0, 1]; after `begin_anew`, of what began then."""
+        return 0.0 if self.steps is None else min(1.0, (self.step_count - self._began) / max(1, self.steps))
+
+    def begin_anew(self, steps: int) -> None:
+        """Let schedules start again from their beginning, for so many steps. What has been learned stays."""
+        self._began, self.steps = self.step_count, steps
 
     def step(self, problem: Problem) -> Tensor:
         """One update of everything; the problem's loss, detached and still on the device.
@@ -171,6 +176,7 @@ class Learner:
     def snapshot(self) -> dict[str, Any]:
         """A copy of everything that a step changes: nested dicts and lists of tensors and plain numbers."""
         state: dict[str, Any] = {"step": self.step_count, "held": self.held, "warm": self._warm}
+        state |= {"began": self._began, "steps": self.steps}
         state["modules"] = {name: dict(module.state_dict()) for name, module in self.modules.items()}
         state["optimizers"] = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         state["generators"] = {name: generator.get_state() for name, generator in self.generators.items()}
@@ -179,6 +185,7 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         """Return to a snapshot, from which the run goes on exactly as it went on then."""
         self.step_count, self.held, self._warm = state["step"], state["held"], state["warm"]
+        self._began, self.steps = state["began"], state["steps"]
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in self.optimizers.items():

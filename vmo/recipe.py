@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from vmo.schedule import SCHEDULES
+
+RECIPES: dict[str, dict[str, Any]] = {"wrn": {}, "fast": {"schedule": "triangular", "crop": False}}
+"""Recipes by name, as what differs from the default: that of Wide ResNets, and one for few epochs."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +19,10 @@ class Recipe:
     Args:
         epochs: passes over the training set; the last partial minibatch of each is skipped.
         batch_size: images per step.
-        lr: of the weights: SGD with Nesterov momentum, multiplied by 0.2 at 30, 60 and 80 % of the run.
+        lr: of the weights: SGD with Nesterov momentum.
+        schedule: of that rate, see `vmo.schedule`: "step", multiplied by 0.2 at 30, 60 and 80 % of the run, or
+            "triangular", with lr as its peak.
+        crop: whether training images are cropped at random out of their padding; flipped they are in any case.
         momentum: of that SGD.
         weight_decay: on all weights.
         phi_lr: of the logits.
@@ -22,6 +31,7 @@ class Recipe:
         groups: architectures per step, each on its own part of the minibatch.
         freeze: epochs at the end in which q stays as it is and the weights of its most probable architecture train on
             alone, as the VMO paper proposes against lost accuracy.
+        continued: epochs after these, in which that architecture trains on with the learning rate of a new run.
         learn: whether q is learned. If not it stays as it begins, and the run comes to a sample of it.
         bf16: autocast to bfloat16.
         compile: compile the network; samples then are masks and not slices, see `vmo.compiled`.
@@ -33,6 +43,8 @@ class Recipe:
     epochs: int = 200
     batch_size: int = 128
     lr: float = 0.1
+    schedule: str = "step"
+    crop: bool = True
     momentum: float = 0.9
     weight_decay: float = 5e-4
     phi_lr: float = 1e-2
@@ -40,6 +52,7 @@ class Recipe:
     control_lr: float = 1e-2
     groups: int = 1
     freeze: int = 0
+    continued: int = 0
     learn: bool = True
     bf16: bool = False
     compile: bool = False
@@ -47,6 +60,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.phi_optimizer not in ("adam", "sgd"):
             raise ValueError(f"phi_optimizer must be 'adam' or 'sgd', got {self.phi_optimizer!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         for name in ("epochs", "batch_size", "groups"):
             if not isinstance(count := getattr(self, name), int) or count < 1:
                 raise ValueError(f"{name} must be positive and whole, got {count}")
@@ -55,5 +70,7 @@ class Recipe:
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
         if not isinstance(self.freeze, int) or not 0 <= self.freeze <= self.epochs:
             raise ValueError(f"freeze must lie in 0 … {self.epochs} whole epochs, got {self.freeze}")
+        if not isinstance(self.continued, int) or self.continued < 0:
+            raise ValueError(f"continued must be whole and not negative, got {self.continued}")
         if self.batch_size % self.groups:
             raise ValueError(f"groups must divide the batch size of {self.batch_size}, got {self.groups}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from vmo import cache, cifar, npz, torchvision_sets
 from vmo.npz import DataError
 
-NAMES = ("digits", *cifar.ARCHIVES, *torchvision_sets.SOURCES)
+HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}
+"""Data sets of 16 × 16 images, every pixel the mean of 2 × 2 pixels of another data set's, and that data set."""
+
+NAMES = ("digits", *cifar.ARCHIVES, *HALVED, *torchvision_sets.SOURCES)
 """The data sets known by name."""
 
 ROOT_VARIABLE = "VMO_DATA"
@@ -55,6 +58,10 @@ def read(name: str, root: Path) -> Raw:
         return _digits()
     if name.endswith(".npz"):
         return _own(places[0])
+    if name in HALVED:
+        whole = read(HALVED[name], root)
+        train, test = ((_halved(images), labels) for images, labels in (whole.train, whole.test))
+        return replace(whole, name=name, train=train, test=test, pad=whole.pad // 2)
     if name in cifar.ARCHIVES:
         classes = cifar.ARCHIVES[name].classes
         train, test = _published(name, places, (32, 32, 3), classes)
@@ -74,6 +81,8 @@ def files(name: str, root: Path) -> tuple[Path, ...]:
         return ()
     if name.endswith(".npz"):
         return (_find(name, root),)
+    if name in HALVED:
+        return files(HALVED[name], root)
     if name in cifar.ARCHIVES:
         archive = cifar.ARCHIVES[name]
         return _fetched(name, root, cifar.fetch, f"from {archive.url}", f"put that archive into {root}")
@@ -100,6 +109,13 @@ def _fetched(name: str, root: Path, fetch: Callable[[str, Path], None], how: str
                 f"{otherwise}, or set {ROOT_VARIABLE} to a folder that has them"
             ) from error
     return paths
+
+
+def _halved(images: NDArray[Any]) -> NDArray[Any]:
+    """The average of every 2 × 2 pixels of uint8 images `(N, H, W, C)`, rounded; halves become even."""
+    n, height, width, channels = images.shape
+    blocks = images.reshape(n, height // 2, 2, width // 2, 2, channels)
+    return np.rint(blocks.mean((2, 4), dtype=np.float32)).astype(np.uint8)
 
 
 def _find(name: str, folder: Path) -> Path:

@@ -11,7 +11,8 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,11 @@ from torch import Tensor
 from estimators.base import Estimator
 from estimators.noise import gumbel, uniform
 from vmo.compiled import CompiledObjective, compile_network
-from vmo.data import Dataset, augment, batches
+from vmo.data import Dataset, Split, augment, batches
 from vmo.learner import Diverged, Learner
 from vmo.objective import MinibatchObjective
 from vmo.recipe import Recipe
-from vmo.schedule import Schedule, step_decay
+from vmo.schedule import SCHEDULES, Schedule
 from vmo.space import Architecture, ArchitectureDistribution, Penalty, Sites
 from vmo.target import Target, most_probable
 from vmo.wrn import WideResNet
@@ -43,6 +44,9 @@ class Trainer:
         weight_estimator: None: weights train on the samples of `estimator`, as they come. Otherwise on those of this
             one, in a pass of their own whose gradient of the logits is not used, while `estimator` leaves them alone.
             Any single-sample score-function estimator makes it a pass on hard samples, Concrete one on soft samples.
+            "mode": on the architecture that q stands for at each step, see `choice`.
+        held_out: images that φ alone learns from, where the weights have a pass of their own; None: both learn from the
+            same minibatch.
         seed: of data order, augmentation and noise, from three separate streams, so that estimators that draw
             different amounts of noise see the same minibatches.
 
@@ -59,25 +63,33 @@ class Trainer:
         distribution: ArchitectureDistribution | None = None,
         estimator: Estimator | None = None,
         penalty: Penalty | Target | None = None,
-        weight_estimator: Estimator | None = None,
+        weight_estimator: Estimator | Literal["mode"] | None = None,
+        held_out: Split | None = None,
         seed: int = 0,
     ) -> None:
         if (distribution is None) != (estimator is None):
             raise ValueError("a distribution and an estimator go together")
-        self.network, self.dataset, self.recipe, self.seed = network, dataset, recipe, seed
+        if held_out is not None and (distribution is None or weight_estimator is None):
+            raise ValueError("images are held out for φ alone where the weights have a pass of their own")
+        if held_out is not None and len(held_out) < recipe.batch_size:
+            raise ValueError(f"{len(held_out)} images that are held out are no minibatch of {recipe.batch_size}")
+        self.network, self.recipe, self.seed = network, recipe, seed
+        self.dataset = dataset if recipe.crop else replace(dataset, pad=0)
         self.distribution, self.estimator, self.penalty = distribution, estimator, penalty
-        self.weight_estimator = None if weight_estimator is None else weight_estimator.eval()
+        self.weight_estimator = weight_estimator.eval() if isinstance(weight_estimator, Estimator) else weight_estimator
+        self.held_out = held_out
         if recipe.compile:
             compile_network(network)
         device = dataset.train.images.device
         self.order, self.augmentation, self.noise = (
             torch.Generator(device).manual_seed(3 * seed + stream) for stream in range(3)
         )
+        self.held_order = torch.Generator(device).manual_seed(2**33 + seed)
         self.learner = self._learner()
         # the epoch under way: where its order began, how many minibatches of it are done, and the sum of their losses
         self._order_began = self.order.get_state()
         self._done = 0
-        self._settled: tuple[Tensor, ...] | None = None
+        self._settled: tuple[int, ...] | None = None
         self._loss = torch.zeros((), device=device)
         if distribution is not None and penalty is not None:
             # what it needs on the device is copied there now, and no step waits for it
@@ -97,22 +109,27 @@ class Trainer:
         optimizers: dict[str, torch.optim.Optimizer] = {
             "weights": torch.optim.SGD(self.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, **sgd)
         }
-        schedules: dict[str, Schedule] = {"weights": functools.partial(step_decay, recipe.lr)}
+        schedules: dict[str, Schedule] = {"weights": functools.partial(SCHEDULES[recipe.schedule], recipe.lr)}
         if q is not None:
             modules["distribution"] = q
             if recipe.phi_optimizer == "adam":
                 optimizers["phi"] = torch.optim.Adam(q.parameters(), lr=recipe.phi_lr)
             else:
                 optimizers["phi"] = torch.optim.SGD(q.parameters(), lr=recipe.phi_lr, **sgd)
-                schedules["phi"] = functools.partial(step_decay, recipe.phi_lr)
+                schedules["phi"] = functools.partial(SCHEDULES[recipe.schedule], recipe.phi_lr)
         learner = Learner(
             modules,
             optimizers,
             schedules=schedules,
             estimator=self.estimator,
             control_lr=recipe.control_lr,
-            generators={"order": self.order, "augmentation": self.augmentation, "noise": self.noise},
-            steps=recipe.epochs * (len(self.dataset.train) // recipe.batch_size),
+            generators={
+                "order": self.order,
+                "augmentation": self.augmentation,
+                "noise": self.noise,
+                "held_out": self.held_order,
+            },
+            steps=recipe.epochs * self.steps_per_epoch,
         )
         if q is not None and not recipe.learn:
             learner.hold()
@@ -165,10 +182,8 @@ class Trainer:
             loss.backward()
         elif self.frozen:
             if self._settled is None:  # q moves no more, and to read it waits for the device
-                self._settled = tuple(torch.tensor(i, device=images.device) for i in self.choice())
-            rows = () if self.recipe.groups == 1 else (self.recipe.groups,)
-            loss = self.objective(images, labels).hard(tuple(i.expand(rows) for i in self._settled)).sum()
-            loss.backward()
+                self._settled = self.choice()
+            loss = self._of_choice(images, labels, self._settled)
         else:
             loss = self._of_samples(images, labels, self.rows(q.logits))
             if self.penalty is not None and self.recipe.learn:
@@ -184,10 +199,27 @@ class Trainer:
             return self.learner.backward(self.objective(images, labels), logits).sum()
         self.network.requires_grad_(False)
         try:
-            self.learner.backward(self.objective(images, labels), logits)
+            self.learner.backward(self.objective(*self._of_phi(images, labels)), logits)
         finally:
             self.network.requires_grad_(True)
+        if self.weight_estimator == "mode":
+            return self._of_choice(images, labels, self.choice())
         return self.learner.estimate(self.objective(images, labels), logits, self.weight_estimator).sum()
+
+    def _of_phi(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The minibatch that φ learns from: the weights' own, or one of the same size from what is held out."""
+        if (held := self.held_out) is None:
+            return images, labels
+        index = torch.randperm(len(held), generator=self.held_order, device=labels.device)[: len(labels)]
+        return augment(held.images[index], self.dataset, self.held_order), held.labels[index]
+
+    def _of_choice(self, images: Tensor, labels: Tensor, choice: tuple[int, ...]) -> Tensor:
+        """The loss of one architecture, whose gradient its weights receive."""
+        rows = () if self.recipe.groups == 1 else (self.recipe.groups,)
+        index = tuple(torch.full(rows, i, device=images.device) for i in choice)
+        loss = self.objective(images, labels).hard(index).sum()
+        loss.backward()
+        return loss
 
     def choice(self) -> tuple[int, ...]:
         """The category of each site that q stands for: the most probable, within the target where there is one.
@@ -212,16 +244,19 @@ class Trainer:
         return Architecture(len(widths), widths)
 
     @property
+    def steps_per_epoch(self) -> int:
+        return len(self.dataset.train) // self.recipe.batch_size
+
+    @property
     def steps(self) -> int:
         """Of the whole run."""
-        assert self.learner.steps is not None
-        return self.learner.steps
+        return (self.recipe.epochs + self.recipe.continued) * self.steps_per_epoch
 
     @property
     def frozen(self) -> bool:
         """Whether q no longer moves, and the weights of one architecture train on."""
-        last = self.recipe.freeze * (self.steps // self.recipe.epochs)
-        return last > 0 and self.learner.step_count >= self.steps - last
+        last = self.recipe.freeze + self.recipe.continued
+        return last > 0 and self.learner.step_count >= self.steps - last * self.steps_per_epoch
 
     def epoch(self, on_step: Callable[[], None] | None = None) -> float:
         """One epoch, or the rest of one that a snapshot was taken in; the mean training loss of all of it.
@@ -232,6 +267,9 @@ class Trainer:
         Raises:
             Diverged: the loss is not finite.
         """
+        recipe = self.recipe
+        if recipe.continued and self.learner.step_count == recipe.epochs * self.steps_per_epoch:
+            self.learner.begin_anew(recipe.continued * self.steps_per_epoch)
         for images, labels in self.minibatches():
             self._loss += self.step(images, labels)
             self._done += 1

@@ -21,6 +21,7 @@ def names(kind: str) -> list[str]:
         "suites": source.suites,
         "presets": source.presets,
         "datasets": lambda: (*source.datasets(), OWN_DATA),
+        "parts": source.parts,
     }
     return list(found[kind]())
 

@@ -61,6 +61,11 @@ def datasets() -> tuple[str, ...]:
     return tuple(constant("vmo.sources", "NAMES"))
 
 
+def parts() -> tuple[str, ...]:
+    """The names of the parts of the study."""
+    return tuple(_keys(ast.Name("PARTS"), "results.study_design"))
+
+
 def constant(module: str, name: str) -> Any:
     """A literal of a module; of a dict that is spread into a sequence, and is no literal, the keys."""
     tree = _tree(module)

@@ -83,6 +83,34 @@ def _library(args: Namespace) -> int:
     return library_speed.run(args.pairs, args.out, args.json)
 
 
+def _study_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--part", nargs="+", default=[], metavar="NAME", help="parts of the study; by default all")
+    parser.add_argument("--seeds", type=PositiveInt | None, metavar="N", help="at most so many runs of every arm")
+    parser.add_argument("--data-root", type=Path | None, help="where data sets lie; by default $VMO_DATA or data")
+    parser.add_argument("--out", default="results/runs", metavar="DIR", help="the folder of all that is written")
+    parser.add_argument("--workers", type=PositiveInt, default=1, metavar="N", help="processes at a time")
+    _device(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the cells, which are done, and an estimate")
+    parser.add_argument("--commands", action="store_true", help="print a command for every arm by itself")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _study(args: Namespace) -> int:
+    from suites.scripts import study
+
+    return study.run(
+        args.part,
+        Path(args.out),
+        data_root=args.data_root,
+        device=args.device,
+        workers=args.workers,
+        seeds=args.seeds,
+        dry_run=args.dry_run,
+        commands=args.commands,
+        level="quiet" if args.quiet else "normal",
+    )
+
+
 def _export(args: Namespace) -> int:
     from vmo import export
 
@@ -102,6 +130,13 @@ COMMANDS = (
         _reproduce_arguments,
         _reproduce,
         names={"experiment": lambda: EXPERIMENTS},
+    ),
+    Command(
+        "study",
+        "Every training run behind the verdicts on the paper's statements.",
+        _study_arguments,
+        _study,
+        names={"part": lambda: listing.names("parts")},
     ),
     Command(
         "gpu",

@@ -121,7 +121,12 @@ class Truth(Group, name="truth"):
     """Independent minibatches whose gradients are averaged."""
     enumerate: int = Field(64, ge=1)
     """Largest space that is enumerated on each minibatch; a larger one is estimated by an unbiased estimator."""
-    presets: ClassVar = {"smoke": {"minibatches": 4}, "cpu": {"minibatches": 400}, "paper": {"minibatches": 2000}}
+    presets: ClassVar = {
+        "smoke": {"minibatches": 4},
+        "cpu": {"minibatches": 400},
+        "study": {"minibatches": 400},
+        "paper": {"minibatches": 2000},
+    }
 
 
 class TruthSettings(Settings):

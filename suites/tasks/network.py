@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, ClassVar
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -27,13 +27,13 @@ from suites.tasks.network_roles import (
     TimedSettings,
 )
 from suites.tasks.network_run import cut_alike, whole_run
-from suites.tasks.network_settings import Grid, Penalty, Precision, Timing
+from suites.tasks.network_settings import AnyRun, Grid, Penalty, Precision, Timing, Train
 from suites.tasks.network_steps import Step, blank
 from suites.tasks.reference_run import REFERENCE, ReferenceRun
 from vmo.checkpoint import Keeper
 from vmo.config import WideResNetConfig
-from vmo.data import Dataset
-from vmo.recipe import Recipe
+from vmo.data import Dataset, Split, split_off
+from vmo.recipe import RECIPES, Recipe
 from vmo.space import Architecture, ArchitectureDistribution, Space, literal_penalty, normalised_penalty
 from vmo.space import Penalty as SpacePenalty
 from vmo.target import Target
@@ -70,7 +70,7 @@ class NetworkTask(Task):
 
     def prepare(self, role: str, settings: Any) -> None:
         how = getattr(settings, "train", None)
-        if isinstance(how, Timing) and how.weights != "own":
+        if isinstance(how, Timing) and how.weights not in settings_of.OF_NO_ESTIMATOR:
             try:
                 labels.parse(how.weights).make(self.sizes(role, settings))
             except ValueError as error:
@@ -86,7 +86,10 @@ class NetworkTask(Task):
 
     def uses(self, role: str, settings: Any) -> tuple[str, ...]:
         own = getattr(getattr(settings, "train", None), "weights", "own")
-        return (*((own,) if own != "own" else ()), *((REFERENCE,) if role == "points" else ()))
+        return (
+            *((own,) if own not in settings_of.OF_NO_ESTIMATOR else ()),
+            *((REFERENCE,) if role == "points" else ()),
+        )
 
     def config(self, size: settings_of.Size) -> WideResNetConfig:
         """The network that is trained on the data."""
@@ -125,8 +128,10 @@ class NetworkTask(Task):
             return literal_penalty(space)
         return normalised_penalty(space, how.gamma, config.macs(size) if how.kind == "macs" else config.parameters())
 
-    def weight_estimator(self, how: Timing, space: Space) -> Estimator | None:
+    def weight_estimator(self, how: Timing, space: Space) -> Estimator | Literal["mode"] | None:
         """What the weights train on, where not on the samples of the estimator of φ."""
+        if how.weights == "mode":
+            return "mode"
         return None if how.weights == "own" else labels.parse(how.weights).make(space.sizes)
 
     def trainer(
@@ -142,19 +147,27 @@ class NetworkTask(Task):
 
         Without an estimator it is plain training, of the full network or of `architecture`. See `run`.
         """
-        how = settings.train
-        recipe = Recipe(**{name: getattr(how, name) for name in type(how).model_fields if name != "weights"})
+        how, data, held_out = settings.train, self.dataset, None
+        of_recipe = {field.name for field in fields(Recipe)}
+        recipe = Recipe(**{name: getattr(how, name) for name in type(how).model_fields if name in of_recipe})
         recipe = replace(recipe, learn=learn)
+        if isinstance(how, AnyRun):
+            recipe = replace(recipe, **RECIPES[how.recipe])
+        if isinstance(how, AnyRun) and how.validation:
+            rest, validation = split_off(data, how.validation)
+            data = replace(rest, test=validation)
+        if isinstance(how, Train) and how.held_out:
+            data, held_out = split_off(data, how.held_out)
         config = self.config(settings.network)
         if architecture is not None:
             config = replace(config, hidden=architecture.hidden, blocks=architecture.blocks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if make is None or isinstance(settings, PlainRunSettings):
-                return self._plain(config, self.dataset, recipe, seed)
+                return self._plain(config, data, recipe, seed)
             return self._learner(
-                make, config, self.dataset, recipe, seed, settings.network, settings.penalty,
-                how if isinstance(how, Timing) else None,
+                make, config, data, recipe, seed, settings.network, settings.penalty,
+                how if isinstance(how, Timing) else None, held_out,
             )  # fmt: skip
 
     def _plain(self, config: WideResNetConfig, data: Dataset, recipe: Recipe, seed: int) -> Trainer:
@@ -171,6 +184,7 @@ class NetworkTask(Task):
         grid: Grid,
         penalty: Penalty,
         weights: Timing | None,
+        held_out: Split | None = None,
     ) -> Trainer:
         space = Space(self.name, config.widths, grid.width_step)
         with data.train.images.device:
@@ -182,6 +196,7 @@ class NetworkTask(Task):
                 estimator=make(space.sizes),
                 penalty=self.penalty(penalty, space, config, data.shape[-1]),
                 weight_estimator=None if weights is None else self.weight_estimator(weights, space),
+                held_out=held_out,
                 seed=seed,
             )
 
@@ -264,8 +279,9 @@ class NetworkTask(Task):
             **self.dataset.identity.recorded(),
             "seed": seed,
         }
-        whole = self.config(settings.network)
-        return whole_run(trainer, whole, seed, about, keeper, self.context.progress)
+        whole, held_back = self.config(settings.network), settings.train.validation > 0
+        measured = "validation" if held_back else "test"
+        return whole_run(trainer, whole, seed, about, keeper, self.context.progress, measured)
 
     def cut_alike(self, settings: RunSettings, architecture: Architecture) -> Architecture:
         return cut_alike(self.config(settings.network), self.dataset.shape[-1], architecture)

@@ -30,6 +30,7 @@ def whole_run(
     about: Mapping[str, Any],
     keeper: Keeper,
     progress: Callable[[str, int, int], None],
+    measured: str = "test",
 ) -> list[dict[str, Any]]:
     """Train to the end, from where `keeper` knows the run to be, and give its rows.
 
@@ -40,7 +41,9 @@ def whole_run(
         about: what a checkpoint says of the run beside its network, for `vmo.compact`.
         keeper: of its checkpoints.
         progress: told the steps.
+        measured: what to call the images that accuracy is measured on.
     """
+    epochs = trainer.recipe.epochs + trainer.recipe.continued
     q = trainer.distribution
     curves = [] if q is None else _state(q, 0)
     epoch = 1
@@ -54,17 +57,18 @@ def whole_run(
         return {"trainer": trainer.snapshot(), "curves": curves, "epoch": epoch, "run": run}
 
     def on_step() -> None:
-        progress(f"epoch {epoch} of {trainer.recipe.epochs}", trainer.learner.step_count, trainer.steps)
+        progress(f"epoch {epoch} of {epochs}", trainer.learner.step_count, trainer.steps)
         keeper.offer(state)
 
-    while epoch <= trainer.recipe.epochs:
+    while epoch <= epochs:
         loss = trainer.epoch(on_step)
         curves.append(row("curve_loss", loss, x=epoch, unit="nats"))
+        curves += _so_far(trainer, epoch, measured)
         if q is not None:
             curves += _state(q, epoch)
         epoch += 1
     keeper.finish(state())
-    return _results(trainer, whole, seed) + curves
+    return _results(trainer, whole, seed, measured) + curves
 
 
 def cut_alike(config: WideResNetConfig, size: int, architecture: Architecture) -> Architecture:
@@ -85,7 +89,7 @@ def cut_alike(config: WideResNetConfig, size: int, architecture: Architecture) -
     return Architecture(len(config.widths), cuts[best])
 
 
-def _results(trainer: Trainer, whole: WideResNetConfig, seed: int) -> list[dict[str, Any]]:
+def _results(trainer: Trainer, whole: WideResNetConfig, seed: int, measured: str) -> list[dict[str, Any]]:
     """What a finished run has come to."""
     q, data = trainer.distribution, trainer.dataset
     chosen = trainer.architecture()
@@ -93,7 +97,7 @@ def _results(trainer: Trainer, whole: WideResNetConfig, seed: int) -> list[dict[
     size = data.shape[-1]
     macs = compact.config.total_macs(size)
     rows = []
-    for part, split in (("train", _first(data, TRAIN_IMAGES)), ("test", data.test)):
+    for part, split in (("train", _first(data, TRAIN_IMAGES)), (measured, data.test)):
         loss, accuracy = evaluate(compact, split, data)
         rows.append(row("loss", loss, part=part, n=len(split), unit="nats"))
         rows.append(row("accuracy", accuracy, part=part, n=len(split), unit="fraction"))
@@ -127,6 +131,16 @@ def _deploy(trainer: Trainer, architecture: Architecture, minibatches: int = 50)
     compact = extract(trainer.network, architecture)
     recalibrate(compact, trainer.dataset, limit=minibatches)
     return compact
+
+
+def _so_far(trainer: Trainer, epoch: int, measured: str) -> list[dict[str, Any]]:
+    """How the network that the run stands for does after an epoch, on the images that accuracy is measured on."""
+    images = trainer.dataset.test
+    loss, accuracy = evaluate(_deploy(trainer, trainer.architecture(), minibatches=10), images, trainer.dataset)
+    return [
+        row("curve_test_loss", loss, x=epoch, part=measured, n=len(images), unit="nats"),
+        row("curve_accuracy", accuracy, x=epoch, part=measured, n=len(images), unit="fraction"),
+    ]
 
 
 def _state(q: ArchitectureDistribution, epoch: int) -> list[dict[str, Any]]:

@@ -16,8 +16,9 @@ from suites import labels
 from suites.settings import Group, Settings
 
 WEIGHTS = {"hard": "reinforce[baseline=none]", "soft": "concrete"}
-"""Short words for what the weights may train on."""
-TRAINED_ON = "must be own, hard, soft or an estimator"
+"""Short words for estimators whose samples the weights may train on."""
+OF_NO_ESTIMATOR = ("own", "mode")
+TRAINED_ON = "must be own, mode, hard, soft or an estimator"
 
 
 def _of_resnet(depth: int) -> int:
@@ -28,7 +29,7 @@ def _of_resnet(depth: int) -> int:
 
 def _trained_on(text: str) -> str:
     """The canonical label. Raises ValueError for what is neither a short word nor an estimator."""
-    if text == "own":
+    if text in OF_NO_ESTIMATOR:
         return text
     try:
         label = labels.parse(WEIGHTS.get(text, text))
@@ -69,8 +70,9 @@ class Timing(Precision):
     """What the cost of a step depends on."""
 
     weights: Annotated[str, AfterValidator(_trained_on)] = "own"
-    """What the weights train on: "own", the samples of the estimator of φ; "hard" or "soft" (Concrete's, as the paper
-    anneals it), in a pass of their own; or the samples of any other estimator, such as "concrete[temperature=1.0]"."""
+    """What the weights train on: "own", the samples of the estimator of φ; or, in a pass of their own, "hard" samples,
+    "soft" ones (Concrete's, as the paper anneals it), those of any other estimator, such as
+    "concrete[temperature=1.0]", or "mode", the architecture that q stands for at that step."""
 
 
 class PlainStep(Precision):
@@ -106,7 +108,18 @@ class Epochs(Settings):
     """Passes over the training images."""
 
 
-class PlainRun(Epochs, PlainStep):
+class AnyRun(Epochs):
+    """What every whole run depends on beside its steps."""
+
+    recipe: Literal["wrn", "fast"] = "wrn"
+    """Learning rate over the run: "wrn", multiplied by 0.2 after 30, 60 and 80 % of it, as for Wide ResNets; "fast",
+    linear up to `lr` in the first fifth and down again, which comes further in few epochs."""
+    validation: float = Field(0.0, ge=0, lt=1)
+    """Part of the training images that is left out and takes the place of the test images; 0: none. For choosing
+    settings."""
+
+
+class PlainRun(AnyRun, PlainStep):
     """A run of plain training."""
 
 
@@ -115,19 +128,25 @@ class Network(Size, Grid, Group, name="network"):
 
     presets: ClassVar = {
         "cpu": {"depth": 16, "width_step": 4},
+        "study": {"depth": 16, "width_step": 4},
         "paper": {"depth": 28, "widen": 10, "width_step": 1},
     }
 
 
-class Train(WholeStep, Epochs, Group, name="train"):
+class Train(WholeStep, AnyRun, Group, name="train"):
     """How a network is trained, in depth, width and joint."""
 
     freeze: int = Field(0, ge=0)
     """Epochs at the end in which q is frozen at its most probable architecture."""
+    continued: int = Field(0, ge=0)
+    """Epochs after `epochs` in which that architecture trains on, with the learning rate of a new run."""
+    held_out: float = Field(0.0, ge=0, lt=1)
+    """Part of the training images from which φ alone learns, and the weights do not; 0: both learn from all."""
 
     presets: ClassVar = {
         "smoke": {"epochs": 2},
         "cpu": {"epochs": 4, "batch_size": 128, "phi_lr": 0.02, "bf16": True},
+        "study": {"recipe": "fast", "epochs": 16, "batch_size": 128, "lr": 0.2, "phi_lr": 0.02},
         "paper": {"epochs": 200, "batch_size": 128, "phi_lr": 0.01, "bf16": True, "compile": True},
     }
 
@@ -135,6 +154,12 @@ class Train(WholeStep, Epochs, Group, name="train"):
     def _freezes_within(self) -> Self:
         if self.freeze > self.epochs:
             raise ValueError(f"freeze={self.freeze} exceeds the {self.epochs} epochs of train.epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _holds_out_for_phi(self) -> Self:
+        if self.held_out and self.weights == "own":
+            raise ValueError("held_out needs train.weights other than own: what φ alone learns from trains no weights")
         return self
 
     @classmethod
@@ -155,7 +180,7 @@ class Penalty(Group, name="penalty"):
     target_macs: float = Field(0.0, ge=0, le=1)
     """Part of the full network's MACs that q is held to instead of being penalised; 0: none."""
 
-    presets: ClassVar = {"cpu": {"gamma": 0.05}, "paper": {"kind": "literal"}}
+    presets: ClassVar = {"cpu": {"gamma": 0.05}, "study": {"target_macs": 0.5}, "paper": {"kind": "literal"}}
 
 
 class Trajectory(Group, name="trajectory"):
@@ -166,7 +191,12 @@ class Trajectory(Group, name="trajectory"):
     ride: int = Field(50, ge=0)
     """Steps for which a stateful estimator adapts before each point."""
 
-    presets: ClassVar = {"smoke": {"steps": 24, "ride": 4}, "cpu": {"steps": 600}, "paper": {"steps": 20_000}}
+    presets: ClassVar = {
+        "smoke": {"steps": 24, "ride": 4},
+        "cpu": {"steps": 600},
+        "study": {"steps": 600},
+        "paper": {"steps": 20_000},
+    }
 
 
 class Gradient(Group, name="gradient"):
@@ -180,6 +210,7 @@ class Gradient(Group, name="gradient"):
     presets: ClassVar = {
         "smoke": {"estimates": 20, "budget": 60},
         "cpu": {"estimates": 400, "budget": 3000},
+        "study": {"estimates": 400, "budget": 3000},
         "paper": {"estimates": 400, "budget": 20_000},
     }
 
@@ -197,6 +228,7 @@ class Timed(Group, name="timed"):
     presets: ClassVar = {
         "smoke": {"depth": 10, "widen": 1},
         "cpu": {"widen": 4, "batch": 128},
+        "study": {"widen": 4, "batch": 128},
         "paper": {"depth": 28, "widen": 10, "batch": 128},
     }
 

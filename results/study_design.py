@@ -1,0 +1,201 @@
+"""The design of the study: which runs there are, what is asked of them, and the thresholds, all fixed beforehand.
+
+A *run* is a training run of the accuracy suite at the preset `study`, on one task, data set and seed. An *arm* is a set
+of runs that differ in their seed alone. Runs of equal seeds begin with equal weights and see equal minibatches, so that
+arms are compared seed by seed. `python -m suites.scripts.study` runs what stands here; `results.study` reads it.
+
+The distribution over architectures, q, is learned with one estimator of its gradient; the weights are trained on
+samples that may come from elsewhere. The two are separate switches:
+
+    φ by        sweep                        no bias, little variance
+                rloo                         no bias, much variance
+                averaged Concrete            bias, less variance: the mean of four draws of Concrete as the paper has it
+                concrete                     bias and much variance: Concrete at 0.1 → 0.001, as the paper has it
+    weights on  mode                         the architecture that q stands for at that step
+                soft                         soft masks of Concrete at the paper's temperatures
+
+In every run of the parts `factorial`, `estimators`, `weights`, `schedule`, `after` and `held_out` q is held to half of
+the full network's MACs, so that all networks cost the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+PRESET = "study"
+EPOCHS = 8
+MARGIN = 0.5
+"""Points of test accuracy: two arms whose difference lies within ± this, with its 95 % interval, are equivalent."""
+LEVEL = 0.05
+"""Of every test, after Holm's correction over the ten statements."""
+MOST = 0.5
+"""Part of a drop in accuracy that is "most" of it."""
+
+PAPER = "concrete"
+SWEEP = "sweep"
+RLOO = "rloo"
+AVERAGED = "averaged[of=concrete, samples=4]"
+WARM = "concrete[temperature=1.0]"
+RATES = (0.005, 0.02, 0.08)
+"""Learning rates of φ that every estimator is tried with."""
+CHOSEN: Mapping[str, float] = {}
+"""Of each estimator the rate with the best accuracy on validation images, from the part `tuning`."""
+TUNED = {"train.epochs": "4", "train.validation": "0.1"}
+LITERAL = {"penalty.target_macs": "0.0", "penalty.kind": "literal"}
+"""The paper's own penalty, 1e-3 d + 1e-8 Σ k."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        estimator: of φ, or a baseline.
+        changed: settings, beside those of the preset.
+        task: "width", "depth" or "joint".
+        dataset: of the images.
+        seeds: how many runs.
+    """
+
+    estimator: str
+    changed: Mapping[str, str] = field(default_factory=dict)
+    task: str = "width"
+    dataset: str = "cifar10_16"
+    seeds: int = 5
+
+
+def arm(estimator: str, weights: str = "own", *, rate: bool = True, **how: object) -> Arm:
+    """An arm with the learning rate that was chosen for its estimator."""
+    changed = dict(how.pop("changed", {}))  # type: ignore[call-overload]
+    if weights != "own":
+        changed["train.weights"] = weights
+    if rate and (chosen := CHOSEN.get(estimator)) is not None:
+        changed.setdefault("train.phi_lr", str(chosen))
+    return Arm(estimator, changed, **how)  # type: ignore[arg-type]
+
+
+def of_tuning() -> Iterator[Arm]:
+    """Every estimator at the same few learning rates of φ: half as long, on validation images, one seed."""
+    for estimator in (SWEEP, RLOO, "reinforce", "reinforce[baseline=none]", PAPER, WARM, "relax"):
+        for rate in RATES:
+            changed = {**TUNED, "train.phi_lr": str(rate)}
+            yield arm(estimator, rate=False, changed=changed, seeds=1)
+    for rate in RATES:
+        changed = {**TUNED, **LITERAL, "train.phi_lr": str(rate)}
+        yield arm("exact", task="depth", rate=False, changed=changed, seeds=1)
+
+
+def of_factorial() -> Iterator[Arm]:
+    """What the drop from the plain network to Concrete's is taken apart with."""
+    yield arm("plain")
+    for weights in ("mode", "soft"):
+        for estimator in (SWEEP, PAPER, RLOO, AVERAGED):
+            yield arm(estimator, weights)
+    yield arm(PAPER)
+    yield arm(f"scratch[of={SWEEP}]", "mode")
+    yield arm(f"scratch[of={PAPER}]")
+    yield arm(f"uniform[of={PAPER}]")
+    yield arm("random")
+
+
+def of_estimators() -> Iterator[Arm]:
+    """Every estimator as it comes: weights train on its own samples."""
+    for estimator in (SWEEP, RLOO, "reinforce", "reinforce[baseline=none]", "relax", WARM):
+        yield arm(estimator)
+
+
+def of_weights() -> Iterator[Arm]:
+    """What weights may train on, beside the factorial."""
+    for weights in ("hard", WARM):
+        for estimator in (SWEEP, PAPER):
+            yield arm(estimator, weights, seeds=3)
+    yield arm(WARM, "mode", seeds=3)
+    yield arm("random", "soft", seeds=3)
+
+
+SCHEDULES = {
+    "constant 0.1": "0.1",
+    "constant 0.5": "0.5",
+    "constant 1": "1.0",
+    "1 → 0.1": "(1.0, 0.1)",
+    "1 → 0.01": "(1.0, 0.01)",
+    "0.1 → 0.001, linear": "(0.1, 0.001, 'linear')",
+    "1 → 0.1 with the entropy of q": "(1.0, 0.1, 'entropy')",
+}
+"""Temperatures of Concrete beside the paper's 0.1 → 0.001 on a log scale."""
+
+
+def of_schedule() -> Iterator[Arm]:
+    """Concrete at other temperatures."""
+    for temperature in SCHEDULES.values():
+        yield arm(f"concrete[temperature={temperature}]", seeds=5 if temperature == "1.0" else 3)
+
+
+def of_after() -> Iterator[Arm]:
+    """Longer training of the weights once the choice is made, at equal numbers of epochs."""
+    for estimator in (PAPER, SWEEP):
+        for frozen in (EPOCHS // 4, EPOCHS // 2):
+            yield arm(estimator, changed={"train.freeze": str(frozen)}, seeds=3)
+    twice = {"train.epochs": str(2 * EPOCHS)}
+    yield arm("plain", changed=twice, seeds=3)
+    yield arm(PAPER, changed=twice, seeds=3)
+    yield arm(PAPER, changed={**twice, "train.freeze": str(EPOCHS)}, seeds=3)
+    yield arm(PAPER, changed={"train.continued": str(EPOCHS)}, seeds=3)
+    yield arm(PAPER, changed={"train.continued": str(EPOCHS // 2)}, seeds=3)
+
+
+def of_table_1(dataset: str) -> Iterator[Arm]:
+    """The paper's Table 1: its own penalty."""
+    yield arm("plain", dataset=dataset)
+    for task in ("depth", "width", "joint"):
+        yield arm(PAPER, task=task, dataset=dataset, changed=LITERAL)
+        yield arm("exact" if task == "depth" else SWEEP, task=task, dataset=dataset, changed=LITERAL)
+
+
+def of_depth() -> Iterator[Arm]:
+    """Depth, where the gradient of φ can be had exactly."""
+    for estimator in (RLOO, "reinforce"):
+        yield arm(estimator, task="depth", changed=LITERAL)
+    yield arm(f"scratch[of={PAPER}]", task="depth", changed=LITERAL)
+    yield arm("exact", "mode", task="depth", changed=LITERAL)
+    yield arm(PAPER, "mode", task="depth", changed=LITERAL)
+
+
+def of_held_out() -> Iterator[Arm]:
+    """φ learned on images that train no weights."""
+    for estimator in (SWEEP, PAPER):
+        yield arm(estimator, "mode", changed={"train.held_out": "0.1"}, seeds=3)
+
+
+def of_deciding(dataset: str, seeds: int) -> Iterator[Arm]:
+    """The arms that the statement on bias rests on, elsewhere."""
+    yield arm("plain", dataset=dataset, seeds=seeds)
+    for estimator, weights in ((PAPER, "own"), (SWEEP, "mode"), (PAPER, "mode"), (SWEEP, "soft"), (PAPER, "soft")):
+        yield arm(estimator, weights, dataset=dataset, seeds=seeds)
+    yield arm(f"scratch[of={SWEEP}]", "mode", dataset=dataset, seeds=seeds)
+
+
+def of_convergence() -> Iterator[Arm]:
+    """Whether runs are long enough: plain training, also three times as long, by both recipes."""
+    for recipe, lr in (("fast", "0.2"), ("wrn", "0.1")):
+        for epochs in (EPOCHS, 3 * EPOCHS):
+            yield arm("plain", changed={"train.recipe": recipe, "train.lr": lr, "train.epochs": str(epochs)}, seeds=3)
+
+
+PARTS = {
+    "tuning": lambda: of_tuning(),
+    "factorial": lambda: of_factorial(),
+    "estimators": lambda: of_estimators(),
+    "convergence": lambda: of_convergence(),
+    "table1": lambda: of_table_1("cifar10_16"),
+    "schedule": lambda: of_schedule(),
+    "after": lambda: of_after(),
+    "depth": lambda: of_depth(),
+    "weights": lambda: of_weights(),
+    "cifar100-table1": lambda: of_table_1("cifar100_16"),
+    "cifar100": lambda: of_deciding("cifar100_16", 5),
+    "held_out": lambda: of_held_out(),
+    "cifar10-32": lambda: of_deciding("cifar10", 3),
+}
+"""The parts of the study, in the order in which they are run."""

@@ -1,0 +1,98 @@
+"""The study: every run of `results.study_design`, on the engine that `python -m suites.run` uses.
+
+A cell that is done is not run again, and a run that was stopped goes on from its checkpoint, so that the same command
+goes on where it was interrupted. Runs of seed 0 come first, over all arms of a part, so that whatever is finished when
+one stops is a study with fewer seeds and not one with fewer arms.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from estimators.options import nearest
+from results import table
+from results.study_design import PARTS, PRESET, Arm
+from suites import presets
+from suites.commands import planned, tables
+from suites.engine.cell import Workshop
+from suites.engine.local import InProcess, LocalProcesses
+from suites.engine.plan import Planned, plan, prepare
+from suites.engine.progress import Level, Progress
+from suites.engine.schedule import sweep
+from suites.labels import PLAIN, parse
+from suites.tasks.base import Context
+
+
+def run(
+    parts: Sequence[str],
+    out: Path,
+    *,
+    data_root: Path | None,
+    device: str,
+    workers: int,
+    seeds: int | None,
+    dry_run: bool,
+    commands: bool,
+    level: Level,
+) -> int:
+    """Run parts of the study, or tell what they are. Returns the exit status: 1 where a cell met an error.
+
+    Raises:
+        ValueError: there is no such part, or no data.
+    """
+    for part in parts:
+        if part not in PARTS:
+            raise ValueError(f"no part {part!r}{nearest(part, PARTS)}; there are {', '.join(PARTS)}")
+    arms = [(part, arm) for part in parts or PARTS for arm in PARTS[part]()]
+    if commands:
+        for _, arm in arms:
+            tables.say(command(arm))
+        return 0
+    failures = 0
+    for dataset in dict.fromkeys(arm.dataset for _, arm in arms):  # data sets take turns: a workshop holds one
+        mine = [(part, arm) for part, arm in arms if arm.dataset == dataset]
+        with Progress(level) as progress:
+            context = Context(dataset, data_root, torch.device(device), progress=progress.detail)
+            shop = Workshop(context, out)
+            found = list(_cells(shop, mine, out / "rows", seeds))
+            if dry_run:
+                tables.say(f"{dataset}:")
+                planned.show(found, table.read(out / "rows"))
+                continue
+            prepare(shop, found)
+            progress.begin(found)
+            executor = InProcess() if workers == 1 else LocalProcesses(workers)
+            for done in sweep(found, shop, out / "rows", executor):
+                failures += done.status == "error"
+                progress.finished(done)
+    return 1 if failures else 0
+
+
+def command(arm: Arm) -> str:
+    """The command that measures an arm by itself."""
+    words = ["python", "-m", "suites.run", "--preset", PRESET, "--suite", "accuracy", "--dataset", arm.dataset]
+    words += ["--task", arm.task, "--seeds", str(arm.seeds), "--estimator", arm.estimator]
+    settings = [f"{name}={value}" for name, value in arm.changed.items()]
+    return shlex.join([*words, *(["--set", *settings] if settings else [])])
+
+
+def _cells(shop: Workshop, arms: Sequence[tuple[str, Arm]], rows: Path, seeds: int | None) -> Iterator[Planned]:
+    """Every cell once: by part, then by seed, then in the order of the arms."""
+    found: dict[str, tuple[tuple[int, int, int], Planned]] = {}
+    order = {part: at for at, part in enumerate(dict.fromkeys(part for part, _ in arms))}
+    for at, (part, arm) in enumerate(arms):
+        preset = presets.resolve(PRESET, [f"{name}={value}" for name, value in arm.changed.items()])
+        count = arm.seeds if seeds is None else min(seeds, arm.seeds)
+        label = parse(arm.estimator)
+        for item in plan(shop, preset, [arm.task], [label], ["accuracy"], rows, seeds=count):
+            if item.cell.label.name == PLAIN and label.name != PLAIN:
+                continue  # the plain network is an arm of its own
+            place = (order[part], item.cell.seed, at)
+            if item.cell.hash not in found or place < found[item.cell.hash][0]:
+                found[item.cell.hash] = (place, replace(item))
+    return (item for _, item in sorted(found.values(), key=lambda pair: pair[0]))
