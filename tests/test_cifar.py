@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from vmo import cache, cifar
-from vmo.data import DataError, load, normalise
+from vmo.data import DataError, identify, load, normalise
 
 CIFAR_ROOT = Path(os.environ.get("VMO_DATA") or Path(__file__).parents[1] / "data")
 RANDOM = np.random.RandomState(0)
@@ -139,3 +139,26 @@ def test_the_real_cifar10() -> None:
     pixels = normalise(data.train.images[:10_000], data)  # the recipe's constants are those of the training set
     assert float(pixels.mean().abs()) < 0.02
     assert float(pixels.std()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_halved_images_are_the_means_of_four_pixels(name: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for split, n in (("train", 6), ("test", 4)):
+        images = random.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}_{split}.npz", images=images, labels=np.arange(n))
+    whole, halved = load(name, root=tmp_path), load(f"{name}_16", root=tmp_path)
+    assert (halved.name, halved.shape, halved.classes, halved.pad) == (f"{name}_16", (3, 16, 16), whole.classes, 2)
+    for full, small in ((whole.train, halved.train), (whole.test, halved.test)):
+        means = torch.nn.functional.avg_pool2d(full.images.double(), 2)
+        assert (small.images - means).abs().max() <= 0.5
+        assert torch.equal(full.labels, small.labels)
+    assert (halved.mean, halved.std, halved.flip) == (whole.mean, whole.std, whole.flip)
+    found = identify(f"{name}_16", tmp_path)
+    assert found == halved.identity and found.content != identify(name, tmp_path).content
+
+
+def test_halved_images_need_the_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, "fetch", lambda name, root: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(DataError, match="cifar10_train.npz"):
+        load("cifar10_16", root=tmp_path)

@@ -28,6 +28,8 @@ RUNS = [(task, "relax", ()) for task in SETTINGS] + [
     ("joint", "random", ()),
     ("width", "concrete", ("penalty.target_macs=0.6",)),
     ("depth", "rebar", ("train.weights=soft", "train.phi_optimizer=sgd")),
+    ("width", "rloo", ("train.weights=mode", "train.held_out=0.25", "train.recipe=fast")),
+    ("joint", "concrete", ("train.continued=1",)),
 ]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmo.schedule import step_decay
+from vmo.schedule import FLOOR, RISE, step_decay, triangular
 
 
 def test_the_recipe_of_two_hundred_epochs() -> None:
@@ -34,5 +34,14 @@ def test_the_factor_is_an_option() -> None:
 
 @pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan")])
 def test_progress_outside_the_run(progress: float) -> None:
-    with pytest.raises(ValueError, match="progress must lie in"):
-        step_decay(0.1, progress)
+    for schedule in (step_decay, triangular):
+        with pytest.raises(ValueError, match="progress must lie in"):
+            schedule(0.1, progress)
+
+
+@given(lr=st.floats(1e-6, 10), progress=st.floats(0, 1))
+def test_the_triangle_has_its_peak_where_it_says(lr: float, progress: float) -> None:
+    assert triangular(lr, RISE) == pytest.approx(lr)
+    assert triangular(lr, 0.0) == pytest.approx(FLOOR * lr) == triangular(lr, 1.0)
+    assert triangular(lr, RISE * progress) == pytest.approx(lr * (FLOOR + (1 - FLOOR) * progress))
+    assert triangular(lr, 1 - (1 - RISE) * progress) == pytest.approx(lr * (FLOOR + (1 - FLOOR) * progress))

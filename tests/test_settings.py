@@ -156,8 +156,14 @@ def test_two_groups_of_one_name_are_refused(another_penalty: None, capsys: pytes
         ("train.lr=-1", "setting train.lr: input should be greater than or equal to 0, got '-1'"),
         ("train.bf16=maybe", "setting train.bf16: input should be a valid boolean"),
         ("train.phi_optimizer=foo", "setting train.phi_optimizer: input should be 'adam' or 'sgd', got 'foo'"),
-        ("train.weights=nonsense", "setting train.weights: must be own, mode, hard, soft or an estimator: no estimator"),
-        ("train.weights=plain", "setting train.weights: must be own, mode, hard, soft or an estimator, and plain is a base"),
+        (
+            "train.weights=nonsense",
+            "setting train.weights: must be own, mode, hard, soft or an estimator: no estimator",
+        ),
+        (
+            "train.weights=plain",
+            "setting train.weights: must be own, mode, hard, soft or an estimator, and plain is a base",
+        ),
         ("penalty.gamma=1e400", "setting penalty.gamma: input should be a finite number, got '1e400'"),
         ("penalty.gamma=nan", "setting penalty.gamma: input should be a finite number, got 'nan'"),
         ("penalty.kind=mac", "setting penalty.kind: input should be 'macs', 'parameters' or 'literal', got 'mac'"),
