@@ -160,5 +160,5 @@ def test_halved_images_are_the_means_of_four_pixels(name: str, tmp_path: Path) -
 
 def test_halved_images_need_the_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar, "fetch", lambda name, root: (_ for _ in ()).throw(OSError("no network")))
-    with pytest.raises(DataError, match="cifar10_train.npz"):
+    with pytest.raises(DataError, match=r"cifar10_train\.npz"):
         load("cifar10_16", root=tmp_path)

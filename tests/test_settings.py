@@ -158,11 +158,11 @@ def test_two_groups_of_one_name_are_refused(another_penalty: None, capsys: pytes
         ("train.phi_optimizer=foo", "setting train.phi_optimizer: input should be 'adam' or 'sgd', got 'foo'"),
         (
             "train.weights=nonsense",
-            "setting train.weights: must be own, mode, hard, soft or an estimator: no estimator",
+            "setting train.weights: must be own, mode, hard, soft or an estimator: no",
         ),
         (
             "train.weights=plain",
-            "setting train.weights: must be own, mode, hard, soft or an estimator, and plain is a base",
+            "setting train.weights: must be own, mode, hard, soft or an estimator, and plain is",
         ),
         ("penalty.gamma=1e400", "setting penalty.gamma: input should be a finite number, got '1e400'"),
         ("penalty.gamma=nan", "setting penalty.gamma: input should be a finite number, got 'nan'"),

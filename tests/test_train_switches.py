@@ -127,7 +127,7 @@ def test_on_the_mode_the_weights_train_on_the_network_that_q_stands_for(task: st
 
 
 def test_held_out_images_teach_q_alone() -> None:
-    """With labels that contradict them, φ's gradient is that on the images held out, and the weights' that on theirs."""
+    """φ's gradient changes with the labels of the images held out, and that of the weights does not."""
     data, off = split_off(noise(), 0.5)
     assert len(off) == len(data.train) == 32
     recipe = replace(QUICK, lr=0.0, phi_lr=0.0, weight_decay=0.0)
