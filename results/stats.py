@@ -80,6 +80,27 @@ def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(estimate, low, high, logs.n)
 
 
+def fieller(numerator: ArrayLike, denominator: ArrayLike, level: float = 0.95) -> Interval:
+    """The ratio of two means of paired values (n,), with Fieller's interval.
+
+    The interval holds every ρ for which the mean of ``numerator − ρ denominator`` is within its t interval of zero: the
+    roots of a quadratic. Where the denominator is itself not told from zero these are no interval, and both bounds are
+    infinite.
+    """
+    a, b = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    n = a.size
+    if n < 2:
+        return Interval(float(a[0] / b[0]) if n else np.nan, np.nan, np.nan, n)
+    t = float(distributions.t.ppf((1 + level) / 2, n - 1))
+    (va, cov), (_, vb) = np.cov(a, b) / n * t**2
+    ma, mb = float(a.mean()), float(b.mean())
+    square, middle, rest = mb**2 - vb, ma * mb - cov, ma**2 - va  # square ρ² − 2 middle ρ + rest ≤ 0
+    if square <= 0:
+        return Interval(ma / mb, -np.inf, np.inf, n)
+    half = float(np.sqrt(max(0.0, middle**2 - square * rest)))
+    return Interval(ma / mb, float(middle - half) / square, float(middle + half) / square, n)
+
+
 def exponent(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     """The b of y ∝ x^b, positive (n,), by least squares on logarithms, with its Student t interval.
 

@@ -28,22 +28,52 @@ EPOCHS = 12
 MARGIN = 0.5
 """Points of test accuracy: two arms whose difference lies within ± this, with its 95 % interval, are equivalent."""
 LEVEL = 0.05
-"""Of every test, after Holm's correction over the ten statements."""
+"""Of the tests of the ten statements together, by Holm's correction."""
 MOST = 0.5
 """Part of a drop in accuracy that is "most" of it."""
+TOO_MUCH = 2.0
+"""Plain steps from which a step is "too expensive" in memory or time."""
+MINIMAL = 1.25
+"""Plain steps up to which an overhead is "minimal"."""
+NEGLIGIBLE = 0.01
+"""Part of the squared gradient below which a squared bias is none."""
 
 PAPER = "concrete"
 SWEEP = "sweep"
 RLOO = "rloo"
-AVERAGED = "averaged[of=concrete, samples=4]"
+AVERAGED = "averaged[of='concrete']"
 WARM = "concrete[temperature=1.0]"
-RATES = (0.005, 0.02, 0.08)
+HARD = "reinforce[baseline='none']"
+RATES = ("0.005", "0.02", "0.08")
 """Learning rates of φ that every estimator is tried with."""
-CHOSEN: Mapping[str, float] = {}
+CHOSEN: Mapping[str, str] = {}
 """Of each estimator the rate with the best accuracy on validation images, from the part `tuning`."""
 TUNED = {"train.epochs": "4", "train.validation": "0.1"}
 LITERAL = {"penalty.target_macs": "0.0", "penalty.kind": "literal"}
 """The paper's own penalty, 1e-3 d + 1e-8 Σ k."""
+DEFAULTS: Mapping[str, object] = {
+    "network.depth": 16,
+    "network.widen": 1,
+    "network.width_step": 4,
+    "train.epochs": EPOCHS,
+    "train.recipe": "fast",
+    "train.batch_size": 128,
+    "train.lr": 0.2,
+    "train.phi_lr": 0.02,
+    "train.phi_optimizer": "adam",
+    "train.control_lr": 0.01,
+    "train.weights": "own",
+    "train.freeze": 0,
+    "train.continued": 0,
+    "train.held_out": 0.0,
+    "train.validation": 0.0,
+    "train.bf16": False,
+    "train.compile": False,
+    "penalty.kind": "macs",
+    "penalty.gamma": 0.3,
+    "penalty.target_macs": 0.5,
+}
+"""The settings of a run at the preset, where an arm changes none."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +86,7 @@ class Arm:
         task: "width", "depth" or "joint".
         dataset: of the images.
         seeds: how many runs.
+        suites: that measure it.
     """
 
     estimator: str
@@ -63,6 +94,7 @@ class Arm:
     task: str = "width"
     dataset: str = "cifar10_16"
     seeds: int = 5
+    suites: tuple[str, ...] = ("accuracy",)
 
 
 def arm(estimator: str, weights: str = "own", *, rate: bool = True, **how: object) -> Arm:
@@ -70,48 +102,54 @@ def arm(estimator: str, weights: str = "own", *, rate: bool = True, **how: objec
     changed = dict(how.pop("changed", {}))  # type: ignore[call-overload]
     if weights != "own":
         changed["train.weights"] = weights
-    if rate and (chosen := CHOSEN.get(estimator)) is not None:
-        changed.setdefault("train.phi_lr", str(chosen))
+    if rate and (chosen := CHOSEN.get(_learned(estimator))) is not None:
+        changed.setdefault("train.phi_lr", chosen)
     return Arm(estimator, changed, **how)  # type: ignore[arg-type]
+
+
+def _learned(estimator: str) -> str:
+    """Whose learning rate an arm has: a control that of the network it controls, an average that of its draws."""
+    inner = estimator.partition("of='")[2].rpartition("'")[0]
+    return inner or estimator
 
 
 def of_tuning() -> Iterator[Arm]:
     """Every estimator at the same few learning rates of φ: half as long, on validation images, one seed."""
-    for estimator in (SWEEP, RLOO, "reinforce", "reinforce[baseline=none]", PAPER, WARM, "relax"):
+    for estimator in (SWEEP, RLOO, "reinforce", HARD, PAPER, WARM, "relax"):
         for rate in RATES:
-            changed = {**TUNED, "train.phi_lr": str(rate)}
+            changed = {**TUNED, "train.phi_lr": rate}
             yield arm(estimator, rate=False, changed=changed, seeds=1)
     for rate in RATES:
-        changed = {**TUNED, **LITERAL, "train.phi_lr": str(rate)}
+        changed = {**TUNED, **LITERAL, "train.phi_lr": rate}
         yield arm("exact", task="depth", rate=False, changed=changed, seeds=1)
 
 
 def of_factorial() -> Iterator[Arm]:
     """What the drop from the plain network to Concrete's is taken apart with."""
     yield arm("plain")
-    for weights in ("mode", "soft"):
+    for weights in ("mode", PAPER):
         for estimator in (SWEEP, PAPER, RLOO, AVERAGED):
             yield arm(estimator, weights)
     yield arm(PAPER)
-    yield arm(f"scratch[of={SWEEP}]", "mode")
-    yield arm(f"scratch[of={PAPER}]")
-    yield arm(f"uniform[of={PAPER}]")
+    yield arm(f"scratch[of='{SWEEP}']", "mode")
+    yield arm(f"scratch[of='{PAPER}']")
+    yield arm(f"uniform[of='{PAPER}']")
     yield arm("random")
 
 
 def of_estimators() -> Iterator[Arm]:
     """Every estimator as it comes: weights train on its own samples."""
-    for estimator in (SWEEP, RLOO, "reinforce", "reinforce[baseline=none]", "relax", WARM):
+    for estimator in (SWEEP, RLOO, "reinforce", HARD, "relax", WARM):
         yield arm(estimator)
 
 
 def of_weights() -> Iterator[Arm]:
     """What weights may train on, beside the factorial."""
-    for weights in ("hard", WARM):
+    for weights in (HARD, WARM):
         for estimator in (SWEEP, PAPER):
             yield arm(estimator, weights, seeds=3)
     yield arm(WARM, "mode", seeds=3)
-    yield arm("random", "soft", seeds=3)
+    yield arm("random", PAPER, seeds=3)
 
 
 SCHEDULES = {
@@ -157,7 +195,7 @@ def of_depth() -> Iterator[Arm]:
     """Depth, where the gradient of φ can be had exactly."""
     for estimator in (RLOO, "reinforce"):
         yield arm(estimator, task="depth", changed=LITERAL)
-    yield arm(f"scratch[of={PAPER}]", task="depth", changed=LITERAL)
+    yield arm(f"scratch[of='{PAPER}']", task="depth", changed=LITERAL)
     yield arm("exact", "mode", task="depth", changed=LITERAL)
     yield arm(PAPER, "mode", task="depth", changed=LITERAL)
 
@@ -171,9 +209,9 @@ def of_held_out() -> Iterator[Arm]:
 def of_deciding(dataset: str, seeds: int) -> Iterator[Arm]:
     """The arms that the statement on bias rests on, elsewhere."""
     yield arm("plain", dataset=dataset, seeds=seeds)
-    for estimator, weights in ((PAPER, "own"), (SWEEP, "mode"), (PAPER, "mode"), (SWEEP, "soft"), (PAPER, "soft")):
+    for estimator, weights in ((PAPER, "own"), (SWEEP, "mode"), (PAPER, "mode"), (SWEEP, PAPER), (PAPER, PAPER)):
         yield arm(estimator, weights, dataset=dataset, seeds=seeds)
-    yield arm(f"scratch[of={SWEEP}]", "mode", dataset=dataset, seeds=seeds)
+    yield arm(f"scratch[of='{SWEEP}']", "mode", dataset=dataset, seeds=seeds)
 
 
 def of_convergence() -> Iterator[Arm]:
@@ -183,10 +221,21 @@ def of_convergence() -> Iterator[Arm]:
             yield arm("plain", changed={"train.recipe": recipe, "train.lr": lr, "train.epochs": str(epochs)}, seeds=3)
 
 
+TEMPERATURES = ("0.03", "0.1", "0.3", "1.0", "3.0")
+
+
+def of_gradient() -> Iterator[Arm]:
+    """Bias and variance of one estimate along a reference run, and Concrete's along its temperature."""
+    names = [f"concrete[temperature={t}]" for t in TEMPERATURES]
+    for estimator in (*names, HARD, "reinforce", RLOO, "rebar", "relax", SWEEP):
+        yield Arm(estimator, {"penalty.target_macs": "0.0"}, seeds=1, suites=("bias", "variance"))
+
+
 PARTS = {
     "tuning": lambda: of_tuning(),
     "factorial": lambda: of_factorial(),
     "estimators": lambda: of_estimators(),
+    "gradient": lambda: of_gradient(),
     "convergence": lambda: of_convergence(),
     "table1": lambda: of_table_1("cifar10_16"),
     "schedule": lambda: of_schedule(),

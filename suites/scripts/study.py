@@ -75,7 +75,7 @@ def run(
 
 def command(arm: Arm) -> str:
     """The command that measures an arm by itself."""
-    words = ["python", "-m", "suites.run", "--preset", PRESET, "--suite", "accuracy", "--dataset", arm.dataset]
+    words = ["python", "-m", "suites.run", "--preset", PRESET, "--suite", *arm.suites, "--dataset", arm.dataset]
     words += ["--task", arm.task, "--seeds", str(arm.seeds), "--estimator", arm.estimator]
     settings = [f"{name}={value}" for name, value in arm.changed.items()]
     return shlex.join([*words, *(["--set", *settings] if settings else [])])
@@ -89,7 +89,7 @@ def _cells(shop: Workshop, arms: Sequence[tuple[str, Arm]], rows: Path, seeds: i
         preset = presets.resolve(PRESET, [f"{name}={value}" for name, value in arm.changed.items()])
         count = arm.seeds if seeds is None else min(seeds, arm.seeds)
         label = parse(arm.estimator)
-        for item in plan(shop, preset, [arm.task], [label], ["accuracy"], rows, seeds=count):
+        for item in plan(shop, preset, [arm.task], [label], list(arm.suites), rows, seeds=count):
             if item.cell.label.name == PLAIN and label.name != PLAIN:
                 continue  # the plain network is an arm of its own
             place = (order[part], item.cell.seed, at)

@@ -1,0 +1,194 @@
+"""The study, read from its rows: the values of its arms, differences of arms, and the drop in accuracy taken apart.
+
+Which arms there are and what is asked of them stands in `results.study_design`. All accuracies here are percentages,
+and all differences percentage points. Arms are compared seed by seed.
+
+The drop from the plain network to the network that Concrete leaves is the sum of these steps. v(φ, weights) is the test
+accuracy of a run with a given estimator of φ's gradient and given samples for the weights.
+
+    smaller network         plain − scratch; scratch: the learned architecture trained by itself from the beginning
+    exploration             scratch − v(sweep, mode): the weights train while the architecture is still being chosen
+    bias of φ's gradient,   from v(sweep, mode) to v(concrete, soft), by three switches that can be turned in any order
+    variance of it,
+    soft weights
+    one sample for both     v(concrete, soft) − Concrete: φ and weights learn from the same sample
+
+The three switches are the players of a cooperative game, and each is given its Shapley value: the change that turning
+it makes, averaged over the six orders in which all three can be turned. With n switches, and v(S) the accuracy with the
+switches S turned,
+
+    φ_i = Σ_{S ∌ i} |S|! (n − |S| − 1)! / n! (v(S ∪ i) − v(S)).
+
+The interaction of two switches is the Shapley interaction index (Grabisch and Roubens 1999), the mean over the third
+switch of v(S ∪ ij) − v(S ∪ i) − v(S ∪ j) + v(S). It is 0 where the two effects add up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from results import stats
+from results.study_design import AVERAGED, DEFAULTS, PAPER, RLOO, SWEEP, Arm, arm
+
+SWITCHES = ("bias", "variance", "soft weights")
+_OF_PHI = {(): SWEEP, ("bias",): AVERAGED, ("variance",): RLOO, ("bias", "variance"): PAPER}
+
+
+class Step(NamedTuple):
+    """A part of the drop in accuracy: percentage points lost, with a 95 % interval over seeds, and the seeds."""
+
+    name: str
+    lost: stats.Interval
+
+
+class Decomposition(NamedTuple):
+    """The drop from the plain network to Concrete's, taken apart on the seeds that have all of its runs.
+
+    Attributes:
+        plain, concrete: accuracies at both ends, %.
+        drop: plain − concrete.
+        steps: in the order of the waterfall; they add up to the drop.
+        share: part of the drop that is due to bias, by Fieller's interval.
+        interactions: of pairs of switches.
+    """
+
+    plain: stats.Interval
+    concrete: stats.Interval
+    drop: stats.Interval
+    steps: list[Step]
+    share: stats.Interval
+    interactions: list[Step]
+
+
+def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
+    """The rows of the finished runs of an arm."""
+    wanted = {**DEFAULTS, **{name: _typed(value) for name, value in of.changed.items()}}
+    here = frame[
+        (frame["suite"] == "accuracy") & (frame["estimator"] == of.estimator) & (frame["dataset"] == of.dataset)
+    ]
+    here = here[(here["status"] == "ok") & (here["task"] == of.task)]
+    alike = {text: _agrees(json.loads(text), wanted) for text in here["settings"].unique()}
+    found = here[here["settings"].map(alike).astype(bool)]
+    return found.drop_duplicates(["hash", "metric", "part", "x"])  # plain training may stand under several presets
+
+
+def values(frame: pd.DataFrame, of: Arm, metric: str = "accuracy", part: str | None = "test") -> pd.Series:
+    """One number per seed of an arm; accuracies in %."""
+    rows = runs(frame, of)
+    rows = rows[(rows["metric"] == metric) & rows["x"].isna()]
+    rows = rows if part is None else rows[rows["part"] == part]
+    factor = 100.0 if metric in ("accuracy", "sampled_accuracy") else 1.0
+    return factor * rows.set_index("seed")["value"].sort_index()
+
+
+def curve(frame: pd.DataFrame, of: Arm, metric: str) -> pd.DataFrame:
+    """A metric along the epochs of an arm: seeds as rows, epochs as columns."""
+    rows = runs(frame, of)
+    return rows[rows["metric"] == metric].pivot_table(index="seed", columns="x", values="value")
+
+
+def difference(one: pd.Series, other: pd.Series) -> stats.Paired:
+    """one − other over the seeds that both have."""
+    both = pd.concat([one, other], axis=1, join="inner")
+    return stats.paired(both.iloc[:, 0], both.iloc[:, 1])
+
+
+def decomposition(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Decomposition | None:
+    """The drop in accuracy on the width task, taken apart; None where fewer than two seeds have all runs."""
+    table = _cells(frame, dataset)
+    if table is None or len(table) < 2:
+        return None
+    shapley = {name: _shapley(table, name) for name in SWITCHES}
+    parts = {
+        "smaller network": table["plain"] - table["scratch"],
+        "exploration": table["scratch"] - table[()],
+        "soft weights": shapley["soft weights"],
+        "variance of φ's gradient": shapley["variance"],
+        "bias of φ's gradient": shapley["bias"],
+        "one sample for both": table[SWITCHES] - table["concrete"],
+    }
+    drop = table["plain"] - table["concrete"]
+    return Decomposition(
+        stats.t_interval(table["plain"]),
+        stats.t_interval(table["concrete"]),
+        stats.t_interval(drop),
+        [Step(name, stats.t_interval(lost)) for name, lost in parts.items()],
+        stats.fieller(shapley["bias"], drop),
+        [
+            Step(f"{a} × {b}", stats.t_interval(_interaction(table, a, b)))
+            for a, b in itertools.combinations(SWITCHES, 2)
+        ],
+    )
+
+
+def arms_of(dataset: str) -> Mapping[object, Arm]:
+    """The arms of the decomposition: "plain", "scratch", "concrete", and one for every set of switches."""
+    found: dict[object, Arm] = {
+        "plain": arm("plain", dataset=dataset),
+        "scratch": arm(f"scratch[of='{SWEEP}']", "mode", dataset=dataset),
+        "concrete": arm(PAPER, dataset=dataset),
+    }
+    for phi, estimator in _OF_PHI.items():
+        found[phi] = arm(estimator, "mode", dataset=dataset)
+        found[*phi, "soft weights"] = arm(estimator, PAPER, dataset=dataset)
+    return found
+
+
+def _cells(frame: pd.DataFrame, dataset: str) -> pd.DataFrame | None:
+    """Test accuracy, seeds as rows, of every arm of the decomposition."""
+    columns = {key: values(frame, one) for key, one in arms_of(dataset).items()}
+    if any(column.empty for column in columns.values()):
+        return None
+    table = pd.concat(list(columns.values()), axis=1, join="inner")
+    table.columns = pd.Index(list(columns), tupleize_cols=False)
+    return table
+
+
+def _shapley(table: pd.DataFrame, player: str) -> pd.Series:
+    """Points that a switch loses, per seed."""
+    others = [name for name in SWITCHES if name != player]
+    total = pd.Series(0.0, index=table.index)
+    for size in range(len(others) + 1):
+        weight = math.factorial(size) * math.factorial(len(others) - size) / math.factorial(len(others) + 1)
+        for chosen in itertools.combinations(others, size):
+            total += weight * (table[_set(chosen)] - table[_set((*chosen, player))])
+    return total
+
+
+def _interaction(table: pd.DataFrame, one: str, other: str) -> pd.Series:
+    """Points that two switches lose together beyond what each loses, per seed."""
+    rest = [name for name in SWITCHES if name not in (one, other)]
+    total = pd.Series(0.0, index=table.index)
+    for size in range(len(rest) + 1):
+        weight = math.factorial(size) * math.factorial(len(rest) - size) / math.factorial(len(rest) + 1)
+        for chosen in itertools.combinations(rest, size):
+            both, a, b, none = (table[_set((*chosen, *more))] for more in ((one, other), (one,), (other,), ()))
+            total -= weight * (both - a - b + none)
+    return total
+
+
+def _set(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in SWITCHES if name in names)
+
+
+def _agrees(settings: Mapping[str, Mapping[str, object]], wanted: Mapping[str, object]) -> bool:
+    """Whether the settings that a run was handed are those wanted; plain training is handed fewer."""
+    return all(
+        settings[group][name] == value
+        for (group, name), value in ((key.split("."), value) for key, value in wanted.items())
+        if name in settings.get(group, {})
+    )
+
+
+def _typed(text: str) -> object:
+    """The value of a setting as rows have it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
