@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 PRESET = "study"
-EPOCHS = 12
+EPOCHS = 16
 MARGIN = 0.5
 """Points of test accuracy: two arms whose difference lies within ± this, with its 95 % interval, are equivalent."""
 LEVEL = 0.05

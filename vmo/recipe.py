@@ -8,7 +8,7 @@ from typing import Any
 
 from vmo.schedule import SCHEDULES
 
-RECIPES: dict[str, dict[str, Any]] = {"wrn": {}, "fast": {"schedule": "triangular", "crop": False}}
+RECIPES: dict[str, dict[str, Any]] = {"wrn": {}, "fast": {"schedule": "triangular", "crop": 0.5}}
 """Recipes by name, as what differs from the default: that of Wide ResNets, and one for few epochs."""
 
 
@@ -22,7 +22,7 @@ class Recipe:
         lr: of the weights: SGD with Nesterov momentum.
         schedule: of that rate, see `vmo.schedule`: "step", multiplied by 0.2 at 30, 60 and 80 % of the run, or
             "triangular", with lr as its peak.
-        crop: whether training images are cropped at random out of their padding; flipped they are in any case.
+        crop: part of the data set's padding out of which training images are cropped at random; 0: no crop.
         momentum: of that SGD.
         weight_decay: on all weights.
         phi_lr: of the logits.
@@ -44,7 +44,7 @@ class Recipe:
     batch_size: int = 128
     lr: float = 0.1
     schedule: str = "step"
-    crop: bool = True
+    crop: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     phi_lr: float = 1e-2
@@ -65,6 +65,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "groups"):
             if not isinstance(count := getattr(self, name), int) or count < 1:
                 raise ValueError(f"{name} must be positive and whole, got {count}")
+        if not 0 <= self.crop <= 1:
+            raise ValueError(f"crop must lie in [0, 1], got {self.crop}")
         for name in ("lr", "momentum", "weight_decay", "phi_lr", "control_lr"):
             if not (math.isfinite(value := getattr(self, name)) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")

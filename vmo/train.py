@@ -74,7 +74,7 @@ class Trainer:
         if held_out is not None and len(held_out) < recipe.batch_size:
             raise ValueError(f"{len(held_out)} images that are held out are no minibatch of {recipe.batch_size}")
         self.network, self.recipe, self.seed = network, recipe, seed
-        self.dataset = dataset if recipe.crop else replace(dataset, pad=0)
+        self.dataset = replace(dataset, pad=int(recipe.crop * dataset.pad))
         self.distribution, self.estimator, self.penalty = distribution, estimator, penalty
         self.weight_estimator = weight_estimator.eval() if isinstance(weight_estimator, Estimator) else weight_estimator
         self.held_out = held_out
