@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import optimize
 from scipy import stats as distributions
 
 Array = NDArray[np.float64]
@@ -71,6 +72,29 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
     else:
         p = float(distributions.ttest_1samp(difference, 0).pvalue)
     return Paired(estimate, low, high, p, n)
+
+
+def detectable(sd: float, n: int, power: float = 0.8, level: float = 0.95) -> float:
+    """The smallest mean of n normal differences of standard deviation ``sd`` that the t test finds with this power."""
+    if n < 2 or not np.isfinite(sd):
+        return np.nan
+    critical = float(distributions.t.ppf((1 + level) / 2, n - 1))
+
+    def found(effect: float) -> float:
+        noncentral = distributions.nct(n - 1, effect * np.sqrt(n))
+        return float(noncentral.sf(critical) + noncentral.cdf(-critical))
+
+    most = 0.5  # far beyond the root the noncentral t loses its digits
+    while found(most) < power:
+        most *= 1.5
+    return sd * float(optimize.brentq(lambda effect: found(effect) - power, 1e-3, most))
+
+
+def needed(sd: float, difference: float, power: float = 0.8, most: int = 1000) -> int | None:
+    """How many differences of standard deviation ``sd`` show a mean ``difference`` with this power; None: over most."""
+    if not (np.isfinite(sd) and difference > 0):
+        return None
+    return next((n for n in range(2, most + 1) if detectable(sd, n, power) <= difference), None)
 
 
 def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:

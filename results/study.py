@@ -56,6 +56,7 @@ class Decomposition(NamedTuple):
         steps: in the order of the waterfall; they add up to the drop.
         share: part of the drop that is due to bias, by Fieller's interval.
         interactions: of pairs of switches.
+        per_seed: the steps and "drop", seeds as rows.
     """
 
     plain: stats.Interval
@@ -64,6 +65,7 @@ class Decomposition(NamedTuple):
     steps: list[Step]
     share: stats.Interval
     interactions: list[Step]
+    per_seed: pd.DataFrame
 
 
 def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
@@ -124,6 +126,7 @@ def decomposition(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Decomposi
             Step(f"{a} × {b}", stats.t_interval(_interaction(table, a, b)))
             for a, b in itertools.combinations(SWITCHES, 2)
         ],
+        pd.DataFrame({**parts, "drop": drop}),
     )
 
 

@@ -35,6 +35,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("straight_through", {"through": "identity"}),
     ("straight_through", {"temperature": (2.0, 0.5), "forward_temperature": 0.7}),
     ("concrete", {"temperature": 0.5}),
+    ("concrete", {"temperature": (1.0, 0.1, "entropy")}),
     ("rebar", {"eta": 0.3, "temperature": 1.5}),
     ("rebar", {"coupled": True}),
     ("rebar", {"coupled": True, "tuning": "regression", "eta": 0.4}),

@@ -1,0 +1,210 @@
+"""Figures of the study: the drop in accuracy taken apart, the arms of the factorial, and training by epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from results import drawing, stats, study
+from results.study_design import AVERAGED, EPOCHS, PAPER, RLOO, SCHEDULES, SWEEP, WARM, Arm, arm
+
+LOSS, GAIN, WHOLE = "#c0504d", "#4f8f5b", "#5b6b7f"
+WEIGHTS = {"mode": "most probable network", PAPER: "soft masks, 0.1 → 0.001"}
+_COLOURS = {"mode": "#2b6ca3", PAPER: "#d98032"}
+_SERIES = ("#222222", "#8a8a8a", "#2b6ca3", "#d98032", "#4f8f5b", "#8e5aa0", "#c0504d", "#3aa6a6")
+
+
+def waterfall(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
+    """From the plain network's accuracy to that of Concrete's, step by step."""
+    parts = study.decomposition(frame, dataset)
+    if parts is None:
+        return None
+    names = ["plain network", *(step.name for step in parts.steps), "Concrete's network"]
+    level = parts.plain.estimate
+    with drawing.style():
+        figure, axes = drawing.grid(1, 1, 4.3)
+        ax = axes[0, 0]
+        bottoms, ends = [], [level]
+        for step in parts.steps:
+            bottoms.append(level)
+            level -= step.lost.estimate
+            ends.append(level)
+        low = min(*ends, parts.concrete.low)
+        floor = low - 0.25 * (parts.plain.estimate - low)
+        for at, (value, interval) in (
+            (0, (parts.plain.estimate, parts.plain)),
+            (len(names) - 1, (level, parts.concrete)),
+        ):
+            ax.bar(at, value - floor, bottom=floor, color=WHOLE, width=0.62)
+            ax.plot([at, at], interval[1:3], color="black", lw=1.3)
+            ax.annotate(
+                f"{value:.1f} %", (at, max(value, interval.high)), (0, 3), textcoords="offset points", ha="center"
+            )
+        for at, (step, start) in enumerate(zip(parts.steps, bottoms, strict=True), 1):
+            lost = step.lost
+            end = start - lost.estimate
+            ax.bar(at, end - start, bottom=start, color=LOSS if lost.estimate > 0 else GAIN, width=0.62)
+            ax.plot([at, at], [start - lost.high, start - lost.low], color="black", lw=1.3)
+            ax.plot([at - 1 + 0.31, at - 0.31], [start, start], color="#9a9a9a", lw=0.8)
+            below = min(start, end, start - lost.high)
+            ax.annotate(
+                f"{-lost.estimate:+.1f}", (at, below), (0, -3), textcoords="offset points", ha="center", va="top"
+            )
+        ax.set_xticks(range(len(names)), [name.replace(" of φ's", "\nof φ's").replace(" ", "\n", 1) for name in names])
+        ax.tick_params(axis="x", labelsize=8.5)
+        ax.grid(False, axis="x")
+        ax.set(
+            ylabel="test accuracy, %",
+            ylim=(floor, max(parts.plain.high, parts.plain.estimate) + 0.06 * (parts.plain.estimate - floor)),
+        )
+        note = (
+            f"{_note(dataset)}; n = {parts.drop.n} paired seeds; black: 95 % t intervals. Bias, variance, soft weights:"
+            " Shapley values."
+        )
+        drawing.title(figure, "Where the accuracy goes", note)
+    return figure
+
+
+def factorial(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
+    """Test accuracy by the estimator of φ and by what the weights train on."""
+    estimators = {
+        "sweep: no bias, little variance": SWEEP,
+        "rloo: no bias, much variance": RLOO,
+        "Concrete at t = 1: much bias, little variance": WARM,
+        "Concrete, mean of 4: bias, less variance": AVERAGED,
+        "Concrete: bias, much variance": PAPER,
+    }
+    found = {
+        (label, weights): values
+        for label, name in estimators.items()
+        for weights in WEIGHTS
+        if len(values := study.values(frame, arm(name, weights, dataset=dataset)))
+    }
+    if len({label for label, _ in found}) < 2:
+        return None
+    labels = [label for label in estimators if any(one == label for one, _ in found)]
+    with drawing.style():
+        figure, axes = drawing.grid(1, 1, 1.3 + 0.55 * len(labels))
+        ax = axes[0, 0]
+        for (label, weights), values in found.items():
+            y = labels.index(label) + (0.16 if weights == PAPER else -0.16)
+            _dots(ax, values, y, _COLOURS[weights])
+        for weights, text in WEIGHTS.items():
+            ax.plot(
+                [],
+                [],
+                "o",
+                color=_COLOURS[weights],
+                label=f"weights on the {text}" if weights == "mode" else f"weights on {text}",
+            )
+        ax.set_yticks(range(len(labels)), labels)
+        ax.set(xlabel="test accuracy, %", ylim=(len(labels) - 0.5, -0.5))
+        ax.grid(False, axis="y")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.1)
+        n = drawing.counts(pd.Series([len(values) for values in found.values()]))
+        drawing.title(
+            figure,
+            "What φ learns by and what the weights train on",
+            f"{_note(dataset)}; {n} seeds; large: mean with 95 % t interval",
+        )
+    return figure
+
+
+def schedules(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
+    """Test accuracy of Concrete by the schedule of its temperature."""
+    named = {"0.1 → 0.001 (the paper's)": PAPER} | {name: f"concrete[temperature={t}]" for name, t in SCHEDULES.items()}
+    found = {
+        name: values for name, label in named.items() if len(values := study.values(frame, arm(label, dataset=dataset)))
+    }
+    if len(found) < 2:
+        return None
+    with drawing.style():
+        figure, axes = drawing.grid(1, 1, 1.2 + 0.34 * len(found))
+        ax = axes[0, 0]
+        for y, values in enumerate(found.values()):
+            _dots(ax, values, y, _COLOURS[PAPER])
+        ax.set_yticks(range(len(found)), list(found))
+        ax.set(xlabel="test accuracy, %", ylim=(len(found) - 0.5, -0.5))
+        ax.grid(False, axis="y")
+        n = drawing.counts(pd.Series([len(values) for values in found.values()]))
+        drawing.title(
+            figure, "Temperatures of Concrete", f"{_note(dataset)}; {n} seeds; large: mean with 95 % t interval"
+        )
+    return figure
+
+
+def convergence(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
+    """Test loss and accuracy, by epochs, of the network that q stands for and of networks trained by themselves."""
+    arms: Mapping[str, Arm] = {
+        "plain network": arm("plain", dataset=dataset),
+        "Concrete's network, trained alone": arm(f"scratch[of='{PAPER}']", dataset=dataset),
+        "sweep, weights on the mode": arm(SWEEP, "mode", dataset=dataset),
+        "Concrete": arm(PAPER, dataset=dataset),
+        "Concrete at t = 1": arm(WARM, dataset=dataset),
+        "reinforce": arm("reinforce", dataset=dataset),
+    }
+    panels = {"curve_test_loss": ("test loss, nats", 1.0), "curve_accuracy": ("test accuracy, %", 100.0)}
+    found = {name: {metric: study.curve(frame, one, metric) for metric in panels} for name, one in arms.items()}
+    found = {name: curves for name, curves in found.items() if all(len(curve) for curve in curves.values())}
+    if len(found) < 2:
+        return None
+    with drawing.style():
+        figure, axes = drawing.grid(1, 2, 3.9)
+        for ax, (metric, (label, factor)) in zip(axes[0], panels.items(), strict=True):
+            for (name, curves), colour in zip(found.items(), _SERIES, strict=False):
+                _band(ax, factor * curves[metric], colour, name)
+            ax.set(xlabel="epoch", ylabel=label)
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes[0, 0].set_ylim(*_robust([curves["curve_test_loss"] for curves in found.values()]))
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
+        n = drawing.counts(pd.Series([len(curves["curve_accuracy"]) for curves in found.values()]))
+        drawing.title(
+            figure,
+            "The network that q stands for, by epochs",
+            f"{_note(dataset)}; mean of {n} seeds; bands: 95 % t intervals",
+        )
+    return figure
+
+
+FIGURES = {"waterfall": waterfall, "factorial": factorial, "convergence": convergence, "schedules": schedules}
+
+
+def _dots(ax: Axes, values: pd.Series, y: float, colour: str) -> None:
+    mean, low, high, _ = stats.t_interval(values)
+    ax.scatter(values, np.full(len(values), y), s=12, color=colour, alpha=0.45, lw=0)
+    ax.plot([low, high], [y, y], color=colour, lw=1.5)
+    ax.plot(mean, y, "o", color=colour, ms=6.5)
+
+
+def _band(ax: Axes, curve: pd.DataFrame, colour: str, name: str) -> None:
+    mean = curve.mean()
+    ax.plot(mean.index, mean, color=colour, lw=1.8, label=name)
+    if len(curve) > 2:
+        half = stats.t_half(curve.std(ddof=1).to_numpy(), np.full(len(mean), len(curve)))
+        ax.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.13, lw=0)
+
+
+def _robust(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """Limits that the first epochs do not decide."""
+    low = min(float(curve.mean().min()) for curve in curves)
+    high = max(float(curve.mean().iloc[len(curve.columns) // 6 :].max()) for curve in curves)
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def _note(dataset: str) -> str:
+    return f"Width task, half of the MACs, {_name(dataset)}, WRN-16-1, {EPOCHS} epochs"
+
+
+def _name(dataset: str) -> str:
+    known = {
+        "cifar10_16": "CIFAR-10 at 16×16",
+        "cifar100_16": "CIFAR-100 at 16×16",
+        "cifar10": "CIFAR-10",
+        "cifar100": "CIFAR-100",
+    }
+    return known.get(dataset, dataset)

@@ -1,0 +1,389 @@
+"""The ten statements of the paper, each with what was measured of it and one verdict.
+
+Grathwohl, Creager, Seyed Ghasemipour and Zemel, "Gradient-based optimization of neural network architecture" (2018).
+
+The evidence is that of the preset `study`. Costs are those of the preset `cpu`, which has the larger network. How a
+verdict follows from tests: `results.statement`. The thresholds: `results.study_design`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from results import study, summary
+from results.statement import Evidence, Statement, apart, concluded, holm, of_interval, of_seeds, p_values
+from results.study_design import (
+    EPOCHS,
+    LITERAL,
+    MARGIN,
+    MINIMAL,
+    MOST,
+    PAPER,
+    PRESET,
+    RLOO,
+    SCHEDULES,
+    SWEEP,
+    TEMPERATURES,
+    TOO_MUCH,
+    WARM,
+    Arm,
+    arm,
+)
+
+C10, C100 = "cifar10_16", "cifar100_16"
+LARGE = "cpu"
+"""The preset whose network is timed."""
+
+
+def judged(frame: pd.DataFrame) -> list[Statement]:
+    """All ten statements with their verdicts."""
+    found = [make(frame) for make in _STATEMENTS]
+    p = [min(p_values(one)) for one in found]
+    adjusted = holm(p)
+    return [concluded(one, q) for one, q in zip(found, adjusted, strict=True)]
+
+
+def _where(task: str, dataset: str = C10, preset: str = PRESET) -> str:
+    return f"{task}, {summary.label(preset, dataset)}"
+
+
+def _gap(frame: pd.DataFrame, of: Arm) -> pd.Series:
+    """Training minus test accuracy of the learned network, points."""
+    return apart(study.values(frame, of, part="train"), study.values(frame, of))
+
+
+def _first(frame: pd.DataFrame) -> Statement:
+    never = study.values(frame, arm("random"))
+    beside = []
+    for name in (RLOO, SWEEP, "reinforce[baseline='none']"):
+        learned = study.values(frame, arm(name))
+        beside.append(
+            of_seeds(f"test accuracy, points: {name} − q never learned", _where("width"), apart(learned, never), None)
+        )
+    effect = apart(study.values(frame, arm("reinforce")), never)
+    return Statement(
+        1,
+        "The score function has prohibitively high variance",
+        f"supported where q learned by `reinforce` is no better than a q that never learns, by {MARGIN:g} points; both"
+        " take one evaluation per step",
+        (of_seeds("test accuracy, points: reinforce − q never learned", _where("width"), effect, MARGIN, above=False),),
+        tuple(beside),
+    )
+
+
+def _second(frame: pd.DataFrame) -> Statement:
+    rows, where = _gradients(frame, "variance")
+    tests: list[Evidence] = []
+    beside: list[Evidence] = []
+    for name in ("rebar", "relax"):
+        if (line := _ratio(rows, name, "reinforce[baseline='none']")) is not None:
+            measure = f"log10 of variance of {name} / that of the score function, logits"
+            tests.append(of_interval(measure, where, line, 0.0, above=False))
+    biases, where = _gradients(frame, "bias")
+    for name in ("rebar", "relax"):
+        for _, line in biases[biases["estimator"] == name].iterrows():
+            beside.append(of_interval(f"squared bias / ‖∇‖² of {name}, logits", where, line, None))
+    return Statement(
+        2,
+        "REBAR and RELAX are unbiased and have less variance than the score function",
+        "supported where both have less variance; that they are unbiased is proven against enumeration by the tests",
+        tuple(tests) if len(tests) == 2 else (),
+        tuple(beside),
+    )
+
+
+def _third(frame: pd.DataFrame) -> Statement:
+    tests: list[Evidence] = []
+    beside: list[Evidence] = []
+    costs = {}
+    for metric, suite, what in (("peak_ratio", "memory", "peak bytes"), ("time_ratio", "overhead", "time")):
+        rows = summary.pool(summary.measured(frame[frame["task"] == "width"], metric, suite=suite))
+        rows = rows[rows["preset"].str.startswith(LARGE)]
+        costs[what] = rows[rows["name"].isin(["rebar", "relax"])]
+    for name in ("rebar", "relax"):
+        forms = [set(rows.loc[rows["name"] == name, "estimator"]) for rows in costs.values()]
+        both = set.intersection(*forms)
+        if not both:
+            continue
+        greatest = {form: max(_line(rows, form)["value"] for rows in costs.values()) for form in both}
+        cheapest = min(greatest, key=lambda form: greatest[form])
+        for what, rows in costs.items():
+            for form in sorted(both):
+                decides = form == cheapest and _line(rows, form)["value"] == greatest[form]
+                test = of_interval(
+                    f"{what} of a step / plain: {form}", _where("width", summary.NO_DATA, LARGE), _line(rows, form),
+                    TOO_MUCH if decides else None,
+                )  # fmt: skip
+                (tests if decides else beside).append(test)
+    return Statement(
+        3,
+        "REBAR and RELAX are too expensive in memory and compute for a large network",
+        f"supported where the cheapest form of each takes more than {TOO_MUCH:g} plain steps in time or memory",
+        tuple(tests) if len(tests) == 2 else (),
+        tuple(beside),
+    )
+
+
+def _fourth(frame: pd.DataFrame) -> Statement:
+    names = [f"concrete[temperature={t}]" for t in TEMPERATURES]
+    tests: list[Evidence] = []
+    beside = []
+    for metric, what, sign in (("variance", "log10 of variance", -1), ("bias", "squared bias / ‖∇‖²", 1)):
+        rows, where = _gradients(frame, metric)
+        lines = [_line(rows, name) for name in names if (rows["estimator"] == name).any()]
+        if len(lines) < len(names):
+            continue
+        for t, line in zip(TEMPERATURES, lines, strict=True):
+            if metric == "variance":
+                line = _log(line)
+            beside.append(of_interval(f"{what} of Concrete at t = {t}, logits", where, line, None))
+        for (s, one), (t, other) in itertools.pairwise(zip(TEMPERATURES, lines, strict=True)):
+            line = _difference(_log(other), _log(one)) if metric == "variance" else _difference(other, one)
+            # the lowest temperatures have almost no bias, and only the ends of that curve are a test
+            if metric == "variance" or (s, t) == ("0.3", "1.0"):
+                tests.append(of_interval(f"{what}: t = {t} − t = {s}, logits", where, line, 0.0, above=sign > 0))
+    return Statement(
+        4,
+        "Concrete has low variance and is biased, and its temperature t trades one for the other",
+        "supported where the variance falls at every rise of t, and the bias is greater at t = 1 than at 0.3",
+        tuple(tests) if len(tests) == len(TEMPERATURES) else (),
+        tuple(beside),
+    )
+
+
+def _fifth(frame: pd.DataFrame) -> Statement:
+    rule = f"supported where bias accounts for more than {MOST:.0%} of plain − Concrete, contradicted where for less"
+    words = "The bias of Concrete is responsible for most of the accuracy lost against the plain network"
+    tests: list[Evidence] = []
+    beside: list[Evidence] = []
+    for dataset in (C10, C100):
+        parts = study.decomposition(frame, dataset)
+        if parts is None:
+            continue
+        bias, drop = parts.per_seed["bias of φ's gradient"], parts.per_seed["drop"]
+        test = of_seeds("", _where("width", dataset), bias - MOST * drop, 0.0)
+        share = replace(
+            test, measure="share of the drop that is due to bias", estimate=parts.share.estimate, low=parts.share.low,
+            high=parts.share.high, threshold=MOST,
+        )  # fmt: skip
+        tests.append(share)
+        beside += [
+            Evidence(
+                f"test accuracy lost, points: {step.name}", _where("width", dataset), *step.lost[:3], int(step.lost.n)
+            )
+            for step in (*parts.steps, study.Step("in all", parts.drop), *parts.interactions)
+        ]
+    if not tests:
+        for dataset in (C10, C100):
+            one, other = arm(SWEEP, "mode", dataset=dataset), arm(PAPER, "mode", dataset=dataset)
+            lost = apart(study.values(frame, one), study.values(frame, other))
+            beside.append(
+                of_seeds(
+                    f"test accuracy, points: φ by {SWEEP} − φ by {PAPER}, weights on the mode",
+                    _where("width", dataset),
+                    lost,
+                    None,
+                )
+            )
+    return Statement(5, words, rule, tuple(tests[:1]), tuple(beside + tests[1:]))
+
+
+def _sixth(frame: pd.DataFrame) -> Statement:
+    test = apart(_gap(frame, arm(PAPER, "mode")), _gap(frame, arm(SWEEP, "mode")))
+    pairs = (
+        ("concrete − sweep, weights on their own samples", arm(PAPER), arm(SWEEP)),
+        ("concrete − plain", arm(PAPER), arm("plain")),
+        ("concrete − its network trained from scratch", arm(PAPER), arm(f"scratch[of='{PAPER}']")),
+    )
+    beside = [
+        of_seeds(f"train − test accuracy, points: {what}", _where("width"), apart(_gap(frame, a), _gap(frame, b)), None)
+        for what, a, b in pairs
+    ]
+    return Statement(
+        6,
+        "Biased estimators widen the generalisation gap",
+        f"supported where the gap with Concrete is {MARGIN:g} points wider than with sweep, at equal MACs, with equal"
+        " training of the weights; contradicted where it is not",
+        (
+            of_seeds(
+                "train − test accuracy, points: concrete − sweep, weights on the mode", _where("width"), test, MARGIN
+            ),
+        ),
+        tuple(beside),
+    )
+
+
+def _seventh(frame: pd.DataFrame) -> Statement:
+    tests: list[Evidence] = []
+    for task in ("depth", "width", "joint"):
+        rows = summary.pool(summary.measured(frame[frame["task"] == task], "time_ratio", suite="overhead"))
+        rows = rows[rows["preset"].str.startswith(LARGE) & (rows["estimator"] == PAPER)]
+        for _, line in rows.iterrows():
+            test = of_interval(
+                "time of a step / plain: concrete", _where(task, summary.NO_DATA, LARGE), line, MINIMAL, above=False
+            )
+            tests.append(test)
+    return Statement(
+        7,
+        "Variational model optimisation adds minimal overhead to plain training",
+        f"supported where a step with Concrete takes less than {MINIMAL:g} plain steps on every task",
+        tuple(tests),
+    )
+
+
+def _eighth(frame: pd.DataFrame) -> Statement:
+    ours = study.curve(frame, arm(PAPER), "curve_test_loss")
+    alone = study.curve(frame, arm(f"scratch[of='{PAPER}']"), "curve_test_loss")
+    seeds = ours.index.intersection(alone.index)
+    ratio = pd.Series(
+        {seed: np.log(ours.columns.max() / _reached(alone.loc[seed], ours.loc[seed].iloc[-1])) for seed in seeds},
+        dtype=float,
+    )
+    where = _where("width")
+    test = of_seeds("log of epochs to the final test loss: concrete / its network alone", where, ratio, 0.0)
+    twice = {"train.epochs": str(2 * EPOCHS)}
+    base = study.values(frame, arm(PAPER))
+    pairs = [
+        (
+            f"frozen for the last {frozen} of {EPOCHS} epochs − not",
+            arm(PAPER, changed={"train.freeze": str(frozen)}),
+            base,
+        )
+        for frozen in (EPOCHS // 4, EPOCHS // 2)
+    ]
+    longer = study.values(frame, arm(PAPER, changed=twice))
+    pairs += [
+        (
+            f"{EPOCHS} epochs and {EPOCHS} of the choice − {2 * EPOCHS} epochs",
+            arm(PAPER, changed={"train.continued": str(EPOCHS)}),
+            longer,
+        ),
+        (
+            f"frozen for the last {EPOCHS} of {2 * EPOCHS} epochs − not",
+            arm(PAPER, changed={**twice, "train.freeze": str(EPOCHS)}),
+            longer,
+        ),
+    ]
+    beside = [
+        of_seeds(f"test accuracy, points: concrete, {what}", where, apart(study.values(frame, one), other), None)
+        for what, one, other in pairs
+    ]
+    return Statement(
+        8,
+        "Exploration slows the convergence of the weights, and longer training after the choice would recover it",
+        "supported where Concrete takes more epochs to its final test loss than its network takes alone",
+        (test,),
+        tuple(beside),
+    )
+
+
+def _ninth(frame: pd.DataFrame) -> Statement:
+    where = _where("width")
+    test = of_seeds(
+        "test accuracy, points: φ by sweep − φ by concrete, weights on the mode", where,
+        apart(study.values(frame, arm(SWEEP, "mode")), study.values(frame, arm(PAPER, "mode"))), MARGIN,
+    )  # fmt: skip
+    base = study.values(frame, arm(PAPER))
+    beside = [
+        of_seeds(f"test accuracy, points: {name} − concrete", where, apart(study.values(frame, arm(name)), base), None)
+        for name in (SWEEP, RLOO, "reinforce", "relax")
+    ]
+    for what, t in SCHEDULES.items():
+        other = study.values(frame, arm(f"concrete[temperature={t}]"))
+        beside.append(
+            of_seeds(f"test accuracy, points: concrete, t = {what} − 0.1 → 0.001", where, apart(other, base), None)
+        )
+    best = study.values(frame, arm(WARM))
+    return Statement(
+        9,
+        "An unbiased estimator would improve on Concrete, and so would another annealing of the temperature",
+        f"supported where sweep gives {MARGIN:g} points more than Concrete by φ's gradient alone, and Concrete at t = 1"
+        f" {MARGIN:g} more than as the paper anneals it",
+        (test, of_seeds("test accuracy, points: concrete, t = 1 − 0.1 → 0.001", where, apart(best, base), MARGIN)),
+        tuple(beside),
+    )
+
+
+def _tenth(frame: pd.DataFrame) -> Statement:
+    tests, beside = [], []
+    for dataset in (C10, C100):
+        plain = study.values(frame, arm("plain", dataset=dataset))
+        for task in ("depth", "width", "joint"):
+            learned = arm(PAPER, task=task, dataset=dataset, changed=LITERAL)
+            lost = apart(plain, study.values(frame, learned))
+            measure = f"test accuracy lost, points: plain − {task}"
+            if task == "width":
+                tests.append(of_seeds(measure, _where(task, dataset), lost, 0.0))
+            else:
+                beside.append(of_seeds(measure, _where(task, dataset), lost, None))
+            full = study.values(frame, arm("plain", dataset=dataset), "parameters", None)
+            kept = 100 * (study.values(frame, learned, "parameters", None) / full)
+            beside.append(of_seeds(f"parameters kept, %: {task}", _where(task, dataset), kept, None))
+    return Statement(
+        10,
+        "Depth loses a block and no accuracy; width and joint lose accuracy and parameters, more on CIFAR-100",
+        "supported where the width task loses accuracy on both data sets",
+        tuple(tests),
+        tuple(beside),
+    )
+
+
+_STATEMENTS: tuple[Callable[[pd.DataFrame], Statement], ...] = (
+    _first, _second, _third, _fourth, _fifth, _sixth, _seventh, _eighth, _ninth, _tenth,
+)  # fmt: skip
+
+
+def _gradients(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:
+    """Pooled rows of bias or variance of the logits half-way through training, by the best preset that has them."""
+    frame = frame[(frame["task"] == "width") & frame["suite"].isin(["bias", "variance"])]
+    if not (study_rows := frame[frame["preset_name"] == PRESET]).empty:
+        frame = study_rows
+    rows = summary.relative_bias(frame) if metric == "bias" else summary.pool(summary.measured(frame, metric))
+    rows = summary.main_context(summary.one_point(rows[rows["part"] == "logits"]))
+    place = rows[summary.CONTEXT].iloc[0] if len(rows) else None
+    where = "" if place is None else f"width, {summary.label(place['preset'].partition('[')[0], place['dataset'])}"
+    return rows, where
+
+
+def _line(rows: pd.DataFrame, estimator: str) -> pd.Series:
+    return rows[rows["estimator"] == estimator].iloc[0]
+
+
+def _log(line: pd.Series) -> pd.Series:
+    """The logarithm to base 10 of a positive number with its interval, to first order."""
+    half = (line["high"] - line["low"]) / 2 / line["value"] / np.log(10)
+    value = np.log10(line["value"])
+    return pd.Series({"value": value, "low": value - half, "high": value + half, "n": line["n"]})
+
+
+def _difference(one: pd.Series, other: pd.Series) -> pd.Series:
+    """one − other, of independent numbers with intervals."""
+    half = np.hypot(one["high"] - one["low"], other["high"] - other["low"]) / 2
+    value = one["value"] - other["value"]
+    return pd.Series({"value": value, "low": value - half, "high": value + half, "n": min(one["n"], other["n"])})
+
+
+def _ratio(rows: pd.DataFrame, one: str, other: str) -> pd.Series | None:
+    """log10 of the ratio of two variances."""
+    if not {one, other} <= set(rows["estimator"]):
+        return None
+    return _difference(_log(_line(rows, one)), _log(_line(rows, other)))
+
+
+def _reached(losses: pd.Series, level: float) -> float:
+    """The epoch at which a curve first comes down to a level, between epochs by a line; the last if it never does."""
+    epochs = losses.index.to_numpy(np.float64)
+    values = losses.to_numpy(np.float64)
+    below = np.flatnonzero(values <= level)
+    if not below.size:
+        return float(epochs[-1])
+    at = int(below[0])
+    if at == 0:
+        return float(epochs[0])
+    part = (values[at - 1] - level) / (values[at - 1] - values[at])
+    return float(epochs[at - 1] + part * (epochs[at] - epochs[at - 1]))
