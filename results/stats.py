@@ -82,7 +82,7 @@ def detectable(sd: float, n: int, power: float = 0.8, level: float = 0.95) -> fl
 
     def found(effect: float) -> float:
         noncentral = distributions.nct(n - 1, effect * np.sqrt(n))
-        return float(noncentral.sf(critical) + noncentral.cdf(-critical))
+        return float(noncentral.sf(critical) + np.nan_to_num(noncentral.cdf(-critical)))  # NaN where it vanishes
 
     most = 0.5  # far beyond the root the noncentral t loses its digits
     while found(most) < power:
