@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from results import appendix, baselines, claims, plots, present, summary, table, words
+from results import appendix, baselines, claims, plots, present, statements, study_page, summary, table, words
 
 _MAIN = ("contest", "bias_variance", "accuracy_macs", "temperature")  # figures on the first page, one of each
 FILTERS = {
@@ -41,19 +41,26 @@ def build(
     Raises:
         TableError: there are no such rows, or a file of them is damaged.
     """
-    frame = baselines.spread(table.read(*rows_directories))
-    if frame.empty:
+    whole = table.read(*rows_directories)
+    if whole.empty:
         places = ", ".join(str(place) for place in rows_directories)
         raise table.TableError(f"no rows in {places}; python -m suites.run makes them")
-    frame = chosen(frame, only or {})
-    own = _own(rows_directories, frame)
+    whole = chosen(whole, only or {})
+    own = _own(rows_directories, whole)
+    out = Path(out)
+    of_study = None
+    if not own:
+        of_study = study_page.write(whole, statements.judged(whole), out) if study_page.of_study(whole).any() else None
+        whole = whole[~study_page.of_study(whole)]  # which has a page of its own
+        if whole.empty:
+            return out / study_page.FILE
+    frame = baselines.spread(whole)
     tasks = frame.loc[frame["hash"].isin(own), "task"] if own else frame["task"]
     checks = frame["suite"].isin(list(words.checks()))
     frame, of_checks = frame[frame["task"].isin(tasks) & ~checks], frame[frame["task"].isin(tasks) & checks]
-    out = Path(out)
     drawn = plots.draw_all(frame, out / "figures", present.own_contexts(frame, own) if own else frame)
     path = out / "REPORT.md"
-    path.write_text(_page(frame, of_checks, own, drawn), encoding="utf-8")
+    path.write_text(_page(frame, of_checks, own, drawn, of_study), encoding="utf-8")
     for task in words.ordered(frame["task"], "tasks"):
         appendix.write(frame[frame["task"] == task], task, drawn, out / appendix.file(task))
     return path
@@ -83,7 +90,13 @@ def _own(directories: Sequence[str | os.PathLike[str]], frame: pd.DataFrame) -> 
     return frozenset(table.hashes(directories[0])) & frozenset(frame["hash"])
 
 
-def _page(frame: pd.DataFrame, checks: pd.DataFrame, own: frozenset[str], drawn: Mapping[str, plots.Drawn]) -> str:
+def _page(
+    frame: pd.DataFrame,
+    checks: pd.DataFrame,
+    own: frozenset[str],
+    drawn: Mapping[str, plots.Drawn],
+    of_study: Mapping[str, Any] | None,
+) -> str:
     tasks = words.ordered(frame["task"], "tasks")
     functions = [] if own else _functions(frame, tasks)
     everything = pd.concat([frame, checks])
@@ -102,7 +115,8 @@ def _page(frame: pd.DataFrame, checks: pd.DataFrame, own: frozenset[str], drawn:
             if task not in functions
         ],
         functions=_on_functions(frame, functions) if functions else None,
-        verdicts=list(_verdicts(frame, own, tasks)),
+        study=of_study,
+        verdicts=[] if of_study is not None else list(_verdicts(frame, own, tasks)),
         tables=_table_1(frame, own),
         figures=[appendix.figure(one) for one in _main(drawn, own)],
         checks=[

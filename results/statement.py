@@ -124,7 +124,7 @@ def of_seeds(measure: str, where: str, effect: pd.Series, threshold: float | Non
         return test
     sd = float(values.std(ddof=1))
     distance = values.mean() - threshold
-    t = distance / (sd / np.sqrt(len(values))) if sd > 0 else np.inf * np.sign(distance)
+    t = distance / (sd / np.sqrt(len(values))) if sd > 0 else np.copysign(np.inf, distance)
     greater = float(distributions.t.sf(t, len(values) - 1)) if distance else 0.5
     yes, no = (greater, 1 - greater) if above else (1 - greater, greater)
     return replace(test, p_yes=yes, p_no=no, sd=sd)

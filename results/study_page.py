@@ -1,0 +1,161 @@
+"""The page of the study: verdicts with everything behind them, the drop taken apart, every arm, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results import figures_study, paper, plots, statement, stats, study, words
+from results.statement import Statement
+from results.study_design import EPOCHS, PARTS, PRESET, RATES, TUNED, Arm
+
+FILE = "REPORT-study.md"
+DATASETS = ("cifar10_16", "cifar100_16", "cifar10", "cifar100")
+
+
+def of_study(frame: pd.DataFrame) -> pd.Series:
+    """Which rows are of the training runs of the study."""
+    return (frame["preset_name"] == PRESET) & (frame["suite"] == "accuracy")
+
+
+def write(frame: pd.DataFrame, judged: Sequence[Statement], out: Path) -> dict[str, Any]:
+    """Write the page and its figures, and return what the first page shows of it.
+
+    Args:
+        frame: all rows.
+        judged: the statements.
+        out: the folder of the report.
+    """
+    runs = frame[of_study(frame)]
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    figures = list(_figures(frame, out / "figures"))
+    text = words.render(
+        "study.md.j2",
+        runs=runs["hash"].nunique(),
+        hours=runs.drop_duplicates("hash")["wall_s"].sum() / 3600,
+        epochs=EPOCHS,
+        verdicts=pd.DataFrame(statement.lines(judged)),
+        statements=[_one(one) for one in judged if one.tests or one.beside],
+        decompositions=list(_decompositions(frame)),
+        arms=list(_arms(frame)),
+        tuning=_tuning(frame),
+        tables=list(_tables_1(frame)),
+        figures=figures,
+    )
+    (out / FILE).write_text(text, encoding="utf-8")
+    first = [one for one in figures if one["kind"] == "waterfall"][:1] or figures[:1]
+    return {"path": FILE, "verdicts": pd.DataFrame(statement.lines(judged)), "figures": first}
+
+
+def _figures(frame: pd.DataFrame, directory: Path) -> Iterator[dict[str, str]]:
+    for kind, draw in figures_study.FIGURES.items():
+        for dataset in DATASETS:
+            if (figure := draw(frame, dataset)) is not None:
+                name = f"study-{kind}-{dataset.replace('_', '-')}.png"
+                plots.save(figure, directory / name)
+                yield {
+                    "kind": kind, "title": words.title(f"study_{kind}"), "caption": words.caption(f"study_{kind}"),
+                    "place": f"figures/{name}", "note": "",
+                }  # fmt: skip
+
+
+def _one(of: Statement) -> dict[str, Any]:
+    found = [
+        {
+            "measured": test.measure,
+            "effect (95 %)": statement.effect(test),
+            "threshold": "" if test.threshold is None else f"{'>' if test.above else '<'} {test.threshold:g}",
+            "n": f"{test.n:,}",
+            "where": test.where,
+        }
+        for test in (*of.tests, *of.beside)
+        if not np.isnan(test.estimate)
+    ]
+    return {
+        "number": of.number, "words": of.words, "rule": of.rule, "verdict": of.verdict, "open": of.open,
+        "p": "" if np.isnan(of.p) else f"{of.p:.2g}", "lines": pd.DataFrame(found) if found else None,
+    }  # fmt: skip
+
+
+def _decompositions(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for dataset in DATASETS:
+        if (parts := study.decomposition(frame, dataset)) is None:
+            continue
+        lines = [("plain network, accuracy in %", parts.plain), *((step.name, step.lost) for step in parts.steps)]
+        lines += [("in all", parts.drop), ("Concrete's network, accuracy in %", parts.concrete)]
+        lines += [(f"interaction: {step.name}", step.lost) for step in parts.interactions]
+        found = [
+            {"step": name, "points lost (95 %)": f"{one.estimate:.2f} ({one.low:.2f} to {one.high:.2f})"}
+            for name, one in lines
+        ]
+        share = f"{parts.share.estimate:.0%} ({parts.share.low:.0%} to {parts.share.high:.0%})"
+        yield {"title": dataset, "lines": pd.DataFrame(found), "share": share, "n": parts.drop.n}
+
+
+def _arms(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Every arm that has runs, by part of the study."""
+    for part, make in PARTS.items():
+        if part in ("tuning", "gradient"):
+            continue
+        lines = [line for arm in make() if (line := _arm(frame, arm)) is not None]
+        if lines:
+            yield {"title": part, "lines": pd.DataFrame(lines)}
+
+
+def _arm(frame: pd.DataFrame, of: Arm) -> dict[str, str] | None:
+    test = study.values(frame, of)
+    if test.empty:
+        return None
+    train = study.values(frame, of, part="train")
+    macs = 100 * study.values(frame, of, "macs_ratio", None)
+    parameters = study.values(frame, of, "parameters", None)
+    changed = {name.partition(".")[2]: value for name, value in of.changed.items() if name != "train.weights"}
+    return {
+        "task": of.task,
+        "φ by": f"`{of.estimator}`",
+        "weights on": f"`{of.changed.get('train.weights', 'own')}`",
+        "changed": ", ".join(f"{name} = {value}" for name, value in changed.items()),
+        "test accuracy, %": _mean(test, 2),
+        "train − test, points": _mean(train - test, 2),
+        "MACs, %": f"{macs.mean():.1f}",
+        "parameters": f"{parameters.mean():,.0f}",
+        "seeds": f"{len(test)} of {of.seeds}",
+    }
+
+
+def _tuning(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Validation accuracy of every estimator at every rate, in %."""
+    lines: dict[str, dict[str, str]] = {}
+    for arm in PARTS["tuning"]():
+        found = study.values(frame, arm, part="validation")
+        if len(found):
+            rate = arm.changed["train.phi_lr"]
+            lines.setdefault(arm.estimator, {})[rate] = f"{found.mean():.2f}"
+    if not lines:
+        return None
+    table = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=list(RATES)).fillna("")
+    return table.rename_axis(f"φ by; {TUNED['train.epochs']} epochs").reset_index()
+
+
+def _tables_1(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The paper's Table 1 beside ours, by its own penalty."""
+    for dataset in DATASETS:
+        arms = [one for part in PARTS.values() for one in part() if one.dataset == dataset and _is_literal(one)]
+        rows = pd.concat([frame.iloc[:0], *(study.runs(frame, one) for one in arms)])
+        if len(rows):
+            ours = paper.ours(rows.drop_duplicates(["hash", "metric", "part", "x"]))
+            published = paper.published(dataset.partition("_")[0])
+            yield {"title": dataset, "lines": pd.concat([published, ours]).reset_index()}
+
+
+def _is_literal(of: Arm) -> bool:
+    return (of.estimator == "plain" and not of.changed) or of.changed.get("penalty.kind") == "literal"
+
+
+def _mean(values: pd.Series, digits: int) -> str:
+    mean, low, high, n = stats.t_interval(values)
+    return f"{mean:.{digits}f}" if n < 2 else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
