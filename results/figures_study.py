@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -55,7 +56,7 @@ def waterfall(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None
             ax.annotate(
                 f"{-lost.estimate:+.1f}", (at, below), (0, -3), textcoords="offset points", ha="center", va="top"
             )
-        ax.set_xticks(range(len(names)), [name.replace(" of φ's", "\nof φ's").replace(" ", "\n", 1) for name in names])
+        ax.set_xticks(range(len(names)), [_folded(name) for name in names])
         ax.tick_params(axis="x", labelsize=8.5)
         ax.grid(False, axis="x")
         ax.set(
@@ -194,6 +195,10 @@ def _robust(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
     low = min(float(curve.mean().min()) for curve in curves)
     high = max(float(curve.mean().iloc[len(curve.columns) // 6 :].max()) for curve in curves)
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def _folded(name: str) -> str:
+    return "\n".join(textwrap.wrap(name, 13))
 
 
 def _note(dataset: str) -> str:

@@ -162,6 +162,7 @@ def lines(statements: Sequence[Statement]) -> Iterator[dict[str, str]]:
             "effect (95 %)": "<br>".join(effect(test) for test in one.tests),
             "threshold": "<br>".join(f"{'>' if test.above else '<'} {test.threshold:g}" for test in one.tests),
             "n": "<br>".join(str(test.n) for test in one.tests),
+            "corrected p": "" if np.isnan(one.p) else f"{one.p:.2g}",
             "where": first.where,
         }
 

@@ -46,9 +46,7 @@ WARM = "concrete[temperature=1.0]"
 HARD = "reinforce[baseline='none']"
 RATES = ("0.005", "0.02", "0.08")
 """Learning rates of φ that every estimator is tried with."""
-CHOSEN: Mapping[str, str] = {
-    estimator: "0.08" for estimator in (SWEEP, RLOO, "reinforce", HARD, PAPER, WARM, "relax", "random")
-}
+CHOSEN: Mapping[str, str] = dict.fromkeys((SWEEP, RLOO, "reinforce", HARD, PAPER, WARM, "relax", "random"), "0.08")
 """Of each estimator the rate with the best accuracy on validation images on the width task, from the part `tuning`: the
 greatest for all of them. Concrete at other temperatures has that of Concrete."""
 CHOSEN_DEPTH = "0.005"

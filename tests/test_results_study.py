@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_rows import PROVENANCE, cell
 
-from results import figures_study, statements, stats, study, table
+from results import figures_study, report, statements, stats, study, study_page, table
 from results.statement import Evidence, Statement, concluded, holm, of_interval, of_seeds, p_values
 from results.study_design import AVERAGED, DEFAULTS, LITERAL, MOST, PAPER, PARTS, PRESET, RLOO, SWEEP, Arm, arm
-from suites import presets, tasks
+from suites import presets, run, tasks
+from suites.__main__ import main
 from suites.labels import parse
 from suites.settings import dotted
 from suites.tasks.network_roles import RunSettings
@@ -67,7 +69,9 @@ def write(out: Path, of: Arm, seed: int, accuracy: float, **more: float) -> None
         dataset=of.dataset, seed=seed, settings=settings,
     )  # fmt: skip
     numbers = [("accuracy", "test", None, accuracy / 100), ("accuracy", "train", None, more.get("train", 99.0) / 100)]
-    numbers += [("parameters", None, None, more.get("parameters", 1000.0))]
+    numbers += [("parameters", None, None, more.get("parameters", 1000.0)), ("macs", None, None, 1e6)]
+    numbers += [("macs_ratio", None, None, 0.5), ("layers", None, None, 16), ("width_fraction", None, None, 0.6)]
+    numbers += [("width_sd_blocks", None, None, 0.1)]
     for epoch in (1, 2, 3, 4):
         numbers.append(("curve_test_loss", "test", epoch, more.get("slow", 1.0) / epoch))
         numbers.append(("curve_accuracy", "test", epoch, accuracy / 100 * epoch / 4))
@@ -294,3 +298,52 @@ def test_switches_have_arms_that_differ_in_the_switch_alone() -> None:
         phi = {(): SWEEP, ("bias",): AVERAGED, ("variance",): RLOO, ("bias", "variance"): PAPER}
         assert one.estimator == phi[tuple(name for name in on if name != "soft weights")]
         assert one.changed["train.weights"] == (PAPER if "soft weights" in on else "mode")
+
+
+# --- the report, and the command ------------------------------------------------------------------------------------
+
+
+def test_the_report_begins_with_the_ten_statements_and_has_a_page_of_the_study(tmp_path: Path) -> None:
+    factorial(tmp_path / "rows", lambda on: sum(EFFECTS[name] for name in on))
+    other = cell("memory", "width", "rloo")
+    row = table.row("peak_ratio", 1.1, unit="plain peaks")
+    table.write(tmp_path / "rows", "0" * 16, [{**row, "cell": other, "provenance": PROVENANCE}])
+    path = report.build([tmp_path / "rows"], tmp_path)
+    first, page = path.read_text(), (tmp_path / study_page.FILE).read_text()
+    assert first.index("prohibitively high variance") < first.index("## Estimators compared")
+    assert study_page.FILE in first and "study-waterfall-cifar10-16.png" in first
+    assert "study[" not in first, "runs of the study are compared on their own page"
+    for heading in ("The ten statements", "The drop from the plain network", "Arms: factorial", "Statement 5"):
+        assert f"## {heading}" in page
+    assert (tmp_path / "figures" / "study-waterfall-cifar10-16.png").stat().st_size > 10_000
+
+
+def test_rows_of_the_study_alone_make_its_page(tmp_path: Path) -> None:
+    write(tmp_path / "rows", arm("plain"), 0, 80.0)
+    assert report.build([tmp_path / "rows"], tmp_path) == tmp_path / study_page.FILE
+
+
+def test_the_study_is_run_once_by_seeds_and_told_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = {"train.epochs": "1", "network.depth": "10", "network.width_step": "4"}
+    arms = [
+        Arm("plain", tiny, dataset="digits", seeds=2),
+        Arm("rloo", {**tiny, "train.weights": "mode"}, dataset="digits", seeds=1),
+    ]
+    monkeypatch.setitem(PARTS, "tiny", lambda: iter(arms))
+    words = ["study", "--part", "tiny", "--out", str(tmp_path), "--quiet"]
+    assert main([*words, "--dry-run"]) == 0
+    assert "3 to do" in capsys.readouterr().out
+    assert main([*words, "--commands"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 and "--estimator rloo --set train.epochs=1" in printed[1]
+    assert main([*words, "--seeds", "1"]) == 0 and len(table.hashes(tmp_path / "rows")) == 2
+    assert main(words) == 0 and len(table.hashes(tmp_path / "rows")) == 3
+    # what the printed command measures is the same cell
+    capsys.readouterr()
+    assert run.main([*shlex.split(printed[1])[3:], "--dry-run", "--json", "--out", str(tmp_path)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {one["hash"] for one in told["cells"]} <= table.hashes(tmp_path / "rows")
+    assert main(["study", "--part", "tyny"]) == 2
+    assert "did you mean 'tiny'" in capsys.readouterr().err
