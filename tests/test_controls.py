@@ -12,6 +12,7 @@ from suites import labels
 from suites.engine.plan import Planned
 from suites.run import main
 from vmo import checkpoint
+from vmo.schedule import SCHEDULES
 
 WORDS = ["--suite", "accuracy", "--preset", "smoke", "--set", "train.epochs=1"]
 ALL = ["rloo", "random", "uniform[of=rloo]", "scratch[of=rloo]"]
@@ -142,7 +143,7 @@ def test_the_toy_has_no_controls(tmp_path: Path) -> None:
 
 
 def test_a_control_of_a_run_that_failed_is_infeasible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmo.train.step_decay", lambda base, progress: 1e9)  # diverges
+    monkeypatch.setitem(SCHEDULES, "step", lambda base, progress: 1e9)  # diverges
     assert main(["--estimator", "scratch[of=rloo]", "--task", "width", *WORDS, "--out", str(tmp_path)]) == 0
     frame = table.read(tmp_path / "rows")
     control = frame[frame["estimator"] == "scratch[of='rloo']"].iloc[0]
