@@ -78,6 +78,8 @@ class NetworkTask(Task):
         if role not in self.uses_data:
             return
         config, images, batch = self.config(settings.network), len(self.dataset.train), settings.train.batch_size
+        if isinstance(settings, RunSettings | PlainRunSettings) and settings.train.images:
+            images = min(images, settings.train.images)
         if batch > images:
             raise ValueError(f"train.batch_size={batch} exceeds the {images} training images")
         if not isinstance(settings, PlainRunSettings):
@@ -156,6 +158,8 @@ class NetworkTask(Task):
         if isinstance(how, AnyRun) and how.validation:
             rest, validation = split_off(data, how.validation)
             data = replace(rest, test=validation)
+        if isinstance(how, AnyRun) and 0 < how.images < len(data.train):
+            data = replace(data, train=split_off(data, how.images / len(data.train))[1])
         if isinstance(how, Train) and how.held_out:
             data, held_out = split_off(data, how.held_out)
         config = self.config(settings.network)

@@ -20,6 +20,7 @@ from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
 TRAIN_IMAGES = 10_000  # whose accuracy is that of training: as many as there are test images in CIFAR
+POINTS = 10  # of a run, at most, at which the network that it stands for is evaluated
 SAMPLED = 10  # architectures drawn for the accuracy of q itself
 
 
@@ -63,7 +64,8 @@ def whole_run(
     while epoch <= epochs:
         loss = trainer.epoch(on_step)
         curves.append(row("curve_loss", loss, x=epoch, unit="nats"))
-        curves += _so_far(trainer, epoch, measured)
+        if epoch * POINTS // epochs > (epoch - 1) * POINTS // epochs:
+            curves += _so_far(trainer, epoch, measured)
         if q is not None:
             curves += _state(q, epoch)
         epoch += 1

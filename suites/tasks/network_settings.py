@@ -115,6 +115,8 @@ class AnyRun(Epochs):
     """ "wrn": the learning rate falls to a fifth after 30, 60 and 80 % of the run, as for Wide ResNets. "fast", for few
     epochs: it rises to `lr` in the first fifth of the run and falls to 1 % in the rest, and images are shifted by half
     as much."""
+    images: int = Field(0, ge=0)
+    """Training images, the same ones in every run; 0: all."""
     validation: float = Field(0.0, ge=0, lt=1)
     """Part of the training images that is left out and takes the place of the test images; 0: none. For choosing
     settings."""
@@ -147,7 +149,7 @@ class Train(WholeStep, AnyRun, Group, name="train"):
     presets: ClassVar = {
         "smoke": {"epochs": 2},
         "cpu": {"epochs": 4, "batch_size": 128, "phi_lr": 0.02, "bf16": True},
-        "study": {"recipe": "fast", "epochs": 16, "batch_size": 128, "lr": 0.2, "phi_lr": 0.02},
+        "study": {"recipe": "fast", "images": 10_000, "epochs": 40, "batch_size": 128, "lr": 0.2, "phi_lr": 0.02},
         "paper": {"epochs": 200, "batch_size": 128, "phi_lr": 0.01, "bf16": True, "compile": True},
     }
 
