@@ -11,7 +11,7 @@ import pandas as pd
 
 from results import figures_study, paper, plots, statement, stats, study, words
 from results.statement import Statement
-from results.study_design import EPOCHS, PARTS, PRESET, RATES, TUNED, Arm
+from results.study_design import DEPTH_RATES, EPOCHS, PARTS, PRESET, RATES, TUNED, Arm
 
 FILE = "REPORT-study.md"
 DATASETS = ("cifar10_16", "cifar100_16", "cifar10", "cifar100")
@@ -137,7 +137,11 @@ def _tuning(frame: pd.DataFrame) -> pd.DataFrame | None:
             lines.setdefault(arm.estimator, {})[rate] = f"{found.mean():.2f}"
     if not lines:
         return None
-    table = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=list(RATES)).fillna("")
+    table = (
+        pd.DataFrame.from_dict(lines, orient="index")
+        .reindex(columns=sorted({*RATES, *DEPTH_RATES}, key=float))
+        .fillna("")
+    )
     return table.rename_axis(f"φ by; {TUNED['train.epochs']} epochs").reset_index()
 
 
