@@ -149,7 +149,7 @@ class Train(WholeStep, AnyRun, Group, name="train"):
     presets: ClassVar = {
         "smoke": {"epochs": 2},
         "cpu": {"epochs": 4, "batch_size": 128, "phi_lr": 0.02, "bf16": True},
-        "study": {"recipe": "fast", "images": 10_000, "epochs": 40, "batch_size": 128, "lr": 0.2, "phi_lr": 0.02},
+        "study": {"recipe": "fast", "images": 10_000, "epochs": 48, "batch_size": 128, "lr": 0.2, "phi_lr": 0.02},
         "paper": {"epochs": 200, "batch_size": 128, "phi_lr": 0.01, "bf16": True, "compile": True},
     }
 
