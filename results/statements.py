@@ -237,49 +237,50 @@ def _seventh(frame: pd.DataFrame) -> Statement:
 
 
 def _eighth(frame: pd.DataFrame) -> Statement:
-    ours = study.curve(frame, arm(PAPER), "curve_test_loss")
-    alone = study.curve(frame, arm(f"scratch[of='{PAPER}']"), "curve_test_loss")
-    seeds = ours.index.intersection(alone.index)
-    ratio = pd.Series(
-        {seed: np.log(ours.columns.max() / _reached(alone.loc[seed], ours.loc[seed].iloc[-1])) for seed in seeds},
-        dtype=float,
-    )
     where = _where("width")
-    test = of_seeds("log of epochs to the final test loss: concrete / its network alone", where, ratio, 0.0)
-    twice = {"train.epochs": str(2 * EPOCHS)}
+    ours = 1 - study.curve(frame, arm(PAPER), "curve_accuracy")  # errors, which fall
+    alone = 1 - study.curve(frame, arm(f"scratch[of='{PAPER}']"), "curve_accuracy")
+    epochs = {
+        seed: ours.columns.max() / _reached(alone.loc[seed], ours.loc[seed].iloc[-1])
+        for seed in ours.index.intersection(alone.index)
+    }
+    slower = of_seeds(
+        "log of epochs to Concrete's final test accuracy: Concrete / its network alone", where,
+        np.log(pd.Series(epochs, dtype=float)), 0.0,
+    )  # fmt: skip
     base = study.values(frame, arm(PAPER))
-    pairs = [
-        (
-            f"frozen for the last {frozen} of {EPOCHS} epochs − not",
-            arm(PAPER, changed={"train.freeze": str(frozen)}),
-            base,
-        )
-        for frozen in (EPOCHS // 4, EPOCHS // 2)
-    ]
+    twice = {"train.epochs": str(2 * EPOCHS)}
     longer = study.values(frame, arm(PAPER, changed=twice))
-    pairs += [
-        (
-            f"{EPOCHS} epochs and {EPOCHS} of the choice − {2 * EPOCHS} epochs",
-            arm(PAPER, changed={"train.continued": str(EPOCHS)}),
-            longer,
-        ),
-        (
-            f"frozen for the last {EPOCHS} of {2 * EPOCHS} epochs − not",
-            arm(PAPER, changed={**twice, "train.freeze": str(EPOCHS)}),
-            longer,
-        ),
-    ]
-    beside = [
-        of_seeds(f"test accuracy, points: concrete, {what}", where, apart(study.values(frame, one), other), None)
-        for what, one, other in pairs
-    ]
+
+    def gained(what: str, changed: dict[str, str], other: pd.Series, threshold: float | None = None) -> Evidence:
+        found = apart(study.values(frame, arm(PAPER, changed=changed)), other)
+        return of_seeds(f"test accuracy, points: Concrete, {what}", where, found, threshold)
+
     return Statement(
         8,
         "Exploration slows the convergence of the weights, and longer training after the choice would recover it",
-        "supported where Concrete takes more epochs to its final test loss than its network takes alone",
-        (test,),
-        tuple(beside),
+        "supported where Concrete takes more epochs to its final test accuracy than its network takes alone, and gains by"
+        " freezing q for the second half of the epochs",
+        (
+            slower,
+            gained(f"q frozen for the last {EPOCHS // 2} of {EPOCHS} epochs − not", _frozen(EPOCHS // 2), base, 0.0),
+        ),
+        (
+            gained(f"q frozen for the last {EPOCHS // 4} of {EPOCHS} epochs − not", _frozen(EPOCHS // 4), base),
+            gained(f"{EPOCHS} epochs and {EPOCHS} of the choice − {2 * EPOCHS} epochs", _continued(EPOCHS), longer),
+            gained(
+                f"q frozen for the last {EPOCHS} of {2 * EPOCHS} epochs − not", {**twice, **_frozen(EPOCHS)}, longer
+            ),
+        ),
     )
+
+
+def _frozen(epochs: int) -> dict[str, str]:
+    return {"train.freeze": str(epochs)}
+
+
+def _continued(epochs: int) -> dict[str, str]:
+    return {"train.continued": str(epochs)}
 
 
 def _ninth(frame: pd.DataFrame) -> Statement:
@@ -317,8 +318,10 @@ def _tenth(frame: pd.DataFrame) -> Statement:
             learned = arm(PAPER, task=task, dataset=dataset, changed=LITERAL)
             lost = apart(plain, study.values(frame, learned))
             measure = f"test accuracy lost, points: plain − {task}"
-            if task == "width":
+            if task != "depth":
                 tests.append(of_seeds(measure, _where(task, dataset), lost, 0.0))
+            elif dataset == C10:  # on CIFAR-100 the paper loses half a point
+                tests.append(of_seeds(measure, _where(task, dataset), lost, MARGIN, above=False))
             else:
                 beside.append(of_seeds(measure, _where(task, dataset), lost, None))
             full = study.values(frame, arm("plain", dataset=dataset), "parameters", None)
@@ -327,7 +330,8 @@ def _tenth(frame: pd.DataFrame) -> Statement:
     return Statement(
         10,
         "Depth loses a block and no accuracy; width and joint lose accuracy and parameters, more on CIFAR-100",
-        "supported where the width task loses accuracy on both data sets",
+        f"supported where width and joint lose accuracy on both data sets, and depth less than {MARGIN:g} points on"
+        " CIFAR-10",
         tuple(tests),
         tuple(beside),
     )

@@ -185,7 +185,7 @@ def of_schedule() -> Iterator[Arm]:
 def of_after() -> Iterator[Arm]:
     """Longer training of the weights once the choice is made, at equal numbers of epochs."""
     for frozen in (EPOCHS // 4, EPOCHS // 2):
-        yield arm(PAPER, changed={"train.freeze": str(frozen)}, seeds=3)
+        yield arm(PAPER, changed={"train.freeze": str(frozen)})
     twice = {"train.epochs": str(2 * EPOCHS)}
     yield arm("plain", changed=twice, seeds=3)
     yield arm(PAPER, changed=twice, seeds=3)
