@@ -259,8 +259,8 @@ def _eighth(frame: pd.DataFrame) -> Statement:
     return Statement(
         8,
         "Exploration slows the convergence of the weights, and longer training after the choice would recover it",
-        "supported where Concrete takes more epochs to its final test accuracy than its network takes alone, and gains by"
-        " freezing q for the second half of the epochs",
+        "supported where Concrete takes more epochs to its final test accuracy than its network takes alone, and where"
+        " freezing q for the second half of the epochs gains",
         (
             slower,
             gained(f"q frozen for the last {EPOCHS // 2} of {EPOCHS} epochs − not", _frozen(EPOCHS // 2), base, 0.0),
