@@ -79,12 +79,18 @@ def listed(planned: Sequence[Planned], known: pd.DataFrame) -> dict[str, Any]:
     return {"cells": cells, "counts": counts, "seconds": found.seconds, "without_estimate": found.unknown}
 
 
+def _heading(item: Planned) -> str:
+    """The task, the estimator, and what was changed of the preset."""
+    changed = "".join(f", {name}={value}" for name, value in item.cell.preset[2])
+    return f"{item.cell.task}, {item.cell.label}{changed}"
+
+
 def show(planned: Sequence[Planned], known: pd.DataFrame) -> None:
     """Print it."""
     found = estimate(planned, known)
     pairs = zip(planned, found.each, strict=True)
-    for (task, label), items in itertools.groupby(pairs, lambda pair: (pair[0].cell.task, str(pair[0].cell.label))):
-        tables.say_folded(f"{task}, {label}")
+    for heading, items in itertools.groupby(pairs, lambda pair: _heading(pair[0])):
+        tables.say_folded(heading)
         for item, seconds in items:
             cell = item.cell
             took = "" if not item.to_do or item.impossible else "?" if seconds is None else tables.spoken(seconds)
