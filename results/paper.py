@@ -132,6 +132,8 @@ def _final(frame: pd.DataFrame) -> pd.DataFrame:
     """Numbers of finished training runs of networks, with the part in the name of the metric."""
     rows = summary.measured(frame, _METRICS, suite="accuracy")
     rows = rows[rows["task"].isin(TASKS) & rows["x"].isna()]
+    tested = rows.loc[(rows["metric"] == "accuracy") & (rows["part"] == "test"), "hash"]
+    rows = rows[rows["hash"].isin(tested)]  # and not only on validation images
     part = rows["part"].map(lambda name: "" if pd.isna(name) else f" {name}")
     return rows.assign(metric=rows["metric"] + part)
 

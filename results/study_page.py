@@ -137,11 +137,8 @@ def _tuning(frame: pd.DataFrame) -> pd.DataFrame | None:
             lines.setdefault(arm.estimator, {})[rate] = f"{found.mean():.2f}"
     if not lines:
         return None
-    table = (
-        pd.DataFrame.from_dict(lines, orient="index")
-        .reindex(columns=sorted({*RATES, *DEPTH_RATES}, key=float))
-        .fillna("")
-    )
+    rates = sorted({*RATES, *DEPTH_RATES}, key=float)
+    table = pd.DataFrame([{rate: found.get(rate, "") for rate in rates} for found in lines.values()], index=list(lines))
     return table.rename_axis(f"φ by; {TUNED['train.epochs']} epochs").reset_index()
 
 
@@ -150,7 +147,7 @@ def _tables_1(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for dataset in DATASETS:
         arms = [one for part in PARTS.values() for one in part() if one.dataset == dataset and _is_literal(one)]
         rows = pd.concat([frame.iloc[:0], *(study.runs(frame, one) for one in arms)])
-        if len(rows):
+        if ((rows["metric"] == "accuracy") & (rows["part"] == "test")).any():
             ours = paper.ours(rows.drop_duplicates(["hash", "metric", "part", "x"]))
             published = paper.published(dataset.partition("_")[0])
             yield {"title": dataset, "lines": pd.concat([published, ours]).reset_index()}

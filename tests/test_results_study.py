@@ -58,7 +58,7 @@ def test_what_enters_a_verdict_has_five_seeds() -> None:
 # --- made-up runs ---------------------------------------------------------------------------------------------------
 
 
-def write(out: Path, of: Arm, seed: int, accuracy: float, **more: float) -> None:
+def write(out: Path, of: Arm, seed: int, accuracy: float, part: str = "test", **more: float) -> None:
     """The rows of a finished run with a test accuracy in %."""
     settings: dict[str, dict[str, object]] = {}
     for name, value in {**DEFAULTS, **{key: study._typed(text) for key, text in of.changed.items()}}.items():
@@ -68,7 +68,7 @@ def write(out: Path, of: Arm, seed: int, accuracy: float, **more: float) -> None
         "accuracy", of.task, of.estimator, preset=f"{PRESET}[{sorted(of.changed.items())}]", preset_name=PRESET,
         dataset=of.dataset, seed=seed, settings=settings,
     )  # fmt: skip
-    numbers = [("accuracy", "test", None, accuracy / 100), ("accuracy", "train", None, more.get("train", 99.0) / 100)]
+    numbers = [("accuracy", part, None, accuracy / 100), ("accuracy", "train", None, more.get("train", 99.0) / 100)]
     numbers += [("parameters", None, None, more.get("parameters", 1000.0)), ("macs", None, None, 1e6)]
     numbers += [("macs_ratio", None, None, 0.5), ("layers", None, None, 16), ("width_fraction", None, None, 0.6)]
     numbers += [("width_sd_blocks", None, None, 0.1)]
@@ -320,6 +320,15 @@ def test_the_report_begins_with_the_ten_statements_and_has_a_page_of_the_study(t
     for heading in ("The ten statements", "The drop from the plain network", "Arms: factorial", "Statement 5"):
         assert f"## {heading}" in page
     assert (tmp_path / "figures" / "study-waterfall-cifar10-16.png").stat().st_size > 10_000
+
+
+def test_runs_on_validation_images_are_a_table_of_rates_and_no_result(tmp_path: Path) -> None:
+    tuned = next(iter(PARTS["tuning"]()))
+    write(tmp_path / "rows", tuned, 0, 80.0, part="validation")
+    write(tmp_path / "rows", next(one for one in PARTS["tuning"]() if one.task == "depth"), 0, 70.0, part="validation")
+    page = report.build([tmp_path / "rows"], tmp_path).read_text()
+    assert "## Learning rates of φ" in page and "80.00" in page
+    assert "## Arms" not in page and "## Table 1" not in page
 
 
 def test_rows_of_the_study_alone_make_its_page(tmp_path: Path) -> None:
