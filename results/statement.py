@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats as distributions
 
 from results import stats
-from results.study_design import LEVEL, MARGIN
+from results.study_design import LEVEL, MARGIN, SEEDS
 
 Verdict = Literal["supported", "contradicted", "undecided", "not measured"]
 
@@ -116,11 +116,11 @@ def _open(test: Evidence) -> str:
 
 
 def of_seeds(measure: str, where: str, effect: pd.Series, threshold: float | None, above: bool = True) -> Evidence:
-    """A t test of the mean over seeds."""
+    """A t test of the mean over seeds; none with fewer than the design has."""
     values = effect.dropna().to_numpy(np.float64)
     found = stats.t_interval(values)
     test = Evidence(measure, where, *found[:3], int(found.n), threshold, above)
-    if threshold is None or len(values) < 2:
+    if threshold is None or len(values) < SEEDS:
         return test
     sd = float(values.std(ddof=1))
     distance = values.mean() - threshold
@@ -153,7 +153,6 @@ def apart(one: pd.Series, other: pd.Series) -> pd.Series:
 def lines(statements: Sequence[Statement]) -> Iterator[dict[str, str]]:
     """A line for each statement, as the table shows it."""
     for one in statements:
-        first = one.tests[0] if one.tests else Evidence("")
         yield {
             "": str(one.number),
             "statement": one.words,
@@ -163,7 +162,7 @@ def lines(statements: Sequence[Statement]) -> Iterator[dict[str, str]]:
             "threshold": "<br>".join(f"{'>' if test.above else '<'} {test.threshold:g}" for test in one.tests),
             "n": "<br>".join(str(test.n) for test in one.tests),
             "corrected p": "" if np.isnan(one.p) else f"{one.p:.2g}",
-            "where": first.where,
+            "where": "<br>".join(test.where for test in one.tests),
         }
 
 

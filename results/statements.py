@@ -69,7 +69,7 @@ def _first(frame: pd.DataFrame) -> Statement:
     return Statement(
         1,
         "The score function has prohibitively high variance",
-        f"supported where q learned by `reinforce` is no better than a q that never learns, by {MARGIN:g} points; both"
+        f"supported where q learned by `reinforce` gains less than {MARGIN:g} points on a q that never learns; both"
         " take one evaluation per step",
         (of_seeds("test accuracy, points: reinforce − q never learned", _where("width"), effect, MARGIN, above=False),),
         tuple(beside),
@@ -207,8 +207,8 @@ def _sixth(frame: pd.DataFrame) -> Statement:
     return Statement(
         6,
         "Biased estimators widen the generalisation gap",
-        f"supported where the gap with Concrete is {MARGIN:g} points wider than with sweep, at equal MACs, with equal"
-        " training of the weights; contradicted where it is not",
+        f"supported where the gap with Concrete is {MARGIN:g} points wider than with sweep, at equal MACs and with"
+        " equal training of the weights",
         (
             of_seeds(
                 "train − test accuracy, points: concrete − sweep, weights on the mode", _where("width"), test, MARGIN

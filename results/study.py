@@ -95,12 +95,6 @@ def curve(frame: pd.DataFrame, of: Arm, metric: str) -> pd.DataFrame:
     return rows[rows["metric"] == metric].pivot_table(index="seed", columns="x", values="value")
 
 
-def difference(one: pd.Series, other: pd.Series) -> stats.Paired:
-    """one − other over the seeds that both have."""
-    both = pd.concat([one, other], axis=1, join="inner")
-    return stats.paired(both.iloc[:, 0], both.iloc[:, 1])
-
-
 def decomposition(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Decomposition | None:
     """The drop in accuracy on the width task, taken apart; None where fewer than two seeds have all runs."""
     table = _cells(frame, dataset)

@@ -2,7 +2,7 @@
 
 A *run* is a training run of the accuracy suite at the preset `study`, on one task, data set and seed. An *arm* is a set
 of runs that differ in their seed alone. Runs of equal seeds begin with equal weights and see equal minibatches, so that
-arms are compared seed by seed. `python -m suites.scripts.study` runs what stands here; `results.study` reads it.
+arms are compared seed by seed. `vmo-bench study` runs what stands here; `results.study` reads it.
 
 The distribution over architectures, q, is learned with one estimator of its gradient; the weights are trained on
 samples that may come from elsewhere. The two are separate switches:
@@ -35,8 +35,8 @@ TOO_MUCH = 2.0
 """Plain steps from which a step is "too expensive" in memory or time."""
 MINIMAL = 1.25
 """Plain steps up to which an overhead is "minimal"."""
-NEGLIGIBLE = 0.01
-"""Part of the squared gradient below which a squared bias is none."""
+SEEDS = 5
+"""Runs of an arm that a verdict takes. With fewer there is none: to look after every seed is to test many times."""
 
 PAPER = "concrete"
 SWEEP = "sweep"

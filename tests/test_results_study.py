@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made_rows import PROVENANCE, cell
@@ -21,8 +22,11 @@ from results.statement import Evidence, Statement, concluded, holm, of_interval,
 from results.study_design import AVERAGED, DEFAULTS, EPOCHS, LITERAL, MOST, PAPER, PARTS, PRESET, RLOO, SWEEP, Arm, arm
 from suites import presets, run, tasks
 from suites.__main__ import main
+from suites.engine.cell import Workshop
 from suites.labels import parse
+from suites.scripts.study import _cells
 from suites.settings import dotted
+from suites.tasks.base import Context
 from suites.tasks.network_roles import RunSettings
 from suites.tasks.network_settings import Train
 
@@ -250,13 +254,21 @@ def test_holm_counts_what_was_not_measured() -> None:
 
 
 def test_all_tests_support_and_one_contradicts() -> None:
-    yes = of_seeds("a", "", pd.Series([1.0, 1.1, 0.9, 1.05]), 0.0)
-    no = of_seeds("b", "", pd.Series([-1.0, -1.1, -0.9, -1.05]), 0.0)
+    yes = of_seeds("a", "", pd.Series([1.0, 1.1, 0.9, 1.05, 1.0]), 0.0)
+    no = of_seeds("b", "", pd.Series([-1.0, -1.1, -0.9, -1.05, -1.0]), 0.0)
     for tests, verdict in (((yes,), "supported"), ((yes, yes), "supported"), ((yes, no), "contradicted")):
         one = Statement(1, "", "", tests)
         assert concluded(one, min(p_values(one))).verdict == verdict
-    below = of_seeds("c", "", pd.Series([-1.0, -1.1, -0.9, -1.05]), 0.0, above=False)
+    below = of_seeds("c", "", pd.Series([-1.0, -1.1, -0.9, -1.05, -1.0]), 0.0, above=False)
     assert (below.p_yes, below.p_no) == (no.p_no, no.p_yes)
+
+
+def test_fewer_seeds_than_the_design_has_give_no_verdict(tmp_path: Path) -> None:
+    for seed in range(4):
+        write(tmp_path, arm("random"), seed, 80.0)
+        write(tmp_path, arm("reinforce"), seed, 90.0 + 0.1 * seed)
+    first = by_number(table.read(tmp_path))[1]
+    assert first.verdict == "not measured" and first.tests[0].n == 4 and first.tests[0].estimate > 9
 
 
 def test_of_what_is_counted_there_is_no_doubt() -> None:
@@ -360,3 +372,16 @@ def test_the_study_is_run_once_by_seeds_and_told_beforehand(
     assert {one["hash"] for one in told["cells"]} <= table.hashes(tmp_path / "rows")
     assert main(["study", "--part", "tyny"]) == 2
     assert "did you mean 'tiny'" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main([*words, "--device", "cuda"]) == 2
+        assert "this machine has no CUDA device" in capsys.readouterr().err
+
+
+def test_seeds_come_before_arms_and_a_shared_cell_once(tmp_path: Path) -> None:
+    shop = Workshop(Context("digits"), tmp_path)
+    arms = [("a", Arm("plain", dataset="digits", seeds=2)), ("a", Arm("rloo", dataset="digits", seeds=2)),
+            ("b", Arm("plain", dataset="digits", seeds=3))]  # fmt: skip
+    found = _cells(shop, arms, tmp_path, None)
+    assert [(item.cell.label.name, item.cell.seed) for item in found] == [
+        ("plain", 0), ("rloo", 0), ("plain", 1), ("rloo", 1), ("plain", 2),
+    ]  # fmt: skip

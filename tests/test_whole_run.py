@@ -77,7 +77,17 @@ def test_a_run_is_evaluated_at_some_of_its_epochs_and_at_the_last(epochs: int, s
     assert last["curve_accuracy"] == pytest.approx(final, abs=0.15)  # fewer images recalibrate it
 
 
-def test_too_few_images_are_one_line() -> None:
-    handed = presets.resolve("smoke", ["train.images=8", "train.batch_size=16"]).hand(RunSettings)
+@pytest.mark.parametrize(
+    "few",
+    [
+        ("train.images=8",),
+        ("train.validation=0.9945",),
+        ("train.images=80", "train.held_out=0.1", "train.weights=mode"),
+        ("train.images=80", "train.held_out=0.9", "train.weights=mode"),
+    ],
+)
+def test_too_few_images_are_one_line(few: tuple[str, ...]) -> None:
+    """Where the weights or φ alone would be left with no minibatch: 8 images of 8, 1,438 or 80."""
+    handed = presets.resolve("smoke", [*few, "train.batch_size=16"]).hand(RunSettings)
     with pytest.raises(ValueError, match=r"train\.batch_size=16 exceeds the 8 training images"):
         factory("width")(Context()).prepare("run", handed)

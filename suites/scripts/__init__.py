@@ -89,6 +89,7 @@ def _study_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data-root", type=Path | None, help="where data sets lie; by default $VMO_DATA or data")
     parser.add_argument("--out", default="results/runs", metavar="DIR", help="the folder of all that is written")
     parser.add_argument("--workers", type=PositiveInt, default=1, metavar="N", help="processes at a time")
+    parser.add_argument("--launcher", default="local", choices=("local", "ray"), help="ray: on a Ray cluster")
     _device(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the cells, which are done, and an estimate")
     parser.add_argument("--commands", action="store_true", help="print a command for every arm by itself")
@@ -101,9 +102,7 @@ def _study(args: Namespace) -> int:
     return study.run(
         args.part,
         Path(args.out),
-        data_root=args.data_root,
-        device=args.device,
-        workers=args.workers,
+        place=Namespace(**{name: args[name] for name in ("data_root", "device", "workers", "launcher")}),
         seeds=args.seeds,
         dry_run=args.dry_run,
         commands=args.commands,

@@ -8,39 +8,44 @@ one stops is a study with fewer seeds and not one with fewer arms.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
 
 from estimators.options import nearest
 from results import table
 from results.study_design import PARTS, PRESET, Arm
 from suites import presets
-from suites.commands import planned, tables
+from suites.commands import asked, planned, tables
 from suites.engine.cell import Workshop
-from suites.engine.local import InProcess, LocalProcesses
 from suites.engine.plan import Planned, plan, prepare
 from suites.engine.progress import Level, Progress
 from suites.engine.schedule import sweep
 from suites.labels import PLAIN, parse
-from suites.tasks.base import Context
 
 
 def run(
     parts: Sequence[str],
     out: Path,
     *,
-    data_root: Path | None,
-    device: str,
-    workers: int,
+    place: Namespace,
     seeds: int | None,
     dry_run: bool,
     commands: bool,
     level: Level,
 ) -> int:
     """Run parts of the study, or tell what they are. Returns the exit status: 1 where a cell met an error.
+
+    Args:
+        parts: some of `PARTS`; none: all.
+        out: the folder of all that is written.
+        place: where to run: `data_root`, `device`, `workers` and `launcher`, as for `suites.run`.
+        seeds: at most so many runs of every arm.
+        dry_run, commands: print the cells, or a command for every arm, and run nothing.
+        level: of the progress.
 
     Raises:
         ValueError: there is no such part, or no data.
@@ -57,16 +62,16 @@ def run(
     for dataset in dict.fromkeys(arm.dataset for _, arm in arms):  # data sets take turns: a workshop holds one
         mine = [(part, arm) for part, arm in arms if arm.dataset == dataset]
         with Progress(level) as progress:
-            context = Context(dataset, data_root, torch.device(device), progress=progress.detail)
-            shop = Workshop(context, out)
-            found = list(_cells(shop, mine, out / "rows", seeds))
+            context, executor = asked.place(Namespace(**vars(place), dataset=dataset, preset=PRESET))
+            shop = Workshop(replace(context, progress=progress.detail), out)
+            found = _cells(shop, mine, out / "rows", seeds)
             if dry_run:
                 tables.say(f"{dataset}:")
                 planned.show(found, table.read(out / "rows"))
                 continue
-            prepare(shop, found)
+            asked.check_writable(out)
+            prepare(shop, found, torch.device("cpu") if place.launcher == "ray" else None)
             progress.begin(found)
-            executor = InProcess() if workers == 1 else LocalProcesses(workers)
             for done in sweep(found, shop, out / "rows", executor):
                 failures += done.status == "error"
                 progress.finished(done)
@@ -81,7 +86,7 @@ def command(arm: Arm) -> str:
     return shlex.join([*words, *(["--set", *settings] if settings else [])])
 
 
-def _cells(shop: Workshop, arms: Sequence[tuple[str, Arm]], rows: Path, seeds: int | None) -> Iterator[Planned]:
+def _cells(shop: Workshop, arms: Sequence[tuple[str, Arm]], rows: Path, seeds: int | None) -> list[Planned]:
     """Every cell once: by part, then by seed, then in the order of the arms."""
     found: dict[str, tuple[tuple[int, int, int], Planned]] = {}
     order = {part: at for at, part in enumerate(dict.fromkeys(part for part, _ in arms))}
@@ -94,5 +99,5 @@ def _cells(shop: Workshop, arms: Sequence[tuple[str, Arm]], rows: Path, seeds: i
                 continue  # the plain network is an arm of its own
             place = (order[part], item.cell.seed, at)
             if item.cell.hash not in found or place < found[item.cell.hash][0]:
-                found[item.cell.hash] = (place, replace(item))
-    return (item for _, item in sorted(found.values(), key=lambda pair: pair[0]))
+                found[item.cell.hash] = (place, item)
+    return [item for _, item in sorted(found.values(), key=lambda pair: pair[0])]

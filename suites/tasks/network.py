@@ -78,8 +78,12 @@ class NetworkTask(Task):
         if role not in self.uses_data:
             return
         config, images, batch = self.config(settings.network), len(self.dataset.train), settings.train.batch_size
-        if isinstance(settings, RunSettings | PlainRunSettings) and settings.train.images:
-            images = min(images, settings.train.images)
+        if isinstance(settings, RunSettings | PlainRunSettings):
+            images -= round(settings.train.validation * images)
+            images = min(images, settings.train.images or images)
+        if isinstance(settings, RunSettings) and settings.train.held_out:
+            held_out = round(settings.train.held_out * images)
+            images = min(held_out, images - held_out)
         if batch > images:
             raise ValueError(f"train.batch_size={batch} exceeds the {images} training images")
         if not isinstance(settings, PlainRunSettings):
