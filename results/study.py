@@ -69,7 +69,7 @@ class Decomposition(NamedTuple):
 
 
 def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
-    """The rows of the finished runs of an arm."""
+    """The rows of the finished runs of an arm, one run for each seed: of several that of the latest version."""
     wanted = {**DEFAULTS, **{name: _typed(value) for name, value in of.changed.items()}}
     here = frame[
         (frame["suite"] == "accuracy") & (frame["estimator"] == of.estimator) & (frame["dataset"] == of.dataset)
@@ -77,6 +77,8 @@ def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
     here = here[(here["status"] == "ok") & (here["task"] == of.task)]
     alike = {text: _agrees(json.loads(text), wanted) for text in here["settings"].unique()}
     found = here[here["settings"].map(alike).astype(bool)]
+    cells = found.drop_duplicates("hash").sort_values(["suite_version", "task_version", "hash"])
+    found = found[found["hash"].isin(cells.drop_duplicates("seed", keep="last")["hash"])]
     return found.drop_duplicates(["hash", "metric", "part", "x"])  # plain training may stand under several presets
 
 

@@ -163,6 +163,8 @@ def test_runs_of_other_settings_data_or_tasks_are_not_of_an_arm(tmp_path: Path) 
     assert study.values(frame, arm(PAPER, "mode")).tolist() == [70.0]
     assert study.values(frame, arm(PAPER, changed=LITERAL)).tolist() == [30.0]
     assert study.values(pd.concat([frame, frame]), arm(PAPER)).tolist() == [80.0], "a run counts once"
+    newer = frame.assign(hash="f" * 8 + frame["hash"].str[:8], task_version=2, value=frame["value"] / 2)
+    assert study.values(pd.concat([newer, frame]), arm(PAPER)).tolist() == [40.0], "the latest version of a seed's run"
 
 
 @pytest.mark.parametrize("name", figures_study.FIGURES)

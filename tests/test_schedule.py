@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmo.recipe import RECIPES
 from vmo.schedule import FLOOR, RISE, step_decay, triangular
 
 
@@ -45,3 +46,10 @@ def test_the_triangle_has_its_peak_where_it_says(lr: float, progress: float) -> 
     assert triangular(lr, 0.0) == pytest.approx(FLOOR * lr) == triangular(lr, 1.0)
     assert triangular(lr, RISE * progress) == pytest.approx(lr * (FLOOR + (1 - FLOOR) * progress))
     assert triangular(lr, 1 - (1 - RISE) * progress) == pytest.approx(lr * (FLOOR + (1 - FLOOR) * progress))
+
+
+def test_the_recipe_for_few_epochs_stays_what_its_name_has_meant() -> None:
+    """Rows know it by its name alone: other numbers need another name, or another version of the tasks."""
+    assert RECIPES == {"wrn": {}, "fast": {"schedule": "triangular", "crop": 0.5}}
+    rates = [triangular(0.2, progress) for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert rates == pytest.approx([0.002, 0.101, 0.2, 0.101, 0.002])

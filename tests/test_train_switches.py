@@ -204,3 +204,17 @@ def test_the_fast_recipe_rises_falls_and_crops_less() -> None:
     assert rates == sorted(rates[: top + 1]) + sorted(rates[top + 1 :], reverse=True)
     assert top == 4 and rates[top] == pytest.approx(0.1) and rates[-1] < 0.01
     assert trainer.dataset.pad == 0 and make(None).dataset.pad == 1  # half of one pixel is none
+
+
+def test_a_snapshot_within_continued_training_goes_on_by_its_schedule() -> None:
+    recipe = replace(QUICK, epochs=1, continued=2, phi_lr=0.5)
+    one, other = (make("reinforce", "width", recipe) for _ in range(2))
+    one.epoch()
+    seen = []
+    one.epoch(lambda: seen.append(one.snapshot()))
+    other.restore(seen[1])
+    assert 0 < other.learner.progress == 2 / 8
+    other.epoch()
+    one.epoch(), other.epoch()
+    for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
+        assert torch.equal(a, b)
