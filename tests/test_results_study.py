@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_rows import PROVENANCE, cell
 
-from results import figures_study, report, statements, stats, study, study_page, table
+from results import figures_study, paper, report, statements, stats, study, study_page, table
 from results.statement import Evidence, Statement, concluded, holm, of_interval, of_seeds, p_values
 from results.study_design import AVERAGED, DEFAULTS, EPOCHS, LITERAL, MOST, PAPER, PARTS, PRESET, RLOO, SWEEP, Arm, arm
 from suites import presets, run, tasks
@@ -340,6 +340,7 @@ def test_runs_on_validation_images_are_a_table_of_rates_and_no_result(tmp_path: 
     tuned = next(iter(PARTS["tuning"]()))
     write(tmp_path / "rows", tuned, 0, 80.0, part="validation")
     write(tmp_path / "rows", next(one for one in PARTS["tuning"]() if one.task == "depth"), 0, 70.0, part="validation")
+    assert list(paper.beside(table.read(tmp_path / "rows"))) == []
     page = report.build([tmp_path / "rows"], tmp_path).read_text()
     assert "## Learning rates of φ" in page and "80.00" in page
     assert "## Arms" not in page and "## Table 1" not in page
