@@ -23,7 +23,7 @@ Cost: 1 + Σ_l S_l evaluations on the vertices, of which only one trains weights
 that comes before their site (of ρ < 1 those of a site that is not drawn again are evaluations of the sample itself);
 with slopes one more at p, for its derivative. Unbiased. Sampled local expectation
 gradients (Titsias, Lázaro-Gredilla 2015, arXiv:1503.01494) with the control variate of MuProp (arXiv:1511.05176) and a
-table, see docs/contest.md.
+table, see docs/explanation/contest.md.
 """
 
 from __future__ import annotations

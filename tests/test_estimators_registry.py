@@ -1,11 +1,9 @@
-"""Names, options and refusals: `get`, `available`, `register`, and the README's table."""
+"""Names, options and refusals: `get`, `available` and `register`."""
 
 from __future__ import annotations
 
 import math
-import re
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,11 +169,3 @@ def test_entry_points_are_estimators_but_do_not_displace_ours(monkeypatch: pytes
     assert isinstance(estimators.get("exact", sizes=(2,)), Exact)
     with pytest.raises(ValueError, match="'outside' already"):
         estimators.register("outside", Reinforce)
-
-
-def test_the_readme_has_a_row_for_every_estimator() -> None:
-    """Of this package; each name in backticks in the first cell of a table row."""
-    readme = Path(__file__).parents[1] / "README.md"
-    cells = re.findall(r"^\|\s*`(\w+)`", readme.read_text(encoding="utf-8"), re.MULTILINE)
-    ours = {n for n in estimators.available() if estimators.factory(n).__module__.startswith("estimators.")}
-    assert ours <= set(cells), f"no row for {sorted(ours - set(cells))}"

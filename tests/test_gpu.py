@@ -186,7 +186,7 @@ def test_a_step_is_counted_as_arithmetic_says() -> None:
 
 @pytest.mark.slow
 def test_the_documented_projection_is_the_one_that_is_computed() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "how-to" / "gpu.md").read_text(encoding="utf-8")
     documented = [
         [cell.strip().strip("`") for cell in line.strip("|").split("|")]
         for line in text.splitlines()

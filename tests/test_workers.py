@@ -28,7 +28,7 @@ def values(out: Path) -> list[tuple[object, ...]]:
 
 
 def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
-    """On equally many threads: sums come out otherwise on others, see docs/determinism.md."""
+    """On equally many threads: sums come out otherwise on others, see docs/reference/determinism.md."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

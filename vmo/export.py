@@ -8,7 +8,7 @@ What is written into DIR, all of it for normalised images `(B, C, H, W)` in and 
     model.onnx         the same for other runtimes, where the extra `export` is installed
     table.md           parameters, MACs, latency and accuracy; also printed
 
-`load` reads the first two, with neither pickle nor anything of what trains. See docs/export.md.
+`load` reads the first two, with neither pickle nor anything of what trains. See docs/how-to/export.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     m_i = Σ_{j ≥ i} x_j
 
 For a one-hot x = k the mask is k ones followed by zeros; for x in the simplex it is non-increasing from 1. (The paper's
-appendix sums j ≤ i, a suffix mask under which a penalty on k would *widen* the layer; see docs/errata.md.)
+appendix sums j ≤ i, a suffix mask under which a penalty on k would *widen* the layer; see docs/explanation/errata.md.)
 """
 
 from __future__ import annotations
