@@ -108,7 +108,7 @@ def _setting(annotation: ast.expr, value: ast.expr, below: ast.stmt | None) -> S
         value = value.args[0]
     meaning = ""
     if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-        meaning = _joined(below.value.value)
+        meaning = _joined(str(below.value.value))
     return Setting(f"{_type(annotation)} {ranged}".strip(), ast.literal_eval(value), meaning)
 
 
