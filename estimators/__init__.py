@@ -13,11 +13,12 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from estimators.advice import Advice, pick
 from estimators.base import Estimate, Estimator
 from estimators.objective import Objective
 from estimators.options import nearest, resolve
 
-__all__ = ["Estimate", "Estimator", "Objective", "available", "get", "register"]
+__all__ = ["Advice", "Estimate", "Estimator", "Objective", "available", "get", "pick", "register"]
 
 # name -> "module:class"; imported when asked for
 _REGISTRY: dict[str, str | Callable[..., Estimator]] = {
