@@ -119,7 +119,7 @@ class Comparison:
         value, low, high = (float(x[0]) for x in best.error(np.array([budget])))
         said = [
             f"Take {label}: at a budget of {budget:g} evaluations it has the smallest error, {value:.2g} "
-            f"({low:.2g} to {high:.2g}) of ‖∇‖². It is {'unbiased' if best.unbiased else 'biased'}."
+            f"({low:.2g} to {high:.2g}){'' if self._absolute else ' of ‖∇‖²'}. It is {'unbiased' if best.unbiased else 'biased'}."
         ]
         if value == 0:
             said = [f"Take {label}: it has no error, at the cost of {best.cost[0]:.2g} evaluations."]
@@ -132,7 +132,7 @@ class Comparison:
             rival = min(others, key=lambda one: one.product)
             star = crossing(rival, best)
             said.append(_crossing(rival.estimator, label, star.value, star.low, star.high))
-        if value > 0.5:
+        if value > 0.5 and not self._absolute:
             need = min(max(one.useful_from(), one.cost[0]) for one in here.values())
             said.append("At this budget every error is above half of ‖∇‖².")
             if np.isfinite(need):
@@ -143,8 +143,8 @@ class Comparison:
         norm, estimate = self.norms[self._first]
         known = "" if estimate is None else f" ± {1.96 * estimate.se:.1g}"
         size = f"‖∇‖² = {norm:.3g}{known}"
-        if estimate is not None and estimate.value <= 2 * estimate.se:
-            size = "no gradient significantly different from 0, so that errors are absolute and not in units of ‖∇‖²"
+        if self._absolute:
+            size = "it is not significantly different from 0, so that bias², variance and error are absolute"
         parts = [
             f"{self.problem}. True gradient: {self.truth}; {size}.",
             f"One evaluation of f, forward and backward: {_time(self.unit)}. All of it took {self.seconds:.0f} s.",
@@ -207,6 +207,12 @@ class Comparison:
     @property
     def _first(self) -> str:
         return next(iter(self.parts))
+
+    @property
+    def _absolute(self) -> bool:
+        """Whether the gradient is not significantly different from 0, and errors are not divided by it."""
+        _, estimate = self.norms[self._first]
+        return estimate is not None and estimate.value <= 2 * estimate.se
 
     def _unbiased(self) -> list[Contestant]:
         return [one for one in self.parts[self._first].values() if one.unbiased]

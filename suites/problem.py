@@ -179,8 +179,8 @@ class Problem:
     def _checked(self, f: Callable[[Sites], Tensor], logits: Sites) -> tuple[bool, bool]:
         """Whether estimates can be made together, and whether f has a slope in every site.
 
-        Of several samples in one call, one must have the value that it has by itself; where f is random, or mixes what it
-        is given (batch norm in training mode), estimates are made one at a time.
+        A sample must have the same value alone and among others. Where f is random, or mixes what it is given (batch
+        norm in training mode), estimates are made one at a time.
         """
         inner = adapt(f, self.sizes, logits[0].dtype)
         detached = [site.detach() for site in logits]

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from results.stats import SquaredNorm, squared_norm, t_interval, variance_trace
 from suites.measure import learns
 from suites.problem import Problem
 
-ROUNDS = 8
+ROUNDS, LEAST = 8, 3
 FIRST = 8
 """Estimates before the first round."""
 ADAPT, CONTROL_LR = 200, 0.01
@@ -148,7 +149,9 @@ class Race:
         self._known: dict[Entrant, Contestant] = {}
 
     def run(self) -> None:
-        """Spend the time."""
+        """Spend the time, and in any case enough for `LEAST` rounds of one estimate each."""
+        self.tell("preparing")
+        import_module("torch._dynamo")  # torch does so by itself at the first count of memory, and takes seconds for it
         self._begun = time.perf_counter()
         with self.problem.undisturbed(), warnings.catch_warnings():
             # of sites without a slope the table says more than the warning
@@ -161,10 +164,10 @@ class Race:
             source = None
             for number in range(1, ROUNDS + 1):
                 racing = [e for e in self.running if e.dropped is None]
-                if not racing or self._left() <= 0:
+                if not racing or (self._left() <= 0 and number > LEAST):
                     break
                 self.tell(f"round {number} of {ROUNDS}: {len(racing)} of {len(self.running)} estimators in the race")
-                round_ = self._left() / (ROUNDS + 1 - number)
+                round_ = max(0.0, self._left()) / (ROUNDS + 1 - number)
                 if source is None and not self.exact and number > 1:
                     source = self._source()
                 if source is not None:
