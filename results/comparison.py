@@ -119,7 +119,8 @@ class Comparison:
         value, low, high = (float(x[0]) for x in best.error(np.array([budget])))
         said = [
             f"Take {label}: at a budget of {budget:g} evaluations it has the smallest error, {value:.2g} "
-            f"({low:.2g} to {high:.2g}){'' if self._absolute else ' of ‖∇‖²'}. It is {'unbiased' if best.unbiased else 'biased'}."
+            f"({low:.2g} to {high:.2g}){'' if self._absolute else ' of ‖∇‖²'}.",
+            f"It is {'unbiased' if best.unbiased else 'biased'}.",
         ]
         if value == 0:
             said = [f"Take {label}: it has no error, at the cost of {best.cost[0]:.2g} evaluations."]
