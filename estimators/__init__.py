@@ -1,8 +1,9 @@
 """Estimators of the gradient of an expectation over categoricals, behind one protocol.
 
->>> import estimators
->>> estimator = estimators.get("rloo", sizes=(3, 4))
->>> loss = estimator.backward(objective, logits, generator=generator)  # doctest: +SKIP
+Examples:
+    >>> import estimators
+    >>> estimator = estimators.get("rloo", sizes=(3, 4))
+    >>> loss = estimator.backward(objective, logits, generator=generator)  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from estimators.advice import Advice, pick
 from estimators.base import Estimate, Estimator
 from estimators.objective import Objective
 from estimators.options import nearest, resolve
 
-__all__ = ["Estimate", "Estimator", "Objective", "available", "get", "register"]
+__all__ = ["Advice", "Estimate", "Estimator", "Objective", "available", "get", "pick", "register"]
 
 # name -> "module:class"; imported when asked for
 _REGISTRY: dict[str, str | Callable[..., Estimator]] = {

@@ -17,7 +17,11 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter,
 
 DISTRIBUTION = "vmo-gradient-bench"
 PROGRAM = "vmo-bench"
-WORDS = {"PositiveInt": "an integer of at least 1", "NonNegativeFloat": "a number of at least 0"}
+WORDS = {
+    "PositiveInt": "an integer of at least 1",
+    "NonNegativeFloat": "a number of at least 0",
+    "PositiveFloat": "a number above 0",
+}
 """Of the library's types with a range, for messages."""
 
 

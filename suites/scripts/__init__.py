@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt, restricted_number_type
+from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
 
 from suites.commands import command, listing
 from suites.commands.command import Command
@@ -110,6 +110,30 @@ def _study(args: Namespace) -> int:
     )
 
 
+def _compare_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("target", metavar="FILE.py:NAME", help="your file, and the objective in it")
+    parser.add_argument("--logits", default="logits", metavar="NAME", help="the logits in that file")
+    parser.add_argument("--weights", type=str | None, metavar="NAME", help="a module or tensors, to measure them too")
+    parser.add_argument("--fresh", action="store_true", help="NAME() gives the objective of the next minibatch")
+    parser.add_argument("--estimator", nargs="+", default=["all"], metavar="NAME", help="which to measure")
+    parser.add_argument("--seconds", type=PositiveFloat, default=120.0, metavar="S", help="time to spend")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers")
+    parser.add_argument("--out", type=Path | None, metavar="DIR", help="write the table, a CSV file and a figure there")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    command.as_json(parser)
+
+
+def _compare(args: Namespace) -> int:
+    from suites.scripts import compare
+
+    return compare.run(
+        args.target,
+        estimators=args.estimator,
+        as_json=args.json,
+        **{name: args[name] for name in ("logits", "weights", "fresh", "seconds", "seed", "out", "quiet")},
+    )
+
+
 def _export(args: Namespace) -> int:
     from vmo import export
 
@@ -117,6 +141,13 @@ def _export(args: Namespace) -> int:
 
 
 COMMANDS = (
+    Command(
+        "compare",
+        "Measure estimators on your own objective, and say which one to use.",
+        _compare_arguments,
+        _compare,
+        names={"estimator": lambda: listing.names("estimators")},
+    ),
     Command(
         "export",
         "Export the compact network of a finished run of the accuracy suite.",

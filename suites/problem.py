@@ -1,0 +1,255 @@
+"""A gradient to be measured on an objective of one's own, and how one estimate of it is made.
+
+Everything that an estimate touches is put back afterwards: `.grad` of every tensor that the objective trains, and
+torch's global random state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from estimators import Estimator
+from estimators.noise import gumbel_argmax, one_hot, uniform
+from estimators.objective import Sites, adapt
+from suites.measure import Counted
+from suites.memory import StorageCounter
+from suites.tasks.base import seed_of
+
+LONGEST = 1024
+"""Numbers of a gradient that are kept. A longer gradient is projected at random (count sketch), which is linear and
+keeps squared norms on average; one squared norm has a relative standard error of √(2 / LONGEST), 4.4 %."""
+SEVERAL = 4
+"""Samples in one call, when f is checked."""
+NUMBERS = 2**20
+"""Most numbers of the samples of one call of the objective where several estimates are made together."""
+
+
+class Problem:
+    """The gradient of E f, summed over rows, in the logits and, where they are given, in weights.
+
+    Args:
+        objective: f, see `estimators.objective.Objective`; with `fresh`, a function without arguments which gives the
+            f of the next minibatch, or the pair of f and logits where the logits depend on the minibatch.
+        logits: φ, `(*rows, K_l)` per site; None if `objective` gives pairs.
+        weights: tensors whose gradient is measured too, whether f depends on them or the logits do.
+        fresh: whether every estimate takes a new minibatch.
+        seed: of all random numbers.
+
+    Raises:
+        ValueError: these do not fit together, or f does not give one value for each sample.
+    """
+
+    def __init__(
+        self,
+        objective: Callable[..., Any],
+        logits: Sites | Tensor | None,
+        *,
+        weights: Iterable[Tensor] = (),
+        fresh: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not callable(objective):
+            raise ValueError(f"the objective must be a function of a sample, got {type(objective).__name__}")
+        if isinstance(logits, Tensor):
+            raise ValueError("logits must be a sequence of tensors, one (*rows, K) per categorical: write (logits,)")
+        self._given, self._logits, self.fresh, self.seed = objective, logits, fresh, seed
+        self.weights = [weight for weight in weights if weight.requires_grad]
+        if logits is None and not fresh:
+            raise ValueError("logits are missing; only with fresh=True may the objective bring its own")
+        if logits is None and not self.weights:
+            raise ValueError(
+                "logits that change with the minibatch have no gradient in common: give weights=, for example "
+                "encoder.parameters()"
+            )
+        with torch.random.fork_rng([]):
+            f, at = self.minibatch()
+            self.sizes = tuple(int(site.shape[-1]) for site in at)
+            self.rows = tuple(at[0].shape[:-1])
+            self.device = at[0].device
+            self.trained = _leaves(_value_at(f, at, self.sizes))
+        self.together, self.has_slopes = self._checked(f, at)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is measured: "logits" if they are the same for every estimate, and "weights" if there are any."""
+        return (("logits",) if self._logits is not None else ()) + (("weights",) if self.weights else ())
+
+    def minibatch(self) -> tuple[Callable[[Sites], Tensor], Sites]:
+        """The f of an estimate, and the logits with their graph."""
+        given = self._given() if self.fresh else self._given
+        f, logits = given if isinstance(given, tuple) else (given, self._logits)
+        if logits is None or not callable(f):
+            raise ValueError(
+                "with fresh=True the objective is called without arguments, and must give f or (f, logits)"
+            )
+        return f, tuple(logits)
+
+    def generator(self, *of: object) -> torch.Generator:
+        """A generator of its own for everything that is named."""
+        return torch.Generator(self.device).manual_seed(seed_of(self.seed, *of))
+
+    def estimate(self, estimator: Estimator, noise: torch.Generator) -> tuple[dict[str, np.ndarray], float]:
+        """One estimate, `(D,)` per part, and the seconds that it took, without those of drawing a minibatch."""
+        f, logits = self.minibatch()
+        self._clear()
+        begun = self._now()
+        detached = tuple(site.detach() for site in logits)
+        _, grads = estimator.estimate(f, detached, estimator.draw(detached, noise))
+        upstream = self._upstream(logits, grads)
+        spent = self._now() - begun
+        found = {"logits": _sketch(_centred(grads))} if self._logits is not None else {}
+        if self.weights:
+            flat = torch.cat([_sum(w, w.grad, up).flatten() for w, up in zip(self.weights, upstream, strict=True)])
+            found["weights"] = _sketch(flat)
+        return found, spent
+
+    def estimates(self, estimator: Estimator, noise: torch.Generator, n: int) -> np.ndarray:
+        """n estimates of the logits' gradient, `(n, D)`, as rows of one call; only where `together` says so."""
+        f, logits = self.minibatch()
+        rows = tuple(site.detach().expand(n, *site.shape) for site in logits)
+        frozen = [leaf for leaf in self.trained if leaf.requires_grad]
+        for leaf in frozen:
+            leaf.requires_grad_(False)
+        try:
+            grads = estimator.estimate(f, rows, estimator.draw(rows, noise)).grads
+        finally:
+            for leaf in frozen:
+                leaf.requires_grad_(True)
+        return _sketch(_centred(grads, n))
+
+    def most_together(self, estimator: Estimator) -> int:
+        """How many estimates one call may make."""
+        numbers = math.prod(self.rows) * sum(self.sizes) * max(1, estimator.evaluations)
+        return max(1, NUMBERS // numbers) if self.together else 1
+
+    def by_hand(self) -> float:
+        """Seconds of one evaluation of f at a hard sample, with the backward pass to the sample and to the weights."""
+        f, logits = self.minibatch()
+        index = gumbel_argmax([site.detach() for site in logits], uniform(logits, self.generator("by hand")))
+        sample = tuple(one_hot(i, k, logits[0].dtype) for i, k in zip(index, self.sizes, strict=True))
+        self._clear()
+        begun = self._now()
+        value = adapt(f, self.sizes, logits[0].dtype)(tuple(site.requires_grad_() for site in sample))
+        if value.requires_grad:
+            value.sum().backward()
+        return self._now() - begun
+
+    def usage(self, estimator: Estimator) -> tuple[float, int]:
+        """Evaluations of f in one estimate, for each row, and the most bytes that it allocates at a time."""
+        f, logits = self.minibatch()
+        detached = tuple(site.detach() for site in logits)
+        counted = Counted(adapt(f, self.sizes, detached[0].dtype))
+        self._clear()
+        with StorageCounter() as counter:
+            estimator.estimate(counted, detached, estimator.draw(detached, self.generator("usage")))
+        return counted.count / max(1, math.prod(self.rows)), sum(counter.peak.values())
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Gradients and torch's global random state are as before when this ends."""
+        touched = list({id(leaf): leaf for leaf in (*self.trained, *self.weights)}.values())
+        before = [leaf.grad for leaf in touched]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed_of(self.seed, "objective"))
+            for leaf in touched:
+                leaf.grad = None
+            try:
+                yield
+            finally:
+                for leaf, grad in zip(touched, before, strict=True):
+                    leaf.grad = grad
+
+    def _upstream(self, logits: Sites, grads: Sites) -> Sequence[Tensor | None]:
+        """What the weights get through the logits."""
+        pairs = [(site, grad) for site, grad in zip(logits, grads, strict=True) if site.grad_fn is not None]
+        if not pairs or not self.weights:
+            return [None] * len(self.weights)
+        sites, given = zip(*pairs, strict=True)
+        return torch.autograd.grad(sites, self.weights, given, retain_graph=not self.fresh, allow_unused=True)
+
+    def _checked(self, f: Callable[[Sites], Tensor], logits: Sites) -> tuple[bool, bool]:
+        """Whether estimates can be made together, and whether f has a slope in every site.
+
+        A sample must have the same value alone and among others. Where f is random, or mixes what it is given (batch
+        norm in training mode), estimates are made one at a time.
+        """
+        inner = adapt(f, self.sizes, logits[0].dtype)
+        detached = [site.detach() for site in logits]
+        index = gumbel_argmax(detached, uniform(detached, self.generator("check"), (SEVERAL,)))
+        corners = [one_hot(i, k, detached[0].dtype) for i, k in zip(index, self.sizes, strict=True)]
+        with self.undisturbed():
+            leaves = tuple(corner[0].clone().requires_grad_() for corner in corners)
+            alone = inner(leaves)
+            slopes: Sequence[Tensor | None] = [None]
+            if alone.requires_grad:
+                slopes = torch.autograd.grad(alone.sum(), leaves, allow_unused=True)
+            with torch.no_grad():
+                several = inner(tuple(corners))
+            near = torch.allclose(several[0], alone.detach(), rtol=1e-4, atol=1e-6)
+        return near and not self.fresh and not self.weights, all(slope is not None for slope in slopes)
+
+    def _clear(self) -> None:
+        for leaf in (*self.trained, *self.weights):
+            leaf.grad = None
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def _value_at(f: Callable[[Sites], Tensor], logits: Sites, sizes: Sequence[int]) -> Tensor:
+    """f at the likeliest categories."""
+    sample = tuple(one_hot(site.detach().argmax(-1), k, site.dtype) for site, k in zip(logits, sizes, strict=True))
+    return adapt(f, sizes, logits[0].dtype)(sample)
+
+
+def _leaves(value: Tensor) -> list[Tensor]:
+    """The tensors whose `.grad` a backward pass from here would fill."""
+    found: dict[int, Tensor] = {}
+    seen, todo = set(), [value.grad_fn]
+    while todo:
+        node: Any = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found[id(node.variable)] = node.variable
+        todo += [following for following, _ in node.next_functions]
+    return list(found.values())
+
+
+def _centred(grads: Sites, n: int = 1) -> Tensor:
+    """`(n, D)`: sites side by side, each projected onto zero sum, for a constant in the logits changes nothing."""
+    parts = [(g.double() - g.double().mean(-1, keepdim=True)).reshape(n, -1) for g in grads]
+    flat = torch.cat(parts, -1)
+    return flat if n > 1 else flat[0]
+
+
+def _sketch(flat: Tensor) -> np.ndarray:
+    """`(…, D)`, or `(…, LONGEST)` by a count sketch where D is larger: each number is added, with a random sign, to one
+    of the entries. Charikar, Chen, Farach-Colton 2002."""
+    d = flat.shape[-1]
+    if d > LONGEST:
+        g = torch.Generator().manual_seed(d)
+        at = torch.randint(LONGEST, (d,), generator=g).to(flat.device)
+        sign = (torch.randint(2, (d,), generator=g) * 2 - 1).to(flat)
+        flat = flat.new_zeros((*flat.shape[:-1], LONGEST)).index_add_(-1, at, flat * sign)
+    return flat.float().cpu().numpy()
+
+
+def _sum(like: Tensor, *terms: Tensor | None) -> Tensor:
+    total = torch.zeros_like(like)
+    for term in terms:
+        if term is not None:
+            total = total + term
+    return total

@@ -1,0 +1,99 @@
+"""`suites.compare` on an objective in a file of the user's."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from suites.commands import tables
+from suites.comparison import compare
+
+
+def run(
+    target: str,
+    *,
+    logits: str,
+    weights: str | None,
+    fresh: bool,
+    estimators: Sequence[str],
+    seconds: float,
+    seed: int,
+    out: Path | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Compare, print the result, and write it to `out`. Returns the exit status.
+
+    Args:
+        target: "FILE.py:NAME" of the objective.
+        logits, weights: names in that file; a function is called without arguments, a module gives its parameters.
+        fresh: see `compare`; the file's `logits` may be missing then.
+        estimators: labels, or "all" alone.
+        seconds, seed, quiet: see `compare`.
+        out: where comparison.txt, comparison.csv and comparison.png go.
+        as_json: print the frame as JSON instead of the table.
+
+    Raises:
+        ValueError: the file has no such name, or as `compare`.
+        OSError: there is no such file, or `out` cannot be written.
+    """
+    path, _, name = target.partition(":")
+    module = _loaded(Path(path))
+    sites = None if fresh and not hasattr(module, logits) else _get(module, logits, path)
+    result = compare(
+        _get(module, name or "objective", path),
+        sites() if callable(sites) else sites,
+        estimators="all" if list(estimators) == ["all"] else estimators,
+        seconds=seconds,
+        weights=() if weights is None else _weights(_get(module, weights, path)),
+        fresh=fresh,
+        seed=seed,
+        quiet=quiet,
+    )
+    if as_json:
+        lines = result.frame.astype(object).where(result.frame.notna(), None).to_dict("records")
+        tables.say_json({"best": result.best(), "recommendation": result.recommendation(), "estimators": lines})
+    else:
+        tables.say(str(result))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "comparison.txt").write_text(f"{result}\n", encoding="utf-8")
+        result.frame.to_csv(out / "comparison.csv", index=False)
+        result.plot(out / "comparison.png")
+    return 0
+
+
+def _loaded(path: Path) -> ModuleType:
+    """A file of the user's as a module, with its folder on the path as `python FILE.py` has it."""
+    if path.suffix != ".py":
+        raise ValueError(f"name a Python file and the objective in it, as my_model.py:objective; got {str(path)!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None  # of a name that ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _get(module: ModuleType, name: str, path: str) -> Any:
+    if not hasattr(module, name):
+        raise ValueError(f"{path} has no {name!r} at its top level")
+    return getattr(module, name)
+
+
+def _weights(given: Any) -> Any:
+    if isinstance(given, nn.Module):
+        return given.parameters()
+    return given() if callable(given) else given

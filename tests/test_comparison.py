@@ -1,0 +1,330 @@
+"""`compare`: what it says of an objective whose true gradient, biases and variances are known."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from command_line import refused
+from torch import Tensor, nn
+
+import estimators
+from estimators import Estimator
+from results.comparison import Comparison
+from suites import Monitor, compare
+from suites.__main__ import main
+from suites.problem import LONGEST, Problem, _sketch
+
+SIZES = (2, 3)
+LOGITS = [torch.tensor([0.3, -0.2]), torch.tensor([0.0, 0.5, -0.4])]
+SEVERAL = ["reinforce[baseline=none]", "rloo", "straight_through", "exact", "nvil"]
+
+
+def cubic(sample: Sequence[Tensor]) -> Tensor:
+    return (sample[0][..., 0] - 0.7 * sample[1][..., 1] + sample[1][..., 2]) ** 3 + 1
+
+
+def enumerated() -> tuple[np.ndarray, float, np.ndarray]:
+    """The true gradient of `cubic` `(5,)`, the variance of REINFORCE without a baseline, and the mean of straight-
+    through `(5,)`, by enumeration in float64."""
+    logits = [site.double() for site in LOGITS]
+    p = [torch.softmax(site, -1) for site in logits]
+    gradient, square, through = torch.zeros(5).double(), torch.zeros(()).double(), torch.zeros(5).double()
+    for i, j in itertools.product(*map(range, SIZES)):
+        weight = p[0][i] * p[1][j]
+        z = [torch.eye(2).double()[i].requires_grad_(), torch.eye(3).double()[j].requires_grad_()]
+        value = cubic(z)
+        slopes = torch.autograd.grad(value, z)
+        score = torch.cat([a.detach() - b for a, b in zip(z, p, strict=True)])
+        gradient += weight * value.detach() * score
+        square += weight * value.detach() ** 2 * score @ score
+        through += weight * torch.cat([q * (v - q @ v) for q, v in zip(p, slopes, strict=True)])
+    return gradient.numpy(), float(square - gradient @ gradient), through.numpy()
+
+
+@pytest.fixture(scope="module")
+def known() -> Comparison:
+    return compare(cubic, LOGITS, estimators=SEVERAL, seconds=3, quiet=True)
+
+
+def line(result: Comparison, label: str, part: str = "logits") -> pd.Series:
+    frame = result.frame
+    return frame[(frame["estimator"] == label) & (frame["part"] == part)].iloc[0]
+
+
+def within(row: pd.Series, name: str, truth: float, sigmas: float = 5.0) -> bool:
+    error = (row[f"{name}_high"] - row[name]) / 1.96
+    return abs(row[name] - truth) <= sigmas * error + 1e-9
+
+
+def test_bias_and_variance_are_those_of_enumeration(known: Comparison) -> None:
+    gradient, variance, through = enumerated()
+    size = gradient @ gradient
+    assert line(known, "rloo")["gradient_sq"] == pytest.approx(size, rel=1e-5)
+    assert within(line(known, "reinforce[baseline='none']"), "variance", variance / size)
+    bias = ((through - gradient) ** 2).sum() / size
+    assert bias > 0.01  # otherwise the next line would say nothing
+    row = line(known, "straight_through")
+    assert within(row, "bias_sq", bias)
+    assert row["bias_p"] < 1e-6
+    assert line(known, "rloo")["bias_p"] > 1e-4
+
+
+def test_the_error_is_bias_and_variance_at_equal_compute(known: Comparison) -> None:
+    row = line(known, "straight_through")
+    assert row["error"] == pytest.approx(row["bias_sq"] + row["variance"] * row["cost"] / 100, rel=1e-6)
+    row = line(known, "rloo")  # its bias counts as none
+    assert row["error"] == pytest.approx(row["variance"] * row["cost"] / 100, rel=1e-6)
+    assert known.frame["rank"].dropna().tolist() == sorted(known.frame["rank"].dropna())
+
+
+def test_enumeration_wins_where_it_is_cheap_and_the_text_says_so(known: Comparison) -> None:
+    assert known.best(1e5) == "exact"
+    assert known.recommendation(1e5).startswith("Take exact: it has no error")
+    assert "enumeration of 6 configurations" in str(known)
+    for label in known.measured:
+        assert label in str(known)
+    with pytest.raises(ValueError, match="less than one estimate"):
+        known.best(1e-3)
+
+
+def test_slopes_that_an_estimator_asks_for_are_seen(known: Comparison) -> None:
+    needs = {label: one.slopes for label, one in known.measured.items()}
+    assert needs["straight_through"] == "yes"
+    assert needs["rloo"] == needs["nvil"] == needs["exact"] == "no"
+    assert 0 < known.measured["nvil"].adapted <= 200
+    assert known.measured["rloo"].adapted == 0
+
+
+def test_evaluations_time_and_memory_of_one_estimate(known: Comparison) -> None:
+    assert [known.measured[label].evaluations for label in ("rloo", "exact", "straight_through")] == [2, 6, 1]
+    assert all(one.seconds > 0 and one.bytes > 0 for one in known.measured.values())
+
+
+def test_a_biased_best_is_named_with_where_an_unbiased_one_overtakes_it() -> None:
+    found = compare(cubic, LOGITS, estimators=["rloo", "straight_through"], seconds=2, quiet=True)
+    row, other = line(found, "rloo"), line(found, "straight_through")
+    star = (row["variance"] * row["cost"] - other["variance"] * other["cost"]) / other["bias_sq"]
+    assert star > 0
+    budget = max(row["cost"], other["cost"], star / 2)
+    assert found.best(budget) == "straight_through"
+    assert "the best unbiased one, rloo, has the smaller error" in found.recommendation(budget)
+    assert found.best(1e5) == found.best(budget, unbiased=True) == "rloo"
+
+
+def test_without_slopes_biased_estimators_are_not_applicable_and_say_why() -> None:
+    table = torch.arange(6.0).reshape(2, 3) ** 2
+
+    def looked_up(sample: Sequence[Tensor]) -> Tensor:
+        return table[sample[0].argmax(-1), sample[1].argmax(-1)]
+
+    names = ["reinmax", "averaged", "rloo", "double_cv"]
+    found = compare(looked_up, LOGITS, estimators=names, seconds=1.5, quiet=True)
+    assert [found.measured[label].status[:14] for label in names] == ["not applicable", "not applicable", "ok", "ok"]
+    assert found.measured["double_cv"].slopes == "yes, f has none"
+    assert "reinmax, averaged: not applicable: it needs ∂f/∂sample, and f has none" in str(found)
+    assert "f has no slope" in str(found)
+
+
+class Encoder(nn.Module):
+    """Logits of two categoricals and the loss of a decoder, for rows of inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encode, self.decode = nn.Linear(4, 5), nn.Linear(5, 1)
+        self.x = torch.randn(64, 4)
+        self.at = 0
+
+    def logits(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.encode(x).split((2, 3), -1))
+
+    def f(self, x: Tensor):  # type: ignore[no-untyped-def]
+        return lambda sample: (self.decode(torch.cat(tuple(sample), -1))[..., 0] - x.sum(-1)) ** 2
+
+    def minibatch(self):  # type: ignore[no-untyped-def]
+        self.at += 1
+        x = self.x[torch.arange(8 * self.at, 8 * self.at + 8) % 64]
+        return self.f(x), self.logits(x)
+
+
+def test_nothing_that_was_there_before_is_disturbed() -> None:
+    model = Encoder()
+    logits = model.logits(model.x[:8])
+    for weight in model.parameters():
+        weight.grad = torch.full_like(weight, 7.0)
+    own = estimators.get("nvil", sizes=SIZES)
+    before, state = copy.deepcopy(own.state_dict()), torch.random.get_rng_state()
+    weights = copy.deepcopy(model.state_dict())
+    compare(model.f(model.x[:8]), logits, estimators=["rloo", own], weights=model.parameters(), seconds=1, quiet=True)
+    assert all(bool((weight.grad == 7).all()) for weight in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert own.training
+    assert all(torch.equal(own.state_dict()[name], value) for name, value in before.items())
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
+    sum(site.sum() for site in logits).backward()  # the graph of the logits is still there
+
+
+def test_the_gradient_of_weights_includes_what_comes_through_the_logits() -> None:
+    model = Encoder()
+    x = model.x[:8]
+    sample = estimators.get("exact", sizes=SIZES)
+    sample.backward(model.f(x), model.logits(x))
+    truth = torch.cat([weight.grad.flatten() for weight in model.parameters()])  # type: ignore[union-attr]
+    problem = Problem(model.f(x), model.logits(x), weights=model.parameters())
+    for weight in model.parameters():
+        weight.grad = None
+    for _ in range(2):  # the graph of the logits is kept
+        found, _ = problem.estimate(sample, problem.generator())
+        torch.testing.assert_close(torch.from_numpy(found["weights"]), truth)
+
+
+def test_fresh_minibatches_with_logits_of_their_own() -> None:
+    model = Encoder()
+    names = ["rloo[samples=4]", "reinforce", "straight_through"]
+    found = compare(model.minibatch, estimators=names, weights=model.parameters(), fresh=True, seconds=2, quiet=True)
+    assert list(found.parts) == ["weights"]
+    truth = torch.zeros(sum(weight.numel() for weight in model.parameters()))
+    exact = estimators.get("exact", sizes=SIZES)
+    for start in range(0, 64, 8):  # the minibatches go round
+        model.zero_grad()
+        x = model.x[start : start + 8]
+        exact.backward(model.f(x), model.logits(x))
+        truth += torch.cat([weight.grad.flatten() for weight in model.parameters()]) / 8  # type: ignore[union-attr]
+    row = line(found, "reinforce", "weights")
+    norm, known = found.norms["weights"]
+    assert known is not None
+    assert abs(norm - float(truth @ truth)) < 5 * known.se
+    assert row["variance"] > line(found, "rloo[samples=4]", "weights")["variance"] > 0
+    assert "a new minibatch for every estimate" in str(found)
+
+
+def test_what_cannot_work_is_refused_in_one_line() -> None:
+    model = Encoder()
+    with pytest.raises(ValueError, match="give weights="):
+        compare(model.minibatch, fresh=True, seconds=1, quiet=True)
+    with pytest.raises(ValueError, match="logits are missing"):
+        compare(cubic, seconds=1, quiet=True)
+    with pytest.raises(ValueError, match="one value per sample"):
+        compare(lambda sample: sample[0].sum(), LOGITS, seconds=1, quiet=True)
+    with pytest.raises(ValueError, match="did you mean 'rloo'"):
+        compare(cubic, LOGITS, estimators=["rlo"], seconds=1, quiet=True)
+    with pytest.raises(ValueError, match="named twice"):
+        compare(cubic, LOGITS, estimators=["rloo", "rloo[samples=2]"], seconds=1, quiet=True)
+    with pytest.raises(ValueError, match="seconds must be greater"):
+        compare(cubic, LOGITS, seconds=0, quiet=True)
+    with pytest.raises(ValueError, match="write \\(logits,\\)"):
+        compare(cubic, LOGITS[0], seconds=1, quiet=True)  # type: ignore[arg-type]
+
+
+class Broken(Estimator):
+    unbiased = True
+
+    def _estimate(self, objective, logits, noise):  # type: ignore[no-untyped-def]
+        raise RuntimeError("this estimator\nis broken")
+
+
+class Infinite(Estimator):
+    unbiased = False
+
+    def _estimate(self, objective, logits, noise):  # type: ignore[no-untyped-def]
+        loss = objective.hard(tuple(site.argmax(-1) for site in logits))
+        return estimators.Estimate(loss, tuple(torch.full_like(site, torch.inf) for site in logits))
+
+
+def test_an_estimator_that_fails_ends_itself_and_not_the_comparison() -> None:
+    wanted = {"broken": Broken(SIZES), "infinite": Infinite(SIZES), "rloo": "rloo"}
+    found = compare(cubic, LOGITS, estimators=wanted, seconds=1, quiet=True)
+    assert found.measured["broken"].status == "failed: this estimator is broken"
+    assert "not finite" in found.measured["infinite"].status
+    assert found.best() == "rloo"
+    with pytest.raises(ValueError, match="no estimator could be measured: failed: this estimator is broken"):
+        compare(cubic, LOGITS, estimators={"broken": Broken(SIZES)}, seconds=1, quiet=True)
+
+
+def test_estimates_are_made_together_only_where_samples_do_not_influence_each_other() -> None:
+    assert Problem(cubic, LOGITS).together
+    assert not Problem(lambda sample: cubic(sample) + sample[0][..., 0].mean(), LOGITS).together
+
+
+def test_estimates_made_together_are_those_made_one_by_one() -> None:
+    problem = Problem(cubic, [site.expand(3, -1) for site in LOGITS])
+    rloo = estimators.get("rloo", sizes=SIZES)
+    together = problem.estimates(rloo, problem.generator("a"), 4000)
+    alone = np.stack([problem.estimate(rloo, problem.generator("b", i))[0]["logits"] for i in range(400)])
+    assert together.shape == (4000, 15)
+    assert alone.shape == (400, 15)
+    error = np.sqrt(together.var(0) / 4000 + alone.var(0) / 400)
+    assert (np.abs(together.mean(0) - alone.mean(0)) < 5 * error).all()
+    assert together.var(0).sum() == pytest.approx(alone.var(0).sum(), rel=0.3)
+
+
+def test_a_projection_of_long_gradients_keeps_sums_and_squared_norms() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 50_000, generator=generator, dtype=torch.float64)
+    short = _sketch(x)
+    assert short.shape == (3, LONGEST)
+    np.testing.assert_allclose(_sketch(x[0] + x[1]), short[0] + short[1], rtol=1e-4, atol=1e-3)
+    norms = (short.astype(np.float64) ** 2).sum(1) / (x**2).sum(1).numpy()
+    assert (np.abs(norms - 1) < 5 * np.sqrt(2 / LONGEST)).all()
+
+
+def test_a_monitor_compares_every_so_many_steps() -> None:
+    monitor = Monitor(every=10, seconds=0.5, estimators=["rloo", "reinforce"])
+    made = [step for step in range(21) if monitor(step, cubic, LOGITS) is not None]
+    assert made == [0, 10, 20]
+    assert monitor.frame.columns[0] == "step"
+    assert set(monitor.frame["step"]) == {0, 10, 20}
+    with pytest.raises(ValueError, match="at least 1"):
+        Monitor(every=0)
+
+
+def test_the_figure_has_at_most_eight_curves_and_a_label_for_each(known: Comparison, tmp_path: Path) -> None:
+    figure = known.plot(tmp_path / "error.png")
+    assert (tmp_path / "error.png").stat().st_size > 10_000
+    labels = {text.get_text() for text in figure.axes[0].texts}
+    assert {"rloo", "straight_through"} <= labels
+    assert "exact" not in labels  # an error of 0 has no place on a logarithmic axis
+    assert len(figure.axes[0].lines) <= 8
+
+
+OWN = """
+import torch
+logits = [torch.zeros(k) for k in (2, 3)]
+def objective(sample):
+    return (sample[0][..., 0] - sample[1][..., 1]) ** 2
+"""
+
+
+def test_the_command_measures_an_objective_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my_own_model.py"
+    file.write_text(OWN, encoding="utf-8")
+    words = ["compare", f"{file}:objective", "--estimator", "rloo", "reinmax", "--seconds", "1", "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "Take " in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "comparison.txt",
+        "comparison.csv",
+        "comparison.png",
+    }
+    assert set(pd.read_csv(tmp_path / "out" / "comparison.csv")["estimator"]) == {"rloo", "reinmax"}
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["best"] in {"rloo", "reinmax"}
+
+
+def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "broken_model.py"
+    file.write_text("1 / 0", encoding="utf-8")
+    assert "cannot be run: ZeroDivisionError" in refused(capsys, "compare", str(file), by=main)
+    file.write_text(OWN, encoding="utf-8")
+    assert "has no 'other' at its top level" in refused(capsys, "compare", f"{file}:other", by=main)
+    assert "has no 'phi' at its top level" in refused(capsys, "compare", str(file), "--logits", "phi", by=main)
+    assert "there is no file" in refused(capsys, "compare", str(tmp_path / "none.py"), by=main)
+    assert "name a Python file" in refused(capsys, "compare", "rloo", by=main)
