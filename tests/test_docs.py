@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,15 +128,15 @@ def test_the_page_of_settings_has_what_the_command_line_lists(preset: str) -> No
     assert found == expected
 
 
-# --- the example ----------------------------------------------------------------------------------------------------
+# --- examples -------------------------------------------------------------------------------------------------------
 
 
 def test_the_estimator_of_the_guide_is_unbiased() -> None:
     """Within 5 standard errors of enumeration in 7 numbers: a false alarm in 250,000 seeds."""
     code = re.findall(r"```python\n(.*?)```", text("how-to/add-an-estimator.md"), re.DOTALL)[0]
-    names: dict[str, object] = {"__name__": "antithetic"}
+    names: dict[str, Any] = {"__name__": "antithetic"}
     exec(compile(code, "antithetic", "exec", dont_inherit=True), names)
-    made = names["Antithetic"](sizes=(3, 4), centre=0.5)  # type: ignore[operator]
+    made = names["Antithetic"](sizes=(3, 4), centre=0.5)
     generator = torch.Generator().manual_seed(0)
     logits = tuple(torch.randn(1, size, generator=generator) for size in (3, 4))
     value = torch.randn(3, 4, generator=generator)
@@ -149,3 +150,20 @@ def test_the_estimator_of_the_guide_is_unbiased() -> None:
     for one, truth in zip(grads, exact, strict=True):
         error = (one.mean(0) - truth[0]).abs() / (one.std(0) / np.sqrt(len(one)))
         assert error.max() < 5
+
+
+def test_the_example_of_the_home_page() -> None:
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", text("index.md"), re.DOTALL)[0], names)
+    assert names["logits"].grad.isfinite().all()
+
+
+def test_the_examples_of_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of the page, in less time, and what is asked of its result."""
+    first, second, *_ = re.findall(r"```python\n(.*?)```", text("tutorials/compare.md"), re.DOTALL)
+    assert "seconds=30" in first
+    names: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path)
+    exec(first.replace("seconds=30", "seconds=1, estimators=['exact', 'rloo'], quiet=True"), names)
+    exec(second, names)
+    assert names["result"].best() == "exact" and (tmp_path / "error.png").stat().st_size > 0
