@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import estimators
+import suites
 from results import schema
 from suites import __main__ as program
 from suites import presets, suite, tasks
@@ -93,6 +94,12 @@ def test_every_command_and_option_is_listed() -> None:
         usual = {"--help", "--version", "--config", "--print_config"}
         missing = {*typed} - usual - {*re.findall(r"--[\w-]+", sections[command.name])}
         assert not missing, f"the section of {command.name} lacks {', '.join(sorted(missing))}"
+
+
+def test_every_public_name_is_in_the_api() -> None:
+    pages = [text(page) for page in PAGES if page.startswith("reference/api-")]
+    said = {name for page in pages for name in re.findall(r"\w+", page)}
+    assert {*estimators.__all__, *suites.__all__} <= said
 
 
 def test_every_example_has_a_tutorial() -> None:
