@@ -1,49 +1,55 @@
-"""A discrete information bottleneck: an image of a digit becomes a code of 4 symbols, and the code alone is classified.
+"""A classifier with a discrete bottleneck: a digit is read from eight categorical variables of eight values each.
 
-python examples/bottleneck.py
+Every image has logits of its own, made by an encoder, so that a minibatch is a minibatch of rows.
 """
 
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
-from torch import nn
+from torch import Tensor, nn
 
 import estimators
 
-SITES, SYMBOLS, BETA = 4, 8, 0.01
-
-digits = load_digits()
-images = torch.tensor(digits.data / 16.0, dtype=torch.float32)
-labels = torch.tensor(digits.target)
-train, test = slice(0, 1500), slice(1500, None)
+SITES, VALUES, STEPS = 8, 8, 450
 
 torch.manual_seed(0)
-encoder = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, SITES * SYMBOLS))
-decoder = nn.Sequential(nn.Linear(SITES * SYMBOLS, 64), nn.ReLU(), nn.Linear(64, 10))
-estimator = estimators.get("rloo", sizes=(SYMBOLS,) * SITES, samples=4)
-optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=3e-3)
+pixels, labels = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
+images, order = pixels.float() / 16, torch.randperm(len(pixels))
+train, test = order[:1400], order[1400:]
+
+encoder = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, SITES * VALUES))
+classifier = nn.Sequential(nn.Linear(SITES * VALUES, 128), nn.ReLU(), nn.Linear(128, 10))
+optimizer = torch.optim.Adam([*encoder.parameters(), *classifier.parameters()], lr=3e-3)
+estimator = estimators.get("rloo", sizes=[VALUES] * SITES, samples=4)
 
 
-def code(batch):
-    """The logits of the code: one (images, SYMBOLS) tensor per site."""
-    return encoder(batch).view(-1, SITES, SYMBOLS).unbind(1)
+def logits_of(batch: Tensor) -> tuple[Tensor, ...]:
+    """One tensor (rows, VALUES) for each variable."""
+    return encoder(batch).unflatten(-1, (SITES, VALUES)).unbind(-2)
 
 
-for step in range(601):
-    chosen = torch.randint(0, 1500, (64,))
-    logits = code(images[chosen])
+for step in range(STEPS):
+    pick = train[torch.randint(len(train), (64,))]
+    target = labels[pick]
 
-    def objective(sample):  # one-hot (samples, images, SYMBOLS) per site in, (samples, images) out
-        scores = decoder(torch.cat(sample, -1))
-        target = labels[chosen].expand(scores.shape[:-1])  # noqa: B023  used in this step alone
-        return nn.functional.cross_entropy(scores.movedim(-1, 1), target, reduction="none")
+    def cross_entropy(sample: tuple[Tensor, ...], target: Tensor = target) -> Tensor:
+        """(samples, rows) from one-hot (samples, rows, VALUES) for each variable.
+
+        The estimator asks for all its samples of every row at once, in a leading dimension. `F.cross_entropy` knows no
+        such dimension, so it is flattened into the rows and taken out again.
+        """
+        scores = classifier(torch.cat(sample, -1))
+        each = F.cross_entropy(scores.flatten(0, -2), target.expand(scores.shape[:-1]).flatten(), reduction="none")
+        return each.view(scores.shape[:-1])
 
     optimizer.zero_grad()
-    rate = sum((site.softmax(-1) * site.log_softmax(-1)).sum(-1) for site in logits).mean()  # minus the entropy
-    (BETA * 64 * rate).backward(retain_graph=True)
-    loss = estimator.backward(objective, logits)  # fills .grad of the encoder and of the decoder
+    # fills .grad of the classifier and, through the logits, of the encoder: the sums over rows
+    loss = estimator.backward(cross_entropy, logits_of(images[pick]))
     optimizer.step()
-    if step % 200 == 0:
-        with torch.no_grad():
-            symbols = [nn.functional.one_hot(site.argmax(-1), SYMBOLS).float() for site in code(images[test])]
-            accuracy = (decoder(torch.cat(symbols, -1)).argmax(-1) == labels[test]).float().mean()
-        print(f"step {step}: loss {loss.mean():.3f} nats, test accuracy {accuracy:.1%}")
+    if (step + 1) % 150 == 0:
+        print(f"step {step + 1}: cross entropy {loss.mean():.3f}")
+
+with torch.no_grad():  # the likeliest value of every variable
+    code = [F.one_hot(site.argmax(-1), VALUES).float() for site in logits_of(images[test])]
+    right = classifier(torch.cat(code, -1)).argmax(-1) == labels[test]
+print(f"test accuracy {right.float().mean():.3f}")
