@@ -44,7 +44,8 @@ MOST, FEW, NUMBERS = 20_000, 500, 4_000_000
 TIMED = 64
 """Most single estimates that are timed in a round."""
 SEVERAL = 4
-"""Rounds, each with a time of its own, before an estimator may drop out."""
+"""Rounds, each with a cost of its own, before an estimator may drop out; and estimates that are timed in each, if there
+is time for them."""
 SLOW = 0.05
 """Part of the whole time that one estimate may take."""
 EXACT = 0.03
@@ -156,7 +157,7 @@ class Race:
         with self.problem.undisturbed(), warnings.catch_warnings():
             # of sites without a slope the table says more than the warning
             warnings.filterwarnings("ignore", message=".*needs ∂f/∂sample.*")
-            self.unit = float(np.median([self.problem.by_hand() for _ in range(7)][2:]))
+            self.unit = min(self.problem.by_hand() for _ in range(7))
             self._enumerate()
             for entrant in self.running:
                 self.tell(f"{entrant.label}: first estimates")
@@ -301,16 +302,21 @@ class Race:
         return spent
 
     def _round(self, entrant: Entrant, share: float) -> None:
-        """Timed single estimates for a third of the share, and then as many as fit."""
+        """Timed single estimates for a third of the share, and then as many as fit.
+
+        Of several times the shortest counts: whatever else the machine does makes the others longer.
+        """
         assert entrant.estimator is not None and entrant.noise is not None
         begun = time.perf_counter()
         times: list[float] = []
         units: list[float] = []
-        while not times or (time.perf_counter() - begun < share / 3 and len(times) < TIMED):
+        spent = 0.0
+        while not times or (spent < share / 3 and len(times) < TIMED) or (spent < share and len(times) < SEVERAL):
             units.append(self.problem.by_hand())
             times.append(self._single(entrant))
-        entrant.seconds.append(float(np.median(times)))
-        entrant.ratios.append(float(np.median(times)) / float(np.median(units)))
+            spent = time.perf_counter() - begun
+        entrant.seconds.append(min(times))
+        entrant.ratios.append(min(times) / min(units))
         most = self.problem.most_together(entrant.estimator)
         if most == 1:
             return self._one_by_one(entrant, begun + share)

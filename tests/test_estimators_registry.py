@@ -1,16 +1,27 @@
-"""Names, options and refusals: `get`, `available` and `register`."""
+"""Names, options and refusals: `get`, `available`, `register`, and the README's table."""
 
 from __future__ import annotations
 
 import math
+import re
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import estimators
 from estimators.exact import Exact
 from estimators.reinforce import Reinforce
+
+
+def _readme() -> dict[str, list[str]]:
+    """The further cells of each row of the README's table of estimators."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## Estimators")[2].partition("\n## ")[0]
+    rows = (line.strip("| ").split(" | ") for line in table.splitlines() if re.match(r"\|\s*`", line))
+    return {first.strip("`"): rest for first, *rest in rows}
 
 
 @pytest.fixture
@@ -169,3 +180,24 @@ def test_entry_points_are_estimators_but_do_not_displace_ours(monkeypatch: pytes
     assert isinstance(estimators.get("exact", sizes=(2,)), Exact)
     with pytest.raises(ValueError, match="'outside' already"):
         estimators.register("outside", Reinforce)
+
+
+def test_the_readme_has_a_row_for_every_estimator() -> None:
+    """Of this package; each name in backticks in the first cell of a table row."""
+    cells = set(_readme())
+    ours = {n for n in estimators.available() if estimators.factory(n).__module__.startswith("estimators.")}
+    assert ours <= cells, f"no row for {sorted(ours - cells)}"
+
+
+@pytest.mark.parametrize("name", sorted(_readme()))
+def test_the_readme_says_of_an_estimator_what_it_is(name: str) -> None:
+    """Whether it is unbiased, and whether it asks for ∂f/∂sample."""
+    unbiased, slopes, *_ = _readme()[name]
+    made = estimators.get(name, sizes=(2, 3))
+    logits = [torch.zeros(2), torch.zeros(3)]
+    made.estimate(lambda z: (z[0][..., 0] - z[1][..., 1]) ** 2, logits, made.draw(logits))
+    if unbiased in ("yes", "no"):
+        assert made.unbiased == (unbiased == "yes")
+        assert bool(made.blind) == (slopes == "yes")
+    else:
+        assert unbiased == "as `of`" or not made.unbiased

@@ -362,11 +362,13 @@ def test_a_configuration_of_the_users_own(tmp_path: Path, capsys: pytest.Capture
 def test_the_example_of_the_readme_learns() -> None:
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     example = text.split("```python\n")[1].split("```")[0]
+    assert "seconds=30" in example
+    example = example.replace("seconds=30", "seconds=0.5, quiet=True")
     names: dict[str, object] = {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         exec(example, names)
-    exact = estimators.get("exact", sizes=(3, 4, 5))
+    exact = estimators.get("exact", sizes=(3, 4))
     logits = tuple(names["logits"])  # type: ignore[arg-type]
-    start = exact.estimate(names["objective"], tuple(torch.zeros(k) for k in (3, 4, 5)), ())  # type: ignore[arg-type]
-    assert exact.estimate(names["objective"], logits, ()).loss < 0.5 * start.loss  # type: ignore[arg-type]
+    start = exact.estimate(names["objective"], tuple(map(torch.zeros_like, logits)), ()).loss  # type: ignore[arg-type]
+    assert exact.estimate(names["objective"], logits, ()).loss.mean() < 0.7 * start.mean()  # type: ignore[arg-type]
