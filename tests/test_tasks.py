@@ -15,7 +15,7 @@ from torch import Tensor
 import estimators
 from suites import labels
 from suites.measure import measure, reference
-from suites.tasks import functions, polynomial
+from suites.tasks import available, functions, polynomial
 from suites.tasks.base import Point, Truth
 from suites.tasks.granted import Granted
 from suites.tasks.multilinear import Multilinear
@@ -249,3 +249,8 @@ def test_what_is_measured_of_the_vae_is_a_sum_over_images() -> None:
         assert soft.weights is not None and soft.hard_weights is not None
         assert soft.weights.shape[1] == (6 * 8 + 8) + (8 * pixels + pixels)  # of the decoder
         assert not np.allclose(soft.weights[: len(soft.hard_weights)], soft.hard_weights)
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_task_has_a_row_in_the_readme(name: str) -> None:
+    assert f"| `{name}` |" in (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
