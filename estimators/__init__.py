@@ -45,6 +45,11 @@ _REGISTRY: dict[str, str | Callable[..., Estimator]] = {
     "gumbel_straight_through": "estimators.gumbel_straight_through:GumbelStraightThrough",
     "gumbel_rao": "estimators.gumbel_rao:GumbelRao",
     "reinmax": "estimators.reinmax:ReinMax",
+    "gapped": "estimators.gapped:Gapped",
+    "imle": "estimators.imle:Imle",
+    "grpo": "estimators.grpo:Grpo",
+    "measure_valued": "estimators.measure_valued:MeasureValued",
+    "bitflip": "estimators.bitflip:Bitflip",
 }
 
 
