@@ -14,10 +14,12 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from estimators.base import Estimate, Estimator
+from estimators.distribution import OneHot
+from estimators.dropin import sample, surrogate
 from estimators.objective import Objective
 from estimators.options import nearest, resolve
 
-__all__ = ["Estimate", "Estimator", "Objective", "available", "get", "register"]
+__all__ = ["Estimate", "Estimator", "Objective", "OneHot", "available", "get", "register", "sample", "surrogate"]
 
 # name -> "module:class"; imported when asked for
 _REGISTRY: dict[str, str | Callable[..., Estimator]] = {

@@ -23,7 +23,7 @@ from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import race
 from estimators.objective import Objective, Sites
 from estimators.options import Count, Decay
-from estimators.surrogate import Surrogate
+from estimators.learned import Surrogate
 
 
 class Nvil(Estimator):

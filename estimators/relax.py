@@ -22,7 +22,7 @@ from estimators.algebra import jacobian
 from estimators.control_variate import ControlVariate, Tuning
 from estimators.options import Count, Positive
 from estimators.sitewise import Stacked, sitewise
-from estimators.surrogate import Surrogate
+from estimators.learned import Surrogate
 
 
 class Relax(ControlVariate):
