@@ -11,14 +11,16 @@ from torch.distributions import OneHotCategorical
 from estimators.base import Estimator
 from estimators.dropin import pathwise, sample
 
+_ONE = Size()
+
 
 class OneHot(OneHotCategorical):
     """`torch.distributions.OneHotCategorical` with `rsample`, as in `OneHot("reinmax", logits=logits)`.
 
-    `rsample` is `estimators.sample`: one-hot, and its gradient reaches `logits` or `probs` as the estimator makes it, by
-    way of the logits that the distribution has normalised. Everything else is what it is for `OneHotCategorical`:
-    `sample` has no gradient and draws from q, also where the estimator draws from something else than q, as
-    `straight_through` does at a `forward_temperature` other than 1. Noise comes from torch's global generator.
+    `rsample` is `estimators.sample`. It is one-hot, and its gradient reaches `logits` or `probs` as the estimator makes
+    it, by way of the logits that the distribution has normalised. Everything else is that of `OneHotCategorical`:
+    `sample` has no gradient and always draws from q. (`straight_through` with a `forward_temperature` other than 1 does
+    not.) Noise comes from torch's global generator.
 
     Args:
         estimator: the name of an estimator that is `pathwise` and gives hard samples, or such an estimator, made for
@@ -55,7 +57,7 @@ class OneHot(OneHotCategorical):
         super().expand(batch_shape, new)
         return new
 
-    def rsample(self, sample_shape: Any = Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = _ONE) -> Tensor:
         """`(*sample_shape, *batch, K)`."""
         logits: Tensor = self.logits
         return sample(self.estimator, logits.expand(torch.Size(self._extended_shape(sample_shape))))

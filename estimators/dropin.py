@@ -86,10 +86,10 @@ def surrogate(
 ) -> Tensor:
     """A loss `(*rows)` whose backward pass is that of the estimator; works for every estimator.
 
-    Its value is that of `estimator.backward(objective, logits)`. `loss.sum().backward()` gives the same gradients: to the
-    logits and to weights inside f, scaled by the gradient that comes in, and to the estimator's own parameters, as they
-    are. Nothing receives a gradient before. f may depend on the logits also directly, as in a penalty on them: that
-    gradient is added.
+    Its value is that of `estimator.backward(objective, logits)`, and `loss.sum().backward()` gives the same gradients.
+    Nothing receives a gradient before. Those of the logits and of weights inside f are multiplied by the gradient that
+    comes in; those of the estimator's own parameters are not. f may also depend on the logits directly, as a penalty on
+    them does: that gradient is added.
 
     The estimator's buffers, such as a moving baseline, move in this call; not in `eval()` mode. Under `no_grad` only
     they do.
@@ -181,27 +181,35 @@ def _versions(estimator: Estimator) -> list[tuple[int, int]]:
 
 def _drawn(estimator: Estimator, logits: Sites, noise: Any) -> tuple[Tensor, ...]:
     """The sample at which the estimator asks for f."""
+    found: Sites = ()
     try:
         estimator.estimate(_Asked(), logits, noise)
     except _Sampled as at:
-        # copies, for these are views of the stacks of all sites
-        return tuple(z.to(site.dtype, copy=True) for z, site in zip(at.sample, logits, strict=True))
-    raise RuntimeError(f"{type(estimator).__name__} says that it is pathwise, and asked for no ∂f/∂sample")
+        found = at.sample
+    if [z.shape for z in found] != [site.shape for site in logits]:
+        raise RuntimeError(f"{type(estimator).__name__} claims to be pathwise and does not ask for ∂f/∂z at one sample")
+    # copies, for these are views of the stacks of all sites
+    return tuple(z.to(site.dtype, copy=True) for z, site in zip(found, logits, strict=True))
 
 
-class _Sampled(Exception):  # noqa: N818 — no error: it carries a sample out of an estimator that goes no further
+class _Sampled(Exception):
+    """No error: it carries a sample out of an estimator that goes no further."""
+
     def __init__(self, sample: Sites) -> None:
         self.sample = [site.detach() for site in sample]
 
 
-class _Asked(Objective):
+class _Asked:
     broadcasts = True
 
     def __call__(self, sample: Sites, /) -> Tensor:
         raise _Sampled(sample)
 
+    def hard(self, index: Sites, /) -> Tensor:
+        raise _Sampled(())  # no slope is asked for
 
-class _Linear(Objective):
+
+class _Linear:
     """s ↦ ⟨s, v⟩, summed over sites."""
 
     broadcasts = True
@@ -214,15 +222,20 @@ class _Linear(Objective):
         return (whole * torch.cat(tuple(self.slopes), -1).to(whole.dtype)).sum(-1)
 
 
-class _Alone(Objective):
+class _Alone:
     """An objective of a single site that is given the tensor itself."""
 
     broadcasts = True
 
     def __init__(self, inner: Callable[[Tensor], Tensor]) -> None:
-        if own := [name for name in _METHODS if hasattr(inner, name)]:
+        if own := [name for name in _METHODS if _is_own(inner, name)]:
             raise ValueError(f"an objective with {', '.join(own)} is given a tuple of sites: write (logits,)")
         self.inner = inner
 
     def __call__(self, sample: Sites, /) -> Tensor:
         return self.inner(sample[0])
+
+
+def _is_own(objective: object, name: str) -> bool:
+    usual = getattr(Objective, name)
+    return getattr(type(objective), name, usual) is not usual
