@@ -22,7 +22,7 @@ from test_estimators_slopes import make as made
 from torch import Tensor, nn
 
 import estimators
-from estimators import Estimator
+from estimators import Estimator, labels
 
 Objective = Callable[..., Tensor]
 
@@ -84,7 +84,7 @@ def test_the_incoming_gradient_scales_each_row(case: Any) -> None:
 
 
 @every_case
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_so_it_is_on_any_logits(case: Any, data: st.DataObject) -> None:
     """Of one category too, and with forbidden ones; a space that the estimator refuses is left out."""
@@ -272,8 +272,9 @@ def test_the_graph_is_freed_by_the_backward_pass(case: Any) -> None:
         if not torch.is_grad_enabled():
             return 1 + h.sum(-1)
         graph = (joint.weight[:, None] * h).exp()
-        kept.append(weakref.ref(graph))
-        return graph.square().sum(-1)
+        value = graph.square().sum(-1)
+        kept.extend([weakref.ref(graph), weakref.ref(value)])
+        return value
 
     loss = estimators.surrogate(estimator, f, logits)
     assert any(ref() is not None for ref in kept), "there was nothing to keep"
@@ -317,6 +318,27 @@ def test_it_runs_on_fake_tensors(case: Any, rows: tuple[int, ...]) -> None:
         f = Joint((2, 2), rows, torch.float32)
         estimators.surrogate(estimator, f, logits, generator=torch.Generator().manual_seed(0)).sum().backward()
         assert f.weight.grad is not None and all(site.grad is not None for site in logits)
+
+
+class InParts(Joint):
+    """The i-th of n parts of its data weighs i + 1 times as much, and 0.5 more."""
+
+    def part(self, i: int, n: int) -> Objective:
+        return lambda sample: 0.5 + (i + 1) * self(sample)
+
+
+@pytest.mark.parametrize("label", ["rloo[parts=own]", "rloo[samples=3, parts=first]", "rebar[part=2]"])
+def test_parts_of_an_objective_wait_too(label: str) -> None:
+    logits = logits_like((2, 3), (4,))
+    estimator = labels.parse(label).make((2, 3))
+    one, other, leaves = InParts((2, 3), (4,)), InParts((2, 3), (4,)), leaves_of(logits)
+    loss, grads = copy.deepcopy(estimator).estimate(one, logits, estimator.draw(logits, seeded()))
+    got = estimators.surrogate(estimator, other, leaves, generator=seeded())
+    same(got.detach(), loss, "loss")
+    assert other.weight.grad is None
+    got.sum().backward()
+    same([site.grad for site in leaves], grads, "of logits", rtol=1e-12, atol=1e-14)
+    same(other.weight.grad, one.weight.grad, "of weights", rtol=1e-11, atol=1e-13)
 
 
 class Sliced(Joint):
