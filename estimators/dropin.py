@@ -99,8 +99,8 @@ def surrogate(
     call and again later, for the weights.
 
     Args:
-        estimator: a name, or an estimator made for these sizes. One that learns from step to step must be made once
-            and passed as an object.
+        estimator: a name, or an estimator made for these sizes. One with a state, such as a moving baseline or a
+            control variate, must be made once and passed as an object.
         objective: f, see `estimators.Objective`. It is given a tuple of `(*lead, *rows, K)` tensors, or a single one
             where `logits` is a single one, and returns `(*lead, *rows)`.
         logits: `(*rows, K)`, or a sequence of such of different K and the same rows; they need not be leaves, and −inf
@@ -109,14 +109,14 @@ def surrogate(
         **options: of the estimator, where it is given by name.
 
     Raises:
-        ValueError: a name of an estimator that learns, an objective with methods of its own beside a single tensor, and
+        ValueError: the name of an estimator with a state, an objective with methods of its own beside a single tensor, and
             what `estimators.get` and `Estimator.estimate` refuse.
     """
     sites = _sites(logits)
     made = _made(estimator, sites, options)
     if isinstance(estimator, str) and made.learns:
         raise ValueError(
-            f"{estimator!r} learns from step to step, and by name it would begin anew in each: "
+            f"{estimator!r} has a state that moves from step to step, and by name it would begin anew in each: "
             f"make it once by estimators.get({estimator!r}, sizes={made.sizes}) and pass it"
         )
     return postponed(made, _Alone(objective) if isinstance(logits, Tensor) else objective, sites, generator)
