@@ -109,8 +109,8 @@ def surrogate(
         **options: of the estimator, where it is given by name.
 
     Raises:
-        ValueError: the name of an estimator with a state, an objective with methods of its own beside a single tensor, and
-            what `estimators.get` and `Estimator.estimate` refuse.
+        ValueError: the name of an estimator with a state, an objective with methods of its own beside a single tensor,
+            and what `estimators.get` and `Estimator.estimate` refuse.
     """
     sites = _sites(logits)
     made = _made(estimator, sites, options)
