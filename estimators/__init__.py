@@ -16,10 +16,24 @@ from typing import Any
 
 from estimators.advice import Advice, pick
 from estimators.base import Estimate, Estimator
+from estimators.distribution import OneHot
+from estimators.dropin import sample, surrogate
 from estimators.objective import Objective
 from estimators.options import nearest, resolve
 
-__all__ = ["Advice", "Estimate", "Estimator", "Objective", "available", "get", "pick", "register"]
+__all__ = [
+    "Advice",
+    "Estimate",
+    "Estimator",
+    "Objective",
+    "OneHot",
+    "available",
+    "get",
+    "pick",
+    "register",
+    "sample",
+    "surrogate",
+]
 
 # name -> "module:class"; imported when asked for
 _REGISTRY: dict[str, str | Callable[..., Estimator]] = {

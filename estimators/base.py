@@ -51,11 +51,20 @@ class Estimator(nn.Module):
     """Evaluates the objective off the vertices of the simplex."""
     evaluations: int = 1
     """Evaluations of the objective per estimate, counting every leading sample."""
+    pathwise: bool = False
+    """Asks for one sample `(*rows, K_l)` of each site, and its gradient is linear in ∂f/∂sample there and depends on
+    nothing else of f; it learns nothing. Then `estimators.sample` can do without the objective."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
         self.sizes = _checked(sizes)
         self.blind: dict[object, tuple[int, ...]] = {}  # sites without a slope, of each kind of f; see `slopes`
+
+    @property
+    def learns(self) -> bool:
+        """Whether it adapts to what it is given: a temperature, which only `anneal` moves, does not."""
+        own = [module for module in self.modules() if not isinstance(module, Temperature)]
+        return any([*module.parameters(recurse=False), *module.buffers(recurse=False)] for module in own)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
         """All the randomness of one estimate, for logits `(*rows, K_l)`; at least fp32, whatever the logits are.

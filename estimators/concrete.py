@@ -31,6 +31,7 @@ class Concrete(Estimator):
 
     unbiased = False
     relaxed = True
+    pathwise = True
 
     def __init__(self, sizes: Sequence[int], *, temperature: Temperatures = (0.1, 1e-3)) -> None:
         super().__init__(sizes)

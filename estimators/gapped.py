@@ -37,6 +37,7 @@ class Gapped(Estimator):
     """
 
     unbiased = False
+    pathwise = True
 
     def __init__(
         self,

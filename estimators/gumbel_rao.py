@@ -41,6 +41,7 @@ class GumbelRao(Estimator):
     """
 
     unbiased = False
+    pathwise = True
 
     def __init__(self, sizes: Sequence[int], *, temperature: Temperatures = 1.0, samples: Count = 10) -> None:
         super().__init__(sizes)

@@ -28,6 +28,7 @@ class GumbelStraightThrough(Estimator):
     """
 
     unbiased = False
+    pathwise = True
 
     def __init__(self, sizes: Sequence[int], *, temperature: Temperatures = 1.0) -> None:
         super().__init__(sizes)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from estimators.algebra import probabilities, scores, weighted
 from estimators.base import Estimate, Estimator, train_weights
+from estimators.learned import Surrogate
 from estimators.noise import race
 from estimators.objective import Objective, Sites
 from estimators.options import Count, Decay
-from estimators.surrogate import Surrogate
 
 
 class Nvil(Estimator):

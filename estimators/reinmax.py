@@ -32,6 +32,7 @@ class ReinMax(Estimator):
     """
 
     unbiased = False
+    pathwise = True
 
     def __init__(self, sizes: Sequence[int], *, temperature: Temperatures = 1.0) -> None:
         super().__init__(sizes)

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from estimators.algebra import jacobian
 from estimators.control_variate import ControlVariate, Tuning
+from estimators.learned import Surrogate
 from estimators.options import Count, Positive
 from estimators.sitewise import Stacked, sitewise
-from estimators.surrogate import Surrogate
 
 
 class Relax(ControlVariate):

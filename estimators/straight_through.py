@@ -37,6 +37,7 @@ class StraightThrough(Estimator):
     """
 
     unbiased = False
+    pathwise = True
 
     def __init__(
         self,

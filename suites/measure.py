@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from estimators import Estimator, Objective
-from estimators.base import Temperature
 from estimators.noise import one_hot
 from estimators.objective import Wrapper, adapt
 from suites.labels import parse
@@ -88,12 +87,6 @@ class Counted(Wrapper):
         return self._counted(self.inner.control(sample))
 
 
-def learns(estimator: Estimator) -> bool:
-    """Whether it adapts to what it is given: a temperature, which only `anneal` moves, does not."""
-    own = [module for module in estimator.modules() if not isinstance(module, Temperature)]
-    return any([*module.parameters(recurse=False), *module.buffers(recurse=False)] for module in own)
-
-
 def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measurement:
     """n estimates on fresh minibatches and n / 4 on a fixed one, in `eval()` mode, after riding along if it learns.
 
@@ -133,7 +126,7 @@ def fresh(point: Point, estimator: Estimator, n: int, seed: int) -> tuple[np.nda
 
 def _settle(point: Point, estimator: Estimator) -> None:
     """Let an estimator adapt, if it does, and put it in the state in which it is measured."""
-    if learns(estimator):
+    if estimator.learns:
         point.ride(estimator.train())
     estimator.eval().anneal(point.progress)
 

@@ -27,7 +27,6 @@ import torch
 from estimators import Estimator
 from results.contest import GRID, Contestant
 from results.stats import SquaredNorm, squared_norm, t_interval, variance_trace
-from suites.measure import learns
 from suites.problem import Problem
 
 ROUNDS, LEAST = 8, 3
@@ -262,7 +261,7 @@ class Race:
                 f"the {self.seconds:g} s"
             )
         entrant.noise = self.problem.generator(entrant.label)
-        if entrant.label not in self._ready and learns(estimator):
+        if entrant.label not in self._ready and estimator.learns:
             self._adapt(entrant, ADAPTING * self.seconds / max(1, len(self.running)))
         estimator.eval()
         entrant.evaluations, entrant.bytes = self.problem.usage(estimator)
