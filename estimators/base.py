@@ -62,9 +62,9 @@ class Estimator(nn.Module):
 
     @property
     def learns(self) -> bool:
-        """Whether it adapts to what it is given: a temperature, which only `anneal` moves, does not."""
-        own = [module for module in self.modules() if not isinstance(module, Temperature)]
-        return any([*module.parameters(recurse=False), *module.buffers(recurse=False)] for module in own)
+        """Whether it adapts to what it is given; a temperature, which only `anneal` moves, does not."""
+        scheduled = tuple(f"{name}." for name, module in self.named_modules() if isinstance(module, Temperature))
+        return any(not name.startswith(scheduled) for name in self.state_dict())
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
         """All the randomness of one estimate, for logits `(*rows, K_l)`; at least fp32, whatever the logits are.
