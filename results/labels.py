@@ -1,0 +1,141 @@
+"""Names beside the series that they are of, without two on top of each other.
+
+Both functions fix the layout of the figure, because only then is it known where a point is on the page. Whatever needs
+room in that layout has to be there before.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+SIZE = 8.5  # points
+_NEAR = 7.0  # points from a marker's middle to its name
+_RADII = (_NEAR, 14.0, 24.0, 36.0, 50.0, 66.0, 84.0, 104.0, 128.0)
+_ANGLES = np.radians([0, 180, 30, -30, 150, -150, 90, -90, 60, -60, 120, -120])
+_GAP = 1.5  # pixels between two names
+
+
+class Named(NamedTuple):
+    """A series: the point that its name belongs to, in data coordinates, and how the name is written."""
+
+    ax: Axes
+    x: float
+    y: float
+    text: str
+    colour: str
+
+
+def settle(figure: Figure) -> None:
+    """Lay out the figure, once."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        for ax in figure.axes:
+            ax.get_xlim(), ax.get_ylim()  # which autoscaling waits for
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
+def at_ends(figure: Figure, series: Sequence[Named]) -> None:
+    """Names at the right of curves, moved apart where curves end together."""
+    made = [(one, _annotate(one, (1.0, one.y), one.ax.get_yaxis_transform(), (6, 0), "left")) for one in series]
+    settle(figure)
+    for ax in {one.ax: None for one in series}:
+        here = [(one, label) for one, label in made if one.ax is ax]
+        boxes = [label.get_window_extent() for _, label in here]
+        wanted = [float(ax.transData.transform((one.x, one.y))[1]) for one, _ in here]
+        placed = apart(wanted, [box.height + _GAP for box in boxes])
+        placed = placed + _inside(placed, boxes, figure.bbox.height)
+        for (_, label), old, new in zip(here, wanted, placed, strict=True):
+            label.set_position((6, (new - old) * 72 / figure.dpi))
+
+
+def at_points(figure: Figure, series: Sequence[Named], obstacles: Sequence[tuple[Axes, float, float]] = ()) -> None:
+    """Names beside points, joined to them by a line where there is no room near by.
+
+    Args:
+        figure: what the axes are of.
+        series: the points.
+        obstacles: further points that a name had better not cover.
+    """
+    settle(figure)
+    for ax in {one.ax: None for one in series}:
+        here = [one for one in series if one.ax is ax]
+        points = np.array([ax.transData.transform((one.x, one.y)) for one in here])
+        others = [ax.transData.transform((x, y)) for at, x, y in obstacles if at is ax]
+        crowd = np.linalg.norm(points[:, None] - points[None], axis=-1).sum(1)
+        marks = [*points, *others]
+        taken: list[Bbox] = []
+        for i in np.argsort(-crowd, kind="stable"):  # those at the edge first: they have the most room
+            taken.append(_place(here[i], points[i], taken, marks, figure.dpi / 72))
+
+
+def _place(one: Named, point: np.ndarray, taken: Sequence[Bbox], marks: Sequence[np.ndarray], scale: float) -> Bbox:
+    label = _annotate(one, (one.x, one.y), one.ax.transData, (0, 0), "center")
+    size = label.get_window_extent()
+    inside, best = one.ax.get_window_extent(), None
+    for radius in _RADII:
+        for turn, angle in enumerate(_ANGLES):
+            step = radius * scale * np.array([np.cos(angle), np.sin(angle)])
+            middle = point + step + np.array([np.cos(angle) * size.width / 2, np.sin(angle) * size.height / 2])
+            box = Bbox.from_bounds(middle[0] - size.width / 2, middle[1] - size.height / 2, size.width, size.height)
+            outside = max(inside.x0 - box.x0, box.x1 - inside.x1, inside.y0 - box.y0, box.y1 - inside.y1, 0)
+            covered = sum(box.padded(3).contains(*mark) for mark in marks)
+            clash = sum(box.padded(_GAP).overlaps(other) for other in taken)
+            cost = 1e6 * clash + 30 * outside + 60 * covered + radius + turn / 10
+            if best is None or cost < best[0]:
+                best = cost, middle, box, radius
+    assert best is not None
+    _, middle, box, radius = best
+    label.set_position(tuple((middle - point) / scale))
+    if radius > _NEAR:
+        nearest = np.clip(point, [box.x0, box.y0], [box.x1, box.y1])
+        ends = one.ax.transData.inverted().transform([point, nearest])
+        limits = one.ax.axis()
+        one.ax.plot(ends[:, 0], ends[:, 1], color=one.colour, lw=0.7, alpha=0.7, zorder=2.5)
+        one.ax.axis(limits)
+    return box
+
+
+def _annotate(
+    one: Named, at: tuple[float, float], system: object, offset: tuple[float, float], side: str
+) -> Annotation:
+    label = one.ax.annotate(
+        one.text, at, offset, xycoords=system, textcoords="offset points", ha=side, va="center", fontsize=SIZE,
+        color=one.colour, linespacing=1.0, annotation_clip=False, zorder=4,
+    )  # fmt: skip
+    label.set_gid("series")
+    return label
+
+
+def apart(positions: Sequence[float], sizes: Sequence[float]) -> np.ndarray:
+    """The same positions in the same order, moved so that things of these sizes about them do not overlap."""
+    order = np.argsort(positions, kind="stable")
+    placed, size = np.asarray(positions, float)[order], np.asarray(sizes, float)[order]
+    gap = (size[1:] + size[:-1]) / 2
+    # Those that touch are a group about the mean of where they want to be; merged until no two groups touch.
+    offset = np.concatenate([[0.0], np.cumsum(gap)])
+    groups = [[i] for i in range(len(placed))]
+    i = 0
+    while i + 1 < len(groups):
+        first, second = (float(np.mean(placed[g] - offset[g])) for g in groups[i : i + 2])
+        if second >= first - 1e-9:
+            i += 1
+        else:
+            groups[i : i + 2] = [groups[i] + groups[i + 1]]
+            i = max(0, i - 1)
+    result = np.empty(len(placed))
+    for group in groups:
+        result[order[group]] = np.mean(placed[group] - offset[group]) + offset[group]
+    return result
+
+
+def _inside(placed: np.ndarray, boxes: Sequence[Bbox], height: float) -> float:
+    """What moves all of them up where the lowest would be cut off, or down where the highest would."""
+    half = np.array([box.height / 2 for box in boxes])
+    low, high = float((placed - half).min()), float((placed + half).max())
+    return max(0.0, 2 - low) - max(0.0, high - height + 2)
