@@ -101,15 +101,9 @@ def _bounds(given: object) -> tuple[float, list[float] | None]:
     return value, [min(low, value), max(high, value)]
 
 
-def legend(figure: Figure, looks: Sequence[palette.Look], *, lines: bool = False, extra: Sequence[Line2D] = ()) -> None:
+def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """One legend for the whole figure, below it, in as many columns as fit."""
-    how = {"lw": 2} if lines else {"lw": 0, "ms": 6.5}
-    handles = [
-        Line2D([], [], color=look.colour, marker="" if lines else look.marker, label=look.label, **how)
-        for look in looks
-    ]
-    handles += extra
-    columns = min(6, 118 // (max(len(str(handle.get_label())) for handle in handles) + 6))
+    columns = min(4, max(1, 118 // (max(len(str(handle.get_label())) for handle in handles) + 6)))
     figure.legend(handles=handles, loc="outside lower left", ncols=columns, handletextpad=0.5, columnspacing=1.4)
 
 

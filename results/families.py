@@ -14,7 +14,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "control variates": ("rebar", "relax", "double_cv", "rodeo", "muprop"),
     "antithetic, coupled": ("disarm", "carms", "arsm"),
     "sweep, enumeration": ("sweep", "exact", "unordered", "partly_exact"),
-    "biased, through ∂f/∂z": (
+    "biased, through the sample": (
         "concrete", "straight_through", "reinmax", "gumbel_rao", "averaged", "gumbel_straight_through",
     ),
     "others": (),
@@ -61,7 +61,7 @@ def rule(where: str, by: str, shown: Iterable[str], there: Iterable[str], *, gre
     """The rule in words, for the note of a figure; empty where everything is shown.
 
     Args:
-        where: what is named, as "in each family".
+        where: what is shown of what, as "named in each family".
         by: what the best of a family is best in.
         shown: labels that were chosen.
         there: labels that there are.
@@ -71,6 +71,7 @@ def rule(where: str, by: str, shown: Iterable[str], there: Iterable[str], *, gre
     left = len(there - shown)
     if not left:
         return ""
-    always = [name for name in ALWAYS if name in shown]
+    always = ", ".join(name for name in ALWAYS if name in shown)
+    best = f"{always + ' and ' if always else ''}the best of each family by {by}"
     others = f"grey: the {left} others" if grey else f"{left} more are in the tables"
-    return f"named {where}: {', '.join([*always, f'the best by {by}'])}; {others}"
+    return f"{where}: {best}; {others}"

@@ -6,74 +6,72 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from results import drawing, palette, summary
+from results import drawing, families, labels, palette, summary
+
+_VARIANCE = "variance of one estimate, tr Σ"
+_UNITS = {"plain steps (MACs)": "plain training steps, by multiply-accumulates", "evaluations": "evaluations of f"}
 
 
 def bias_variance(frame: pd.DataFrame) -> Figure | None:
-    """Squared bias relative to the squared gradient against variance; a column per point of training, a row per task.
+    """Squared bias relative to the squared gradient against variance, half-way through training; a panel per task.
 
-    The area of a marker is the number of objective evaluations. The bias is an unbiased estimate and so may be
-    negative: the axis is linear around zero, and an open marker says not distinguishable from zero. Where it is a
-    hundred times the squared gradient or more, only its size is written.
+    The bias is an unbiased estimate and so may be negative: the axis is linear around zero, and an open marker says not
+    distinguishable from zero. Where it is a hundred times the squared gradient or more, only its size is written.
     """
-    variance = summary.pool(summary.measured(frame, "variance", part="logits"))
+    variance = summary.one_point(summary.pool(summary.measured(frame, "variance", part="logits")))
     bias = summary.relative_bias(frame)
-    cost = summary.measured(frame, "evaluations").groupby(["task", "estimator"])["value"].mean().rename("cost")
+    bias = bias[bias["part"] == "logits"]
     keys = ["task", *summary.CONTEXT, "point", "estimator", "name"]
-    both = variance.merge(bias[bias["part"] == "logits"], on=keys, suffixes=("_v", "")).merge(
-        cost.reset_index(), on=["task", "estimator"], how="left"
-    )
+    both = variance.merge(bias, on=keys, suffixes=("_v", "")).reset_index(drop=True)
     if both.empty:
         return None
-    tasks, points = sorted(both["task"].unique()), _in_order(both["point"].fillna(""))
-    looks = palette.looks(both)
+    tasks, looks = sorted(both["task"].unique()), palette.looks(both)
     off_scale = drawing.beyond(both)
     with drawing.style():
-        legend = 0.07 * both["estimator"].nunique()  # inches, in three columns
-        figure, axes = drawing.grid(len(tasks), len(points), 1.1 + 2.9 * len(tasks) + legend, sharey=True, sharex="row")
-        for i, task in enumerate(tasks):
-            for ax, point in zip(axes[i], points, strict=True):
-                here = both[(both["task"] == task) & (both["point"].fillna("") == point)]
-                ax.axhline(0, color=drawing.MUTED, lw=0.9)
-                far = here[off_scale[here.index]]
-                off = "".join(f"\n{line.estimator}: {line.value:.1g}" for line in far.itertuples())
-                ax.text(0.98, 0.98, off and f"off the scale{off}", transform=ax.transAxes, ha="right", va="top",
-                        fontsize=8, color=drawing.MUTED)  # fmt: skip
-                here = here.drop(far.index)
-                nothing = drawing.rounding(here["value_v"])
-                for line in here.itertuples():
-                    if nothing[line.Index]:
-                        ax.annotate(f"{line.estimator}: no variance", (0.02, line.value), (0, 4), fontsize=8,
-                                    xycoords=ax.get_yaxis_transform(), textcoords="offset points",
-                                    color=looks[line.estimator].colour)  # fmt: skip
-                        continue
-                    size = 5.5 * min(4.0, max(1.0, np.nan_to_num(line.cost))) ** 0.5
-                    drawing.errors(
-                        ax,
-                        looks[line.estimator],
-                        (line.value_v, line.low_v, line.high_v),
-                        (line.value, line.low, line.high),
-                        size=size,
-                        hollow=not line.low > 0,
-                    )
-                ax.set_xscale("log")
-                scale = drawing.symlog(ax.yaxis, both[~off_scale])
-                ax.set_title(f"{task}, {point}" if point else task)
-                ax.set_xlabel("variance, tr Σ of one estimate")
-            axes[i, 0].set_ylabel("squared bias / ‖∇‖²")
-        n = drawing.counts(both["n"])
+        figure, axes = drawing.grid(len(tasks), 1, 1.2 + 3.7 * len(tasks))
+        named: list[labels.Named] = []
+        shown: set[str] = set()
+        for ax, task in zip(axes[:, 0], tasks, strict=True):
+            here = both[both["task"] == task]
+            mine = _chosen(here, looks, here["value_v"])
+            shown |= set(mine)
+            ax.axhline(0, color=drawing.MUTED, lw=0.9)
+            far = here[off_scale[here.index] & here["estimator"].isin(mine)]
+            off = "".join(f"\n{looks[line.estimator].text}: {line.value:.1g}" for line in far.itertuples())
+            ax.text(0.99, 0.98, off and f"bias off the scale{off}", transform=ax.transAxes, ha="right", va="top",
+                    fontsize=8.5, color=drawing.MUTED)  # fmt: skip
+            here = here[~off_scale[here.index]]
+            nothing = drawing.rounding(here["value_v"])
+            for line in here.itertuples():
+                look = looks[line.estimator]
+                if nothing[line.Index]:
+                    if line.estimator in mine:
+                        ax.annotate(f"{look.text}: no variance", (0.01, line.value), (0, 4), color=look.ink, fontsize=8.5,
+                                    xycoords=ax.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
+                elif line.estimator not in mine:
+                    drawing.grey(ax, line.value_v, line.value)
+                else:
+                    across, up = (line.value_v, line.low_v, line.high_v), (line.value, line.low, line.high)
+                    drawing.errors(ax, look, across, up, hollow=not line.low > 0)
+                    named.append(labels.Named(ax, line.value_v, line.value, drawing.wrapped(look.label), look.ink))
+            ax.set_xscale("log")
+            scale = drawing.symlog(ax.yaxis, both[~off_scale])
+            ax.set(xlabel=_VARIANCE, ylabel="squared bias / ‖∇‖²", title=task if len(tasks) > 1 else "")
+            ax.margins(x=0.12)
         drawing.title(
             figure,
-            "Bias against variance of one gradient estimate",
-            f"{summary.context_label(both)}; logits; 95 % intervals, {n} draws; linear within ±{scale:g}",
+            "Bias and variance of one gradient estimate",
+            f"{', '.join(tasks)}; {drawing.place(both)}",
+            f"gradient of the logits, {drawing.point(both)}" if both["point"].notna().any() else "",
+            f"95 % intervals, {drawing.counts(both['n'])} draws; open: the interval of the bias includes 0",
+            f"vertical axis linear within ±{scale:g}",
+            families.rule("named", "variance", shown, looks, grey=True),
         )
-        open_marker = Line2D([], [], marker="o", lw=0, mfc="white", mec=drawing.MUTED, label="bias within error of 0")
-        area = Line2D([], [], lw=0, label="larger: more evaluations, up to 4")
-        drawing.legend(figure, [looks[name] for name in summary.ordered(both)], extra=[open_marker, area])
+        labels.at_points(figure, named)
     return figure
 
 
@@ -90,36 +88,56 @@ def frontier(frame: pd.DataFrame) -> Figure | None:
     if both.empty:
         return None
     unit = summary.measured(frame, "cost", suite="variance")["unit"].iloc[0]
-    tasks = sorted(both["task"].unique())
-    looks = palette.looks(both)
+    tasks, looks = sorted(both["task"].unique()), palette.looks(both)
     with drawing.style():
-        legend = 0.11 * both["estimator"].nunique()  # inches, in two columns
-        figure, axes = drawing.grid(len(tasks), 1, 1.3 + 3.9 * len(tasks) + legend)
+        figure, axes = drawing.grid(len(tasks), 1, 1.2 + 3.9 * len(tasks))
+        named: list[labels.Named] = []
+        shown: set[str] = set()
         for ax, task in zip(axes[:, 0], tasks, strict=True):
             here = both[both["task"] == task]
-            ax.set(xscale="log", yscale="log", ylabel="variance, tr Σ of one estimate", title=task)
+            mine = _chosen(here, looks, here["value"] * here["cost"])
+            shown |= set(mine)
+            ax.set(xscale="log", yscale="log", ylabel=_VARIANCE, title=task if len(tasks) > 1 else "")
             for line in here.itertuples():
-                drawing.errors(ax, looks[line.estimator], line.cost, (line.value, line.low, line.high))
-            ax.margins(0.06)
-            ends = np.array(ax.get_xlim())
-            low, high = ax.get_ylim()
-            for product in 10.0 ** np.arange(np.floor(np.log10(low * ends[0])), np.ceil(np.log10(high * ends[1])) + 1):
-                ax.plot(ends, product / ends, color=drawing.MUTED, lw=0.7, ls=":", zorder=1)
-            ax.set(xlim=ends, ylim=(low, high))
-            for axis in (ax.xaxis, ax.yaxis):
-                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.xaxis.set_minor_formatter(NullFormatter())
-            if ends[1] < 10 * ends[0]:  # where there is one power of ten or none
-                ax.xaxis.set_major_locator(MaxNLocator(5))
-        axes[-1, 0].set_xlabel(f"cost of one estimate, {unit}")
-        points = ", ".join(both["point"].dropna().unique())
+                look = looks[line.estimator]
+                if line.estimator not in mine:
+                    drawing.grey(ax, line.cost, line.value)
+                    continue
+                drawing.errors(ax, look, line.cost, (line.value, line.low, line.high))
+                named.append(labels.Named(ax, line.cost, line.value, drawing.wrapped(look.label), look.ink))
+            ax.margins(0.1)
+            _products(ax)
+        axes[-1, 0].set_xlabel(f"cost of one estimate, {_UNITS.get(unit, unit)}")
         drawing.title(
             figure,
-            "Variance against cost of one gradient estimate",
-            f"{summary.context_label(both)}; logits, {points}; 95 % intervals, {drawing.counts(both['n'])} draws",
+            "Variance and cost of one gradient estimate",
+            f"{', '.join(tasks)}; {drawing.place(both)}",
+            f"gradient of the logits, {drawing.point(both)}" if both["point"].notna().any() else "",
+            f"95 % intervals, {drawing.counts(both['n'])} draws; dotted: equal variance × cost",
+            families.rule("named", "variance × cost", shown, looks, grey=True),
         )
-        drawing.legend(figure, [looks[name] for name in summary.ordered(both)])
+        labels.at_points(figure, named)
     return figure
+
+
+def _products(ax: Axes) -> None:
+    """Lines of equal product, in axes that then keep their limits, with ticks that are read as numbers."""
+    ends, (low, high) = np.array(ax.get_xlim()), ax.get_ylim()
+    for product in 10.0 ** np.arange(np.floor(np.log10(low * ends[0])), np.ceil(np.log10(high * ends[1])) + 1):
+        ax.plot(ends, product / ends, color=drawing.MUTED, lw=0.7, ls=":", zorder=1)
+    ax.set(xlim=ends, ylim=(low, high))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ends[1] < 300 * ends[0] else (1.0,)))
+    if ends[1] < 5 * ends[0]:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _chosen(rows: pd.DataFrame, looks: dict[str, palette.Look], measure: pd.Series) -> list[str]:
+    """The estimators of some rows that are named, the best by a column of these rows."""
+    names = {label: looks[label].name for label in rows["estimator"]}
+    return families.chosen(names, measure.set_axis(rows["estimator"]))
 
 
 def temperature(frame: pd.DataFrame) -> Figure | None:
@@ -128,17 +146,25 @@ def temperature(frame: pd.DataFrame) -> Figure | None:
     bias = summary.relative_bias(frame)
     bias = summary.one_point(bias[bias["part"] == "logits"])
     panels = [
-        (_by_temperature(variance, frame), "variance, tr Σ of one estimate", "Variance"),
+        (_by_temperature(variance, frame), _VARIANCE, "Variance"),
         (_by_temperature(bias, frame), "squared bias / ‖∇‖²", "Squared bias"),
     ]
     if any(rows.empty for rows, *_ in panels):
         return None
+    several = len({task for rows, *_ in panels for task in rows["task"]}) > 1
+    names = {(str(task), str(line)): str(name) for rows, *_ in panels
+             for task, line, name in rows[["task", "line", "name"]].itertuples(index=False)}  # fmt: skip
+    measure = panels[0][0].groupby(["task", "line"])["value"].mean()
+    kept = families.chosen({f"{line}|{task}": name for (task, line), name in names.items()},
+                           measure.set_axis([f"{line}|{task}" for task, line in measure.index]))  # fmt: skip
     with drawing.style():
         figure, axes = drawing.grid(1, 2, 3.9)
-        tasks = sorted(set(panels[0][0]["task"]) | set(panels[1][0]["task"]))
-        dashes = dict(zip(tasks, itertools.cycle(("-", "--", ":")), strict=False))
+        dashes = dict(zip(sorted({task for task, _ in names}), itertools.cycle(("-", "--", ":")), strict=False))
+        named = []
         for ax, (rows, label, headline) in zip(axes[0], panels, strict=True):
             for (task, which, name), line in rows.groupby(["task", "line", "name"]):
+                if f"{which}|{task}" not in kept:
+                    continue
                 look = palette.Look(str(which), str(name))
                 line = line.sort_values("temperature")
                 ends = line["value"] - line["low"], line["high"] - line["value"]
@@ -152,21 +178,25 @@ def temperature(frame: pd.DataFrame) -> Figure | None:
                     lw=1.6,
                     elinewidth=1.3,
                 )
+                said = drawing.wrapped(look.label, 20) + (f",\n{task}" if several else "")
+                named.append(labels.Named(ax, line["temperature"].iloc[-1], line["value"].iloc[-1], said, look.ink))
             ax.set(xscale="log", xlabel="temperature", ylabel=label, title=headline)
+            ax.xaxis.set_major_locator(FixedLocator(sorted(rows["temperature"].unique())))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.xaxis.set_minor_locator(NullLocator())
         axes[0, 0].set_yscale("log")
         bias_rows = panels[1][0]
         drawing.symlog(axes[0, 1].yaxis, bias_rows)
         axes[0, 1].axhline(0, color=drawing.MUTED, lw=0.9)
-        points = ", ".join(bias_rows["point"].dropna().unique())
         drawing.title(
             figure,
-            "What the temperature buys and costs",
-            f"logits, {points}; {summary.context_label(bias_rows)}; 95 % intervals, "
-            f"{drawing.counts(bias_rows['n'])} draws",
+            "Variance falls and bias grows with the temperature",
+            f"{', '.join(sorted(dashes))}; {drawing.place(bias_rows)}",
+            f"gradient of the logits, {drawing.point(bias_rows)}" if bias_rows["point"].notna().any() else "",
+            f"95 % intervals, {drawing.counts(bias_rows['n'])} draws",
+            families.rule("shown", "variance", kept, [f"{line}|{task}" for task, line in names]),
         )
-        dashed = [Line2D([], [], color=drawing.MUTED, ls=dashes[task], label=task) for task in tasks]
-        pairs = pd.concat([rows[["line", "name"]] for rows, *_ in panels]).drop_duplicates().sort_values("line")
-        drawing.legend(figure, [palette.Look(*pair) for pair in pairs.itertuples(index=False)], extra=dashed)
+        labels.at_ends(figure, named)
     return figure
 
 
@@ -178,9 +208,9 @@ def concrete_widths(frame: pd.DataFrame) -> Figure | None:
     kinds = {
         "probability": "categorical\nprobability",
         "soft_sample": "Concrete\nsample",
-        "soft_mask": "its mask",
+        "soft_mask": "mask of the\nConcrete sample",
         "hard_sample": "one-hot\nsample",
-        "hard_mask": "its mask",
+        "hard_mask": "mask of the\none-hot sample",
     }
     kinds = {kind: label for kind, label in kinds.items() if (rows["metric"] == kind).any()}
     points = sorted(rows["point"].dropna().unique(), key=float, reverse=True)
@@ -202,11 +232,11 @@ def concrete_widths(frame: pd.DataFrame) -> Figure | None:
         for ax, point in zip(axes[0], points, strict=True):
             ax.set_title(f"temperature {point}")
         for ax in axes[-1]:
-            ax.set_xlabel("width index")
+            ax.set_xlabel("width k")
         drawing.title(
             figure,
             "A Concrete distribution over widths",
-            f"{len(parts)} samples overlaid; mask = reverse cumulative sum (Eq. 6)",
+            f"{len(parts)} samples, one tint each; the mask at k is the sum of the sample from k on (Eq. 6 of the paper)",
         )
     return figure
 
@@ -229,9 +259,3 @@ def _by_temperature(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 def _constant(temperature: object) -> float:
     """A temperature; NaN where there is none, or a schedule of them."""
     return float(temperature) if isinstance(temperature, (int, float)) else np.nan
-
-
-def _in_order(points: pd.Series) -> list[str]:
-    """Points as training passes them."""
-    known = {"uniform": 0, "mid": 1, "peaked": 2}
-    return sorted(points.unique(), key=lambda point: (known.get(point, 3), point))

@@ -72,6 +72,7 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
             _scale(ax, scale, rows)
             ax.set_title(label, fontsize=9.5, pad=8)
         for ax, rows in zip(axes[-1], panels.values(), strict=True):
+            ax.spines["bottom"].set_visible(True)
             place = f"\n{drawing.place(rows)}" if len(places) > 1 else ""
             ax.set_xlabel(_counts(rows["n"]) + place, fontsize=8.5, color=drawing.MUTED)
         figure.align_xlabels()
@@ -82,7 +83,7 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
             places[0] if len(places) == 1 else "",
             f"gradients of the logits {points[0]}" if points else "",
             "95 % intervals; open: the interval includes 0" if "relative bias" in panels else "95 % intervals",
-            families.rule("in each family", best, shown, looks),
+            families.rule(f"shown, at most {FEW} of a family", best, shown, looks),
         )
     return figure
 
@@ -121,7 +122,8 @@ def _draw(ax: Axes, name: str, rows: pd.DataFrame, looks: Sequence[palette.Look]
         ax.axvline(reference, color=drawing.MUTED, lw=0.9, zorder=1)
     ax.grid(False, axis="y")
     ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
     ax.set_yticks([])
     ax.set_ylim(len(looks) - 0.5, -0.5)
 

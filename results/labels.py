@@ -4,12 +4,14 @@ Both functions fix the layout of the figure, because only then is it known where
 room in that layout has to be there before.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
@@ -18,6 +20,8 @@ _NEAR = 7.0  # points from a marker's middle to its name
 _RADII = (_NEAR, 14.0, 24.0, 36.0, 50.0, 66.0, 84.0, 104.0, 128.0)
 _ANGLES = np.radians([0, 180, 30, -30, 150, -150, 90, -90, 60, -60, 120, -120])
 _GAP = 1.5  # pixels between two names
+_STEP = 6.0  # pixels
+_HALO = [withStroke(linewidth=2, foreground="white", alpha=0.85)]
 
 
 class Named(NamedTuple):
@@ -54,46 +58,53 @@ def at_ends(figure: Figure, series: Sequence[Named]) -> None:
             label.set_position((6, (new - old) * 72 / figure.dpi))
 
 
-def at_points(figure: Figure, series: Sequence[Named], obstacles: Sequence[tuple[Axes, float, float]] = ()) -> None:
-    """Names beside points, joined to them by a line where there is no room near by.
-
-    Args:
-        figure: what the axes are of.
-        series: the points.
-        obstacles: further points that a name had better not cover.
-    """
+def at_points(figure: Figure, series: Sequence[Named]) -> None:
+    """Names beside points, clear of what else the axes hold where they can be, and joined to their points by a line
+    where there is no room near by."""
     settle(figure)
     for ax in {one.ax: None for one in series}:
         here = [one for one in series if one.ax is ax]
         points = np.array([ax.transData.transform((one.x, one.y)) for one in here])
-        others = [ax.transData.transform((x, y)) for at, x, y in obstacles if at is ax]
+        marks = _marks(ax)
         crowd = np.linalg.norm(points[:, None] - points[None], axis=-1).sum(1)
-        marks = [*points, *others]
         taken: list[Bbox] = []
         for i in np.argsort(-crowd, kind="stable"):  # those at the edge first: they have the most room
             taken.append(_place(here[i], points[i], taken, marks, figure.dpi / 72))
 
 
-def _place(one: Named, point: np.ndarray, taken: Sequence[Bbox], marks: Sequence[np.ndarray], scale: float) -> Bbox:
+def _marks(ax: Axes) -> np.ndarray:
+    """Pixels, (n, 2), that the lines and the markers of some axes pass."""
+    found = [np.empty((0, 2))]
+    for line in ax.lines:
+        ends = line.get_transform().transform(line.get_xydata())
+        found.append(ends)
+        for start, end in itertools.pairwise(ends):
+            steps = int(min(400, np.linalg.norm(end - start) / _STEP))
+            found.append(start + (end - start) * np.linspace(0, 1, steps + 2)[1:-1, None])
+    return np.concatenate(found)
+
+
+def _place(one: Named, point: np.ndarray, taken: Sequence[Bbox], marks: np.ndarray, scale: float) -> Bbox:
     label = _annotate(one, (one.x, one.y), one.ax.transData, (0, 0), "center")
     size = label.get_window_extent()
     inside, best = one.ax.get_window_extent(), None
     for radius in _RADII:
         for turn, angle in enumerate(_ANGLES):
-            step = radius * scale * np.array([np.cos(angle), np.sin(angle)])
-            middle = point + step + np.array([np.cos(angle) * size.width / 2, np.sin(angle) * size.height / 2])
+            way = np.array([np.cos(angle), np.sin(angle)])
+            middle = point + radius * scale * way + way * (size.width / 2, size.height / 2)
             box = Bbox.from_bounds(middle[0] - size.width / 2, middle[1] - size.height / 2, size.width, size.height)
             outside = max(inside.x0 - box.x0, box.x1 - inside.x1, inside.y0 - box.y0, box.y1 - inside.y1, 0)
-            covered = sum(box.padded(3).contains(*mark) for mark in marks)
+            near = box.padded(2)
+            covered = ((marks > near.min) & (marks < near.max)).all(1).sum()
             clash = sum(box.padded(_GAP).overlaps(other) for other in taken)
-            cost = 1e6 * clash + 30 * outside + 60 * covered + radius + turn / 10
+            cost = 1e6 * clash + 30 * outside + 4 * min(covered, 20) + radius + turn / 10
             if best is None or cost < best[0]:
                 best = cost, middle, box, radius
     assert best is not None
     _, middle, box, radius = best
     label.set_position(tuple((middle - point) / scale))
     if radius > _NEAR:
-        nearest = np.clip(point, [box.x0, box.y0], [box.x1, box.y1])
+        nearest = np.clip(point, box.min, box.max)
         ends = one.ax.transData.inverted().transform([point, nearest])
         limits = one.ax.axis()
         one.ax.plot(ends[:, 0], ends[:, 1], color=one.colour, lw=0.7, alpha=0.7, zorder=2.5)
@@ -107,6 +118,7 @@ def _annotate(
     label = one.ax.annotate(
         one.text, at, offset, xycoords=system, textcoords="offset points", ha=side, va="center", fontsize=SIZE,
         color=one.colour, linespacing=1.0, annotation_clip=False, zorder=4,
+        path_effects=_HALO,
     )  # fmt: skip
     label.set_gid("series")
     return label

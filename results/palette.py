@@ -20,13 +20,14 @@ CONTEXT = "#c9c9c9"
 """Of what a figure shows and does not name."""
 _SALT = "0"
 _DARKEST, _LIGHTEST, _APART = 0.30, 0.79, 0.08
+_INK = 0.58
 # hue in degrees, chroma, marker, and the lightness of the darkest and the lightest member
 _LOOKS = {
     "score function": (255, 0.15, "o", 0.40, 0.64),
     "control variates": (158, 0.14, "s", 0.56, 0.78),
     "antithetic, coupled": (335, 0.15, "D", 0.44, 0.68),
     "sweep, enumeration": (85, 0.15, "^", 0.64, 0.80),
-    "biased, through ∂f/∂z": (38, 0.16, "v", 0.38, 0.62),
+    "biased, through the sample": (38, 0.16, "v", 0.38, 0.62),
     "others": (300, 0.06, "P", 0.36, 0.60),
     "baselines": (0, 0.0, "X", 0.30, 0.66),
 }
@@ -52,6 +53,13 @@ class Look(NamedTuple):
     def marker(self) -> str:
         """A name that matplotlib knows."""
         return _LOOKS[self.family][2]
+
+    @property
+    def ink(self) -> str:
+        """The colour of its name: the same hue, dark enough for letters."""
+        a, b = oklab(self.colour)[1:]
+        lightness = min(float(oklab(self.colour)[0]), _INK)
+        return _oklch(lightness, float(np.hypot(a, b)), float(np.arctan2(b, a)))
 
     @property
     def text(self) -> str:
