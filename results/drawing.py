@@ -76,9 +76,9 @@ def errors(ax: Axes, look: palette.Look, x: object, y: object, *, size: float = 
     """A point of an estimator: ``x`` and ``y`` are numbers, or (value, low, high) where there is an interval."""
     (px, ex), (py, ey) = _bounds(x), _bounds(y)
     colour = look.colour
-    for ends, across in ((ex, True), (ey, False)):
-        if ends is not None:
-            ax.plot(ends if across else [px, px], [py, py] if across else ends, color=colour, lw=1.5, zorder=3)
+    if ex is not None or ey is not None:
+        (left, right), (low, high) = ex or [px, px], ey or [py, py]
+        ax.plot([left, right, np.nan, px, px], [py, py, np.nan, low, high], color=colour, lw=1.3, alpha=0.7, zorder=3)
     ax.plot(
         px,
         py,
@@ -141,7 +141,7 @@ def band(ax: Axes, look: palette.Look, curve: pd.DataFrame) -> None:
     curve = curve.sort_values("x")
     colour = look.colour
     ax.plot(curve["x"], curve["value"], color=colour, lw=1.8)
-    ax.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
+    ax.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0)
 
 
 def wrapped(label: str, width: int = 26) -> str:

@@ -23,12 +23,12 @@ def accuracy_parameters(frame: pd.DataFrame) -> Figure | None:
     """Test accuracy against the parameters of the learned network: seeds faint, their mean with t intervals."""
     parameters = summary.measured(frame, "parameters")["value"]
     unit, factor = ("millions", 1e-6) if parameters.max() >= 0.5e6 else ("thousands", 1e-3)
-    return _accuracy_against(frame, "parameters", factor, f"parameters of the learned network, {unit}", "size")
+    return _accuracy_against(frame, "parameters", factor, f"parameters of the\nlearned network, {unit}", "size")
 
 
 def accuracy_macs(frame: pd.DataFrame) -> Figure | None:
     """Test accuracy against the part of the full network's MACs that was kept, the controls among the learned."""
-    return _accuracy_against(frame, "macs_ratio", 100.0, "multiply-accumulates, % of the full network", "cost")
+    return _accuracy_against(frame, "macs_ratio", 100.0, "multiply-accumulates,\n% of the full network", "cost")
 
 
 def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: str, what: str) -> Figure | None:
@@ -126,7 +126,7 @@ def block_widths(frame: pd.DataFrame) -> Figure | None:
                 named.append(labels.Named(ax, mean.index[-1], mean.iloc[-1], said, look.ink))
             ax.set(xlabel="residual block", title=task if len(tasks) > 1 else "", ylim=(0, 1.05))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[0, 0].set_ylabel("hidden channels kept, part of the full block")
+        axes[0, 0].set_ylabel("hidden channels kept,\npart of the full block")
         n = drawing.counts(rows.groupby(["task", "estimator"])["seed"].nunique())
         drawing.title(
             figure,

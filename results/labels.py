@@ -79,6 +79,8 @@ def _marks(ax: Axes) -> np.ndarray:
         ends = line.get_transform().transform(line.get_xydata())
         found.append(ends)
         for start, end in itertools.pairwise(ends):
+            if not np.isfinite([start, end]).all():
+                continue
             steps = int(min(400, np.linalg.norm(end - start) / _STEP))
             found.append(start + (end - start) * np.linspace(0, 1, steps + 2)[1:-1, None])
     return np.concatenate(found)
