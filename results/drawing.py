@@ -21,7 +21,7 @@ from results import palette, summary
 WIDTH = 8.5  # inches, a little more than the width of a README
 DPI = 150
 NOTE = 125  # characters that fit below a headline
-LONG = 60  # characters of the changes to a preset that a note spells out
+LONG = 100  # characters of the changes to a preset that a note spells out
 MUTED = "#6b6b6b"
 POINTS = {"uniform": "at the start of training", "mid": "half-way through training", "peaked": "late in training"}
 """Points of training in words; q is uniform, between and peaked there."""
@@ -155,7 +155,7 @@ def place(rows: pd.DataFrame) -> str:
     for preset, dataset in rows[summary.CONTEXT].drop_duplicates().itertuples(index=False):
         name, bracket, changes = str(preset).partition("[")
         if len(changes) > LONG:
-            preset = f"{name} with {changes.count('=')} settings changed"
+            preset = f"{name} with {len(palette.options(str(preset)))} settings changed"
         found.append(summary.label(str(preset), str(dataset)))
     return "; ".join(found)
 

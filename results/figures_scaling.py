@@ -76,7 +76,7 @@ def _draw(frame: pd.DataFrame, rows: pd.DataFrame, title: str, label: str, measu
             title,
             f"{', '.join(tasks)}; {drawing.place(rows)}",
             measured.format(n=drawing.counts(rows["n"])),
-            f"lines: fit ∝ size^exponent to {drawing.counts(pd.Series(fits))} sizes, ± 95 % t interval",
+            f"lines: fits ∝ size^exponent to {drawing.counts(pd.Series(fits))} sizes; ± half of the 95 % t interval",
             "dotted: the size that is held in the other panels",
             families.rule("shown", label, {name for mine in names.values() for name in mine}, looks),
         )

@@ -16,6 +16,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 SIZE = 8.5  # points
+_AWAY = 13.0  # points from the end of a curve to its name
 _NEAR = 7.0  # points from a marker's middle to its name
 _RADII = (_NEAR, 14.0, 24.0, 36.0, 50.0, 66.0, 84.0, 104.0, 128.0)
 _ANGLES = np.radians([0, 180, 30, -30, 150, -150, 90, -90, 60, -60, 120, -120])
@@ -45,17 +46,20 @@ def settle(figure: Figure) -> None:
 
 
 def at_ends(figure: Figure, series: Sequence[Named]) -> None:
-    """Names at the right of curves, moved apart where curves end together."""
-    made = [(one, _annotate(one, (1.0, one.y), one.ax.get_yaxis_transform(), (6, 0), "left")) for one in series]
+    """Names at the right of curves, moved apart where curves end together and joined to their ends."""
+    made = [(one, _annotate(one, (1.0, one.y), one.ax.get_yaxis_transform(), (_AWAY, 0), "left")) for one in series]
     settle(figure)
     for ax in {one.ax: None for one in series}:
         here = [(one, label) for one, label in made if one.ax is ax]
-        boxes = [label.get_window_extent() for _, label in here]
+        sizes = [label.get_window_extent().height + _GAP for _, label in here]
         wanted = [float(ax.transData.transform((one.x, one.y))[1]) for one, _ in here]
-        placed = apart(wanted, [box.height + _GAP for box in boxes])
-        placed = placed + _inside(placed, boxes, figure.bbox.height)
-        for (_, label), old, new in zip(here, wanted, placed, strict=True):
-            label.set_position((6, (new - old) * 72 / figure.dpi))
+        placed = within(apart(wanted, sizes), sizes, *ax.get_window_extent().intervaly)
+        for (one, label), old, new in zip(here, wanted, placed, strict=True):
+            label.set_position((_AWAY, (new - old) * 72 / figure.dpi))
+            edge, step = ax.get_window_extent().x1, figure.dpi / 72
+            ends = [(edge + 2 * step, old), (edge + (_AWAY - 2) * step, new)]
+            across, up = ax.transAxes.inverted().transform(ends).T
+            ax.plot(across, up, color=one.colour, lw=0.7, alpha=0.7, transform=ax.transAxes, clip_on=False)
 
 
 def at_points(figure: Figure, series: Sequence[Named]) -> None:
@@ -148,8 +152,8 @@ def apart(positions: Sequence[float], sizes: Sequence[float]) -> np.ndarray:
     return result
 
 
-def _inside(placed: np.ndarray, boxes: Sequence[Bbox], height: float) -> float:
-    """What moves all of them up where the lowest would be cut off, or down where the highest would."""
-    half = np.array([box.height / 2 for box in boxes])
-    low, high = float((placed - half).min()), float((placed + half).max())
-    return max(0.0, 2 - low) - max(0.0, high - height + 2)
+def within(placed: np.ndarray, sizes: Sequence[float], low: float, high: float) -> np.ndarray:
+    """All of them moved up where the lowest is below `low`, or else down where the highest is above `high`."""
+    half = np.asarray(sizes) / 2
+    below, above = low - float((placed - half).min()), float((placed + half).max()) - high
+    return placed + max(0.0, below) if below > 0 else placed - max(0.0, above)

@@ -75,23 +75,20 @@ def looks(rows: pd.DataFrame) -> dict[str, Look]:
 
 def text(label: str) -> str:
     """A label as figures write it, its options in words."""
-    name, bracket, options = label.partition("[")
-    if not bracket:
-        return name
-    said = [_option(*option.strip().partition("=")) for option in _split(options.removesuffix("]"))]
-    return ", ".join([name, *said])
+    name = label.partition("[")[0]
+    return ", ".join([name, *(_option(*option.partition("=")) for option in options(label))])
 
 
-def _split(options: str) -> list[str]:
-    """Options at the commas that are in no bracket."""
+def options(label: str) -> list[str]:
+    """What stands between the outer brackets of a label, taken apart at the commas that are in no bracket."""
     parts, depth = [""], 0
-    for letter in options:
+    for letter in label.partition("[")[2].removesuffix("]"):
         depth += (letter in "[(") - (letter in "])")
         if letter == "," and not depth:
             parts.append("")
         else:
             parts[-1] += letter
-    return parts
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _option(key: str, _: str, value: str) -> str:
