@@ -1,4 +1,4 @@
-"""What all figures share: their style, their notes, axes that explain themselves, and intervals in an estimator's colour."""
+"""What all figures share: their style, their notes, axes that explain themselves, and intervals."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -153,7 +153,7 @@ def place(rows: pd.DataFrame) -> str:
     """Preset and data set of some rows; of a preset with long changes only how many there are."""
     found = []
     for preset, dataset in rows[summary.CONTEXT].drop_duplicates().itertuples(index=False):
-        name, bracket, changes = str(preset).partition("[")
+        name, _, changes = str(preset).partition("[")
         if len(changes) > LONG:
             preset = f"{name} with {len(palette.options(str(preset)))} settings changed"
         found.append(summary.label(str(preset), str(dataset)))

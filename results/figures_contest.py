@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from results import contest, drawing, families, palette, summary
+from results import contest, drawing, families, palette
 
 AT = 100.0
 """The compute at which the figure asks who is best."""
@@ -67,9 +67,10 @@ def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _named(found: Sequence[tuple[dict[str, str], Sequence[contest.Contestant]]], look: Mapping[str, palette.Look]) -> list[str]:
-    """Those that the figure shows: the best by the error of the logits' gradient at C = `AT`, the mean of its logarithm
-    over the points."""
+def _named(
+    found: Sequence[tuple[dict[str, str], Sequence[contest.Contestant]]], look: Mapping[str, palette.Look]
+) -> list[str]:
+    """Those that the figure shows, the best by the logits' error at C = `AT`: the mean of its logarithm over points."""
     first = found[0][0]["part"]
     errors = [(one.estimator, np.log(one.bias_sq + one.product / AT)) for where, group in found for one in group
               if where["part"] == first]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The one figure that compares everything: a block of rows for each family of estimators, what is measured as columns."""
+"""The one figure that compares everything: a block of rows for each family, a column for each quantity."""
 
 from collections.abc import Mapping, Sequence
 
@@ -76,7 +76,7 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
             place = f"\n{drawing.place(rows)}" if len(places) > 1 else ""
             ax.set_xlabel(_counts(rows["n"]) + place, fontsize=8.5, color=drawing.MUTED)
         figure.align_xlabels()
-        points = [drawing.point(rows) for name, rows in panels.items() if "point" in rows and rows["point"].notna().any()]
+        points = [drawing.point(rows) for rows in panels.values() if "point" in rows and rows["point"].notna().any()]
         drawing.title(
             figure,
             _TITLES.get(task, f"Gradient estimators on the task {task}"),

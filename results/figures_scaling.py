@@ -24,7 +24,8 @@ def scaling_time(frame: pd.DataFrame) -> Figure | None:
     """Seconds of a training step as one size is varied and the others are held; below, the exponent b of the least
     squares fit seconds ∝ size^b with a 95 % t interval. Where a part of the cost is fixed, b is that of this range."""
     rows = summary.measured(frame, "seconds", suite="scaling")
-    return _draw(frame, rows, "How the time of a training step grows", "time of a step, s", "medians of {n} timings, 95 % intervals")
+    said = "medians of {n} timings, 95 % intervals"
+    return _draw(frame, rows, "How the time of a training step grows", "time of a step, s", said)
 
 
 def scaling_memory(frame: pd.DataFrame) -> Figure | None:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, Transform
 
 SIZE = 8.5  # points
 _AWAY = 13.0  # points from the end of a curve to its name
@@ -85,7 +85,7 @@ def _marks(ax: Axes) -> np.ndarray:
         for start, end in itertools.pairwise(ends):
             if not np.isfinite([start, end]).all():
                 continue
-            steps = int(min(400, np.linalg.norm(end - start) / _STEP))
+            steps = min(400, int(np.hypot(*(end - start)) / _STEP))
             found.append(start + (end - start) * np.linspace(0, 1, steps + 2)[1:-1, None])
     return np.concatenate(found)
 
@@ -119,7 +119,7 @@ def _place(one: Named, point: np.ndarray, taken: Sequence[Bbox], marks: np.ndarr
 
 
 def _annotate(
-    one: Named, at: tuple[float, float], system: object, offset: tuple[float, float], side: str
+    one: Named, at: tuple[float, float], system: Transform, offset: tuple[float, float], side: str
 ) -> Annotation:
     label = one.ax.annotate(
         one.text, at, offset, xycoords=system, textcoords="offset points", ha=side, va="center", fontsize=SIZE,

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from results import summary
 from results.figures_contest import frontier_of_error
 from results.figures_cost import memory, overhead
-from results.figures_gradient import bias_variance, concrete_widths, frontier, temperature
+from results.figures_gradient import bias_variance, frontier
 from results.figures_overview import overview
 from results.figures_scaling import scaling_memory, scaling_time
+from results.figures_temperature import concrete_widths, temperature
 from results.figures_training import accuracy_macs, accuracy_parameters, block_widths, curves, objective
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
