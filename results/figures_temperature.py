@@ -1,5 +1,5 @@
-"""Figures of the temperature: its part in bias and variance, and the paper's Figure 2, what a Concrete distribution over
-widths looks like (Grathwohl et al. 2018).
+"""Figures of the temperature: its part in bias and variance, and the paper's Figure 2, what a Concrete distribution
+over widths looks like (Grathwohl et al. 2018).
 """
 
 import itertools
