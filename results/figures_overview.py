@@ -1,6 +1,6 @@
 """The one figure that compares everything: a block of rows for each family, a column for each quantity."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -39,11 +39,12 @@ _TITLES["joint"] = "Gradient estimators that learn the depth and the width of a 
 
 
 def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
-    """Bias, variance, memory, time and accuracy of the best estimators of each family on one task, with 95 % intervals.
+    """Bias, variance, memory, time and accuracy of the best estimators of each family, with 95 % intervals."""
+    return of_quantities(summary.quantities(frame, task), task)
 
-    The rows of a family are axes of their own, and those below each other have the same scale.
-    """
-    quantities = summary.quantities(frame, task)
+
+def of_quantities(quantities: Mapping[str, pd.DataFrame], task: str) -> Figure | None:
+    """The same from what `summary.quantities` gives. A family is a block of rows below its name."""
     panels = {name: quantities[name] for name in _PANELS if name in quantities}
     if not panels:
         return None
@@ -51,30 +52,21 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
         panels["test accuracy"] = panels["test accuracy"].assign(
             **{column: 100 * panels["test accuracy"][column] for column in ("value", "low", "high")}
         )
-    together = pd.concat([rows[["estimator", "name"]] for rows in panels.values()])
-    looks = palette.looks(together)
+    looks = palette.looks(pd.concat([rows[["estimator", "name"]] for rows in panels.values()]))
     best = next(name for name in _BEST if name in panels)
     blocks = _blocks(looks, _BEST[best] * panels[best].set_index("estimator")["value"])
-    shown = [label for labels in blocks.values() for label in labels]
-    scales = {name: rows[rows["estimator"].isin(shown)] for name, rows in panels.items()}
-    panels = {name: rows for name, rows in scales.items() if not rows.empty}
+    lines = [line for family, labels in blocks.items() for line in (family, *labels)]
+    at = {label: y for y, label in enumerate(lines) if label in looks}
+    panels = {name: rows[rows["estimator"].isin(list(at))] for name, rows in panels.items()}
+    panels = {name: rows for name, rows in panels.items() if not rows.empty}
     places = sorted({drawing.place(rows) for rows in panels.values()})
-    heights = [len(labels) for labels in blocks.values()]
     with drawing.style():
-        height = 1.75 + _ROW * sum(heights) + 0.22 * len(blocks)
-        figure, axes = drawing.grid(len(blocks), len(panels), height, sharex="col", height_ratios=heights)
-        for line, (family, labels) in zip(axes, blocks.items(), strict=True):
-            for ax, (name, rows) in zip(line, panels.items(), strict=True):
-                _draw(ax, name, rows, [looks[label] for label in labels])
-            _head(line, family, labels)
+        figure, axes = drawing.grid(1, len(panels), 1.9 + _ROW * len(lines), sharey=True)
         for ax, (name, rows) in zip(axes[0], panels.items(), strict=True):
-            label, scale = _PANELS[name]
-            _scale(ax, scale, rows)
-            ax.set_title(label, fontsize=9.5, pad=8)
-        for ax, rows in zip(axes[-1], panels.values(), strict=True):
-            ax.spines["bottom"].set_visible(True)
+            _draw(ax, name, rows, at, looks)
             place = f"\n{drawing.place(rows)}" if len(places) > 1 else ""
             ax.set_xlabel(_counts(rows["n"]) + place, fontsize=8.5, color=drawing.MUTED)
+        _head(axes[0, 0], lines, set(blocks))
         figure.align_xlabels()
         points = [drawing.point(rows) for rows in panels.values() if "point" in rows and rows["point"].notna().any()]
         drawing.title(
@@ -83,7 +75,7 @@ def overview(frame: pd.DataFrame, task: str = "width") -> Figure | None:
             places[0] if len(places) == 1 else "",
             f"gradients of the logits {points[0]}" if points else "",
             "95 % intervals; open: the interval includes 0" if "relative bias" in panels else "95 % intervals",
-            families.rule(f"shown, at most {FEW} of a family", best, shown, looks),
+            families.rule(f"shown, at most {FEW} of a family", best, at, looks),
         )
     return figure
 
@@ -98,43 +90,44 @@ def _blocks(looks: Mapping[str, palette.Look], measure: pd.Series) -> dict[str, 
     return found
 
 
-def _draw(ax: Axes, name: str, rows: pd.DataFrame, looks: Sequence[palette.Look]) -> None:
-    """One quantity of the estimators of one family."""
-    far = drawing.beyond(rows) if name == "relative bias" else pd.Series(False, index=rows.index)
-    nothing = drawing.rounding(rows["value"]) & (_PANELS[name][1] == "log")
-    for y, look in enumerate(looks):
-        if y % 2 == 0:
+def _draw(ax: Axes, name: str, rows: pd.DataFrame, at: Mapping[str, int], looks: Mapping[str, palette.Look]) -> None:
+    """One quantity of all estimators."""
+    for y in at.values():
+        if (y - min(at.values())) % 2 == 0:
             ax.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", lw=0, zorder=0)
-        for line in rows[rows["estimator"] == look.label].itertuples():
-            side = ax.get_yaxis_transform()
-            if far[line.Index]:
-                ax.text(0.98, y, f"{line.value:.0e}".replace("e+0", "e"), ha="right", va="center", fontsize=8.5,
-                        transform=side, color=drawing.MUTED)  # fmt: skip
-            elif nothing[line.Index]:
-                ax.text(0.02, y, "0", transform=side, va="center", fontsize=8.5)
-            else:
-                hollow = name == "relative bias" and not line.low > 0
-                drawing.errors(ax, look, (line.value, line.low, line.high), y, hollow=hollow)
+    far = drawing.beyond(rows) if name == "relative bias" else pd.Series(False, index=rows.index)
+    title, scale = _PANELS[name]
+    nothing = drawing.rounding(rows["value"]) & (scale == "log")
+    side = ax.get_yaxis_transform()
+    for line in rows.itertuples():
+        y = at[line.estimator]
+        if far[line.Index]:
+            ax.text(0.98, y, f"{line.value:.0e}".replace("e+0", "e"), ha="right", va="center", fontsize=8.5,
+                    transform=side, color=drawing.MUTED)  # fmt: skip
+        elif nothing[line.Index]:
+            ax.text(0.02, y, "0", transform=side, va="center", fontsize=8.5)
+        else:
+            hollow = name == "relative bias" and not line.low > 0
+            drawing.errors(ax, looks[line.estimator], (line.value, line.low, line.high), y, hollow=hollow)
     reference = {"peak memory": 1.0, "step time": 1.0, "relative bias": 0.0}.get(name)
     if name == "test accuracy" and "plain" in set(rows["estimator"]):
         reference = float(rows.loc[rows["estimator"] == "plain", "value"].iloc[0])
     if reference is not None:
         ax.axvline(reference, color=drawing.MUTED, lw=0.9, zorder=1)
+    _scale(ax, scale, rows)
+    ax.set_title(title, fontsize=9.5)
     ax.grid(False, axis="y")
     ax.tick_params(axis="y", length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.set_yticks([])
-    ax.set_ylim(len(looks) - 0.5, -0.5)
+    ax.spines["left"].set_visible(False)
 
 
-def _head(line: Sequence[Axes], family: str, labels: Sequence[str]) -> None:
-    """The names of a family's rows, and that of the family above them."""
-    line[0].set_yticks(range(len(labels)), [drawing.wrapped(label, 40) for label in labels], fontsize=8.5)
-    line[0].annotate(
-        family, (0, 1), (-4, 2), xycoords="axes fraction", textcoords="offset points", ha="right", va="bottom",
-        fontsize=8.5, fontweight="bold", color=palette.family_colour(family),
-    )  # fmt: skip
+def _head(ax: Axes, lines: Sequence[str], heads: Collection[str]) -> None:
+    """The names of rows, those of families above theirs in bold and in their colour."""
+    ax.set_yticks(range(len(lines)), [one if one in heads else drawing.wrapped(one, 40) for one in lines], fontsize=8.5)
+    for one, label in zip(lines, ax.get_yticklabels(), strict=True):
+        if one in heads:
+            label.set(fontweight="bold", color=palette.family_ink(one), va="center")
+    ax.set_ylim(len(lines) - 0.5, -0.5)
 
 
 def _counts(n: pd.Series) -> str:

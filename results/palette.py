@@ -57,10 +57,8 @@ class Look(NamedTuple):
 
     @property
     def ink(self) -> str:
-        """The colour of its name: the same hue, dark enough for letters."""
-        a, b = oklab(self.colour)[1:]
-        lightness = min(float(oklab(self.colour)[0]), _INK)
-        return _oklch(lightness, float(np.hypot(a, b)), float(np.arctan2(b, a)))
+        """The colour of its name."""
+        return _ink(self.colour)
 
     @property
     def text(self) -> str:
@@ -101,6 +99,17 @@ def family_colour(family: str) -> str:
     """The colour of a family as a whole."""
     hue, chroma, _, darkest, lightest = _LOOKS[family]
     return _oklch((darkest + lightest) / 2, chroma, np.radians(hue))
+
+
+def family_ink(family: str) -> str:
+    """The colour of the name of a family."""
+    return _ink(family_colour(family))
+
+
+def _ink(hexadecimal: str) -> str:
+    """The same hue, dark enough for letters."""
+    lightness, a, b = oklab(hexadecimal)
+    return _oklch(min(float(lightness), _INK), float(np.hypot(a, b)), float(np.arctan2(b, a)))
 
 
 def colour(label: str, name: str) -> str:
