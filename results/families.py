@@ -73,5 +73,5 @@ def rule(where: str, by: str, shown: Iterable[str], there: Iterable[str], *, gre
         return ""
     always = ", ".join(name for name in ALWAYS if name in shown)
     best = f"{always + ' and ' if always else ''}the best of each family by {by}"
-    others = f"grey: the {left} others" if grey else f"{left} more are in the tables"
+    others = f"grey: {left} more" if grey else f"{left} more in the tables"
     return f"{where}: {best}; {others}"
