@@ -92,8 +92,8 @@ def _blocks(looks: Mapping[str, palette.Look], measure: pd.Series) -> dict[str, 
 
 def _draw(ax: Axes, name: str, rows: pd.DataFrame, at: Mapping[str, int], looks: Mapping[str, palette.Look]) -> None:
     """One quantity of all estimators."""
-    for y in at.values():
-        if (y - min(at.values())) % 2 == 0:
+    for i, y in enumerate(at.values()):
+        if i % 2 == 0:
             ax.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", lw=0, zorder=0)
     far = drawing.beyond(rows) if name == "relative bias" else pd.Series(False, index=rows.index)
     title, scale = _PANELS[name]
