@@ -1,4 +1,4 @@
-"""What all figures share: their style, axes that explain themselves, and intervals in an estimator's own colour."""
+"""What all figures share: their style, their notes, axes that explain themselves, and intervals."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -11,16 +11,20 @@ import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from results import palette
+from results import palette, summary
 
 WIDTH = 8.5  # inches, a little more than the width of a README
 DPI = 150
 NOTE = 125  # characters that fit below a headline
+LONG = 100  # characters of the changes to a preset that a note spells out
 MUTED = "#6b6b6b"
+POINTS = {"uniform": "at the start of training", "mid": "half-way through training", "peaked": "late in training"}
+"""Points of training in words; q is uniform, between and peaked there."""
 _STYLE: Any = {
     "font.size": 9.5,
     "axes.titlesize": 10,
@@ -29,6 +33,8 @@ _STYLE: Any = {
     "axes.labelsize": 9.5,
     "axes.edgecolor": "#9a9a9a",
     "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.7,
     "xtick.labelsize": 8.5,
@@ -49,14 +55,13 @@ def style() -> Iterator[None]:
 def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure of README width with (rows, columns) axes, ``height`` inches in all."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for ax in axes.flat:
-        sns.despine(ax=ax)
-    return figure, axes
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def title(figure: Figure, text: str, note: str = "") -> None:
-    """A headline with quieter lines of conditions below it, all at the left."""
+def title(figure: Figure, text: str, *notes: str) -> None:
+    """A headline with quieter lines of conditions below it, all at the left. Empty notes are left out."""
+    note = "; ".join(note for note in notes if note)
     lines = textwrap.wrap(note, NOTE, break_long_words=False)
     room = "\n " * max(1, len(lines))
     headline = figure.suptitle(text + room, x=0.01, ha="left", fontsize=12, fontweight="bold", linespacing=1.35)
@@ -71,9 +76,9 @@ def errors(ax: Axes, look: palette.Look, x: object, y: object, *, size: float = 
     """A point of an estimator: ``x`` and ``y`` are numbers, or (value, low, high) where there is an interval."""
     (px, ex), (py, ey) = _bounds(x), _bounds(y)
     colour = look.colour
-    for ends, across in ((ex, True), (ey, False)):
-        if ends is not None:
-            ax.plot(ends if across else [px, px], [py, py] if across else ends, color=colour, lw=1.5, zorder=3)
+    if ex is not None or ey is not None:
+        (left, right), (low, high) = ex or [px, px], ey or [py, py]
+        ax.plot([left, right, np.nan, px, px], [py, py, np.nan, low, high], color=colour, lw=1.3, alpha=0.7, zorder=3)
     ax.plot(
         px,
         py,
@@ -96,15 +101,9 @@ def _bounds(given: object) -> tuple[float, list[float] | None]:
     return value, [min(low, value), max(high, value)]
 
 
-def legend(figure: Figure, looks: Sequence[palette.Look], *, lines: bool = False, extra: Sequence[Line2D] = ()) -> None:
+def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """One legend for the whole figure, below it, in as many columns as fit."""
-    how = {"lw": 2} if lines else {"lw": 0, "ms": 6.5}
-    handles = [
-        Line2D([], [], color=look.colour, marker="" if lines else look.marker, label=look.label, **how)
-        for look in looks
-    ]
-    handles += extra
-    columns = min(6, 118 // (max(len(str(handle.get_label())) for handle in handles) + 6))
+    columns = min(4, max(1, 118 // (max(len(str(handle.get_label())) for handle in handles) + 6)))
     figure.legend(handles=handles, loc="outside lower left", ncols=columns, handletextpad=0.5, columnspacing=1.4)
 
 
@@ -142,28 +141,33 @@ def band(ax: Axes, look: palette.Look, curve: pd.DataFrame) -> None:
     curve = curve.sort_values("x")
     colour = look.colour
     ax.plot(curve["x"], curve["value"], color=colour, lw=1.8)
-    ax.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
+    ax.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0)
 
 
-def spread(positions: Sequence[float], gap: float) -> np.ndarray:
-    """The same positions moved apart to at least ``gap``, in the same order, for labels at the ends of curves."""
-    order = np.argsort(positions, kind="stable")
-    placed = np.asarray(positions, float)[order]
-    for _ in range(200):
-        close = np.diff(placed) < gap - 1e-9
-        if not close.any():
-            break
-        push = (gap - np.diff(placed)) / 2 * close
-        placed[:-1] -= push
-        placed[1:] += push
-    result = np.empty_like(placed)
-    result[order] = placed
-    return result
+def wrapped(label: str, width: int = 26) -> str:
+    """The label of an estimator in words and in lines short enough to leave room for what is drawn beside them."""
+    return "\n".join(textwrap.wrap(palette.text(label), width, break_long_words=False))
 
 
-def wrapped(labels: Sequence[str]) -> list[str]:
-    """Labels of estimators in lines short enough to leave room for what is drawn beside them."""
-    return ["\n".join(textwrap.wrap(label, 46, break_long_words=False)) for label in labels]
+def place(rows: pd.DataFrame) -> str:
+    """Preset and data set of some rows; of a preset with long changes only how many there are."""
+    found = []
+    for preset, dataset in rows[summary.CONTEXT].drop_duplicates().itertuples(index=False):
+        name, _, changes = str(preset).partition("[")
+        if len(changes) > LONG:
+            preset = f"{name} with {len(palette.options(str(preset)))} settings changed"
+        found.append(summary.label(str(preset), str(dataset)))
+    return "; ".join(found)
+
+
+def point(rows: pd.DataFrame) -> str:
+    """The points of training that rows are of, in words."""
+    return ", ".join(POINTS.get(one, one) for one in rows["point"].dropna().unique())
+
+
+def grey(ax: Axes, x: float, y: float) -> None:
+    """A point that a figure shows and does not name."""
+    ax.plot(x, y, "o", color=palette.CONTEXT, ms=4.5, mew=0, zorder=2)
 
 
 def counts(n: pd.Series) -> str:

@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from results import drawing, palette, stats, summary
+from results import drawing, families, palette, stats, summary
 
 _SIZES = {
     "batch": "minibatch",
     "widen": "widen factor",
     "blocks": "residual blocks",
-    "K": "K, largest site",
-    "samples": "samples",
+    "K": "largest K of a site",
+    "samples": "samples per step",
 }
 _LINE = 0.2  # inches for each estimator's exponents
 
@@ -24,7 +24,8 @@ def scaling_time(frame: pd.DataFrame) -> Figure | None:
     """Seconds of a training step as one size is varied and the others are held; below, the exponent b of the least
     squares fit seconds ∝ size^b with a 95 % t interval. Where a part of the cost is fixed, b is that of this range."""
     rows = summary.measured(frame, "seconds", suite="scaling")
-    return _draw(frame, rows, "How the time of a training step grows", "seconds", "medians of {n} timings, ± 95 %")
+    said = "medians of {n} timings, 95 % intervals"
+    return _draw(frame, rows, "How the time of a training step grows", "time of a step, s", said)
 
 
 def scaling_memory(frame: pd.DataFrame) -> Figure | None:
@@ -33,7 +34,7 @@ def scaling_memory(frame: pd.DataFrame) -> Figure | None:
     are from a power, as a sum of parameters, which are fixed in the minibatch, and activations is."""
     rows = summary.measured(frame, "bytes", suite="scaling", part="peak")
     rows = rows.assign(value=rows["value"] / 2**20)
-    return _draw(frame, rows, "How the memory of a training step grows", "MiB at the peak", "counted, {n} each")
+    return _draw(frame, rows, "How the memory of a training step grows", "peak memory, MiB", "counted, {n} each")
 
 
 def exponents(rows: pd.DataFrame) -> dict[tuple[str, str], stats.Interval]:
@@ -50,15 +51,15 @@ def _draw(frame: pd.DataFrame, rows: pd.DataFrame, title: str, label: str, measu
     tasks = sorted(rows["task"].unique())
     there = [what for what in _SIZES if (rows["point"] == what).any()]
     looks = palette.looks(rows)
-    names = {task: summary.ordered(rows[rows["task"] == task]) for task in tasks}
-    heights = [height for task in tasks for height in (2.3, _LINE * (len(names[task]) + 1))]
+    names = {task: _chosen(rows[rows["task"] == task], looks) for task in tasks}
+    heights = [height for task in tasks for height in (2.3, _LINE * (len(names[task]) + 1.5))]
     with drawing.style():
         figure, axes = drawing.grid(
             2 * len(tasks), len(there), 1.2 + sum(heights) + 0.6 * len(tasks), height_ratios=heights, sharey="row"
         )
         fits = []
         for line, task in enumerate(tasks):
-            here = rows[rows["task"] == task]
+            here = rows[(rows["task"] == task) & rows["estimator"].isin(names[task])]
             found = exponents(here)
             fits += [fit.n for fit in found.values()]
             for column, what in enumerate(there):
@@ -71,11 +72,22 @@ def _draw(frame: pd.DataFrame, rows: pd.DataFrame, title: str, label: str, measu
             axes[2 * line, 0].set_ylabel(label)
             if len(tasks) > 1:
                 axes[2 * line, 0].set_title(task)
-        said = measured.format(n=drawing.counts(rows["n"]))
-        note = f"{', '.join(tasks)}; {summary.context_label(rows)}; {said}; fitted to "
-        note += f"{drawing.counts(pd.Series(fits))} sizes; dotted: base"
-        drawing.title(figure, title, note)
+        drawing.title(
+            figure,
+            title,
+            f"{', '.join(tasks)}; {drawing.place(rows)}",
+            measured.format(n=drawing.counts(rows["n"])),
+            f"lines: fits ∝ size^exponent to {drawing.counts(pd.Series(fits))} sizes; ± half of the 95 % t interval",
+            "dotted: the size that is held in the other panels",
+            families.rule("shown", label, {name for mine in names.values() for name in mine}, looks),
+        )
     return figure
+
+
+def _chosen(rows: pd.DataFrame, looks: dict[str, palette.Look]) -> list[str]:
+    measure = rows.groupby("estimator")["value"].mean()
+    kept = families.chosen({label: looks[label].name for label in measure.index}, measure)
+    return summary.ordered(rows[rows["estimator"].isin(kept)])
 
 
 def _panel(
@@ -120,7 +132,7 @@ def _exponents(ax: Axes, fits: Sequence[stats.Interval | None], looks: Sequence[
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.set_xticks([])
-    ax.set_yticks(range(len(looks)), [look.label for look in looks])
+    ax.set_yticks(range(len(looks)), [drawing.wrapped(look.label, 28) for look in looks], linespacing=0.9)
     ax.tick_params(left=False)
     ax.xaxis.set_label_position("top")
     ax.set_xlabel("exponent", color=drawing.MUTED, fontsize=8.5)

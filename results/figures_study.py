@@ -11,13 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results import drawing, stats, study
+from results import drawing, labels, palette, stats, study
 from results.study_design import AVERAGED, EPOCHS, PAPER, RLOO, SCHEDULES, SWEEP, WARM, Arm, arm
 
-LOSS, GAIN, WHOLE = "#c0504d", "#4f8f5b", "#5b6b7f"
+LOSS, GAIN, WHOLE = "#c1602e", "#3b76a8", "#6b6b6b"
 WEIGHTS = {"mode": "most probable network", PAPER: "soft masks, 0.1 → 0.001"}
-_COLOURS = {"mode": "#2b6ca3", PAPER: "#d98032"}
-_SERIES = ("#222222", "#8a8a8a", "#2b6ca3", "#d98032", "#4f8f5b", "#8e5aa0", "#c0504d", "#3aa6a6")
 
 
 def waterfall(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
@@ -88,23 +86,18 @@ def factorial(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None
     }
     if len({label for label, _ in found}) < 2:
         return None
-    labels = [label for label in estimators if any(one == label for one, _ in found)]
+    shown = [label for label in estimators if any(one == label for one, _ in found)]
     with drawing.style():
-        figure, axes = drawing.grid(1, 1, 1.3 + 0.55 * len(labels))
+        figure, axes = drawing.grid(1, 1, 1.3 + 0.55 * len(shown))
         ax = axes[0, 0]
         for (label, weights), values in found.items():
-            y = labels.index(label) + (0.16 if weights == PAPER else -0.16)
-            _dots(ax, values, y, _COLOURS[weights])
+            y = shown.index(label) + (0.16 if weights == PAPER else -0.16)
+            _dots(ax, values, y, _look(estimators[label]), hollow=weights != "mode")
         for weights, text in WEIGHTS.items():
-            ax.plot(
-                [],
-                [],
-                "o",
-                color=_COLOURS[weights],
-                label=f"weights on the {text}" if weights == "mode" else f"weights on {text}",
-            )
-        ax.set_yticks(range(len(labels)), labels)
-        ax.set(xlabel="test accuracy, %", ylim=(len(labels) - 0.5, -0.5))
+            said = f"weights on the {text}" if weights == "mode" else f"weights on {text}"
+            ax.plot([], [], "o", color=drawing.MUTED, mfc=drawing.MUTED if weights == "mode" else "white", label=said)
+        ax.set_yticks(range(len(shown)), shown)
+        ax.set(xlabel="test accuracy, %", ylim=(len(shown) - 0.5, -0.5))
         ax.grid(False, axis="y")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.1)
         n = drawing.counts(pd.Series([len(values) for values in found.values()]))
@@ -128,7 +121,7 @@ def schedules(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None
         figure, axes = drawing.grid(1, 1, 1.2 + 0.34 * len(found))
         ax = axes[0, 0]
         for y, values in enumerate(found.values()):
-            _dots(ax, values, y, _COLOURS[PAPER])
+            _dots(ax, values, y, _look(PAPER))
         ax.set_yticks(range(len(found)), list(found))
         ax.set(xlabel="test accuracy, %", ylim=(len(found) - 0.5, -0.5))
         ax.grid(False, axis="y")
@@ -156,35 +149,41 @@ def convergence(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | No
         return None
     with drawing.style():
         figure, axes = drawing.grid(1, 2, 3.9)
+        named: list[labels.Named] = []
         for ax, (metric, (label, factor)) in zip(axes[0], panels.items(), strict=True):
-            for (name, curves), colour in zip(found.items(), _SERIES, strict=False):
-                _band(ax, factor * curves[metric], colour, name)
-            ax.set(xlabel="epoch", ylabel=label)
+            for name, curves in found.items():
+                look, mean = _look(arms[name].estimator), factor * curves[metric].mean()
+                _band(ax, factor * curves[metric], look.colour)
+                named.append(labels.Named(ax, mean.index[-1], mean.iloc[-1], _folded(name, 17), look.ink))
+            ax.set(xlabel="epoch", ylabel=label, xlim=(mean.index[0], mean.index[-1]))
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes[0, 0].set_ylim(*_robust([curves["curve_test_loss"] for curves in found.values()]))
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
         n = drawing.counts(pd.Series([len(curves["curve_accuracy"]) for curves in found.values()]))
         drawing.title(
             figure,
             "The network that q stands for, by epochs",
             f"{_note(dataset)}; mean of {n} seeds; bands: 95 % t intervals",
         )
+        labels.at_ends(figure, named)
     return figure
 
 
 FIGURES = {"waterfall": waterfall, "factorial": factorial, "convergence": convergence, "schedules": schedules}
 
 
-def _dots(ax: Axes, values: pd.Series, y: float, colour: str) -> None:
+def _look(estimator: str) -> palette.Look:
+    return palette.Look(estimator, estimator.partition("[")[0])
+
+
+def _dots(ax: Axes, values: pd.Series, y: float, look: palette.Look, *, hollow: bool = False) -> None:
     mean, low, high, _ = stats.t_interval(values)
-    ax.scatter(values, np.full(len(values), y), s=12, color=colour, alpha=0.45, lw=0)
-    ax.plot([low, high], [y, y], color=colour, lw=1.5)
-    ax.plot(mean, y, "o", color=colour, ms=6.5)
+    ax.scatter(values, np.full(len(values), y), s=12, color=look.colour, alpha=0.45, lw=0)
+    drawing.errors(ax, look, (mean, low, high), y, hollow=hollow)
 
 
-def _band(ax: Axes, curve: pd.DataFrame, colour: str, name: str) -> None:
+def _band(ax: Axes, curve: pd.DataFrame, colour: str) -> None:
     mean = curve.mean()
-    ax.plot(mean.index, mean, color=colour, lw=1.8, label=name)
+    ax.plot(mean.index, mean, color=colour, lw=1.8)
     if len(curve) > 2:
         half = stats.t_half(curve.std(ddof=1).to_numpy(), np.full(len(mean), len(curve)))
         ax.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.13, lw=0)
@@ -197,8 +196,8 @@ def _robust(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def _folded(name: str) -> str:
-    return "\n".join(textwrap.wrap(name, 13))
+def _folded(name: str, width: int = 13) -> str:
+    return "\n".join(textwrap.wrap(name, width))
 
 
 def _note(dataset: str) -> str:

@@ -1,10 +1,11 @@
-"""A colour and a marker for every estimator, the same in every figure, and none of them from a list.
+"""A colour and a marker for every estimator, the same in every figure.
 
-The hue, the lightness and the marker come from a hash of the name, so that a new estimator has its own without anyone
-choosing it and without moving the others. The salt of that hash was searched for: among six million it keeps the names
-known when it was chosen furthest apart (see ``tests/test_results_plots.py``). A label with options has the hue of
-its name, a lightness apart from it and a marker of its own. Colours are OKLCH (Ottosson 2020), where equal steps
-look equal, dark enough to print.
+A family of estimators has a hue and a marker, and its members have tints of that hue, so that a figure shows the
+family before one reads a name. The hues stay apart in every common kind of colour blindness, and the markers in grey.
+A label with options has a tint of its own, from a hash of the label; so has a name that is in no list. The salt of
+that hash was searched for: it keeps apart the variants that stand in one figure (see
+``tests/test_results_palette.py``). Colours are OKLCH (Ottosson 2020), where equal steps look equal, dark enough to
+print.
 """
 
 from hashlib import blake2b
@@ -14,13 +15,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-_SALT = "891968"
-_LIGHTNESS = (0.42, 0.56, 0.70)
-_DARKEST, _LIGHTEST, _APART = 0.3, 0.78, 0.08
-_CHROMA = 0.15
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "<", ">")
-# What is no estimator but a reference to compare them with is grey.
-_REFERENCES = {"plain": 0.36, "zero": 0.68, "random": 0.5, "uniform": 0.6, "scratch": 0.45}
+from results import families
+
+CONTEXT = "#c9c9c9"
+"""Of what a figure shows and does not name."""
+_SALT = "125066"
+_DARKEST, _LIGHTEST, _APART = 0.36, 0.80, 0.08
+_INK = 0.58
+# hue in degrees, chroma, marker, and the lightness of the darkest and the lightest member
+_LOOKS = {
+    "score function": (255, 0.15, "o", 0.40, 0.64),
+    "control variates": (158, 0.14, "s", 0.56, 0.78),
+    "antithetic, coupled": (335, 0.15, "D", 0.44, 0.68),
+    "sweep, enumeration": (85, 0.15, "^", 0.64, 0.80),
+    "biased, through the sample": (38, 0.16, "v", 0.36, 0.64),
+    "others": (300, 0.06, "P", 0.36, 0.60),
+    "baselines": (0, 0.0, "X", 0.30, 0.66),
+}
 
 
 class Look(NamedTuple):
@@ -30,6 +41,11 @@ class Look(NamedTuple):
     name: str
 
     @property
+    def family(self) -> str:
+        """One of `families.FAMILIES`."""
+        return families.family(self.label, self.name)
+
+    @property
     def colour(self) -> str:
         """As ``#rrggbb``."""
         return colour(self.label, self.name)
@@ -37,7 +53,17 @@ class Look(NamedTuple):
     @property
     def marker(self) -> str:
         """A name that matplotlib knows."""
-        return marker(self.label)
+        return _LOOKS[self.family][2]
+
+    @property
+    def ink(self) -> str:
+        """The colour of its name."""
+        return _ink(self.colour)
+
+    @property
+    def text(self) -> str:
+        """The label in words: ``sweep, rate 0.5, no slopes``."""
+        return text(self.label)
 
 
 def looks(rows: pd.DataFrame) -> dict[str, Look]:
@@ -46,26 +72,71 @@ def looks(rows: pd.DataFrame) -> dict[str, Look]:
     return {str(label): Look(str(label), str(name)) for label, name in pairs.itertuples(index=False)}
 
 
+def text(label: str) -> str:
+    """A label as figures write it, its options in words."""
+    name = label.partition("[")[0]
+    return ", ".join([name, *(_option(*option.partition("=")) for option in options(label))])
+
+
+def options(label: str) -> list[str]:
+    """What stands between the outer brackets of a label, taken apart at the commas that are in no bracket."""
+    parts, depth = [""], 0
+    for letter in label.partition("[")[2].removesuffix("]"):
+        depth += (letter in "[(") - (letter in "])")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _option(key: str, _: str, value: str) -> str:
+    key = key.replace("_", " ")
+    return {"True": key, "False": f"no {key}"}.get(value, f"{key} {value.strip(chr(39))}")
+
+
+def family_colour(family: str) -> str:
+    """The colour of a family as a whole."""
+    hue, chroma, _, darkest, lightest = _LOOKS[family]
+    return _oklch((darkest + lightest) / 2, chroma, np.radians(hue))
+
+
+def family_ink(family: str) -> str:
+    """The colour of the name of a family."""
+    return _ink(family_colour(family))
+
+
+def _ink(hexadecimal: str) -> str:
+    """The same hue, dark enough for letters."""
+    lightness, a, b = oklab(hexadecimal)
+    return _oklch(min(float(lightness), _INK), float(np.hypot(a, b)), float(np.arctan2(b, a)))
+
+
 def colour(label: str, name: str) -> str:
     """The colour of an estimator's label and name, as ``#rrggbb``."""
-    first, second, third, *_ = _hash(name)
-    lightness = _REFERENCES.get(name, _LIGHTNESS[third % 3])
-    if name != label:  # anywhere on the scale but near that of the name alone
-        below, above = max(0.0, lightness - _APART - _DARKEST), max(0.0, _LIGHTEST - lightness - _APART)
-        at = _hash(label)[6] / 256 * (below + above)
-        lightness = _DARKEST + at if at < below else lightness + _APART + at - below
-    if name in _REFERENCES:
-        return _oklch(lightness, 0.0, 0.0)
-    return _oklch(lightness, _CHROMA, 2 * np.pi * (256 * first + second) / 65536)
+    family = families.family(label, name)
+    hue, chroma, _, darkest, lightest = _LOOKS[family]
+    members = families.FAMILIES[family]
+    if name in members:
+        lightness = darkest + (lightest - darkest) * members.index(name) / max(1, len(members) - 1)
+        if name != label:  # anywhere on the scale but near that of the name alone
+            lightness = _elsewhere(lightness, _hash(label))
+    else:
+        lightness = darkest + (lightest - darkest) * _hash(label)
+    return _oklch(lightness, chroma, np.radians(hue))
 
 
-def marker(label: str) -> str:
-    """The marker of an estimator's label, a name that matplotlib knows."""
-    return "o" if label in ("plain", "zero") else MARKERS[_hash(label)[3] % len(MARKERS)]
+def _elsewhere(lightness: float, at: float) -> float:
+    """A lightness apart from the given one; ``at`` from 0 to 1 says which."""
+    below, above = max(0.0, lightness - _APART - _DARKEST), max(0.0, _LIGHTEST - lightness - _APART)
+    at *= below + above
+    return _DARKEST + at if at < below else lightness + _APART + at - below
 
 
-def _hash(name: str) -> bytes:
-    return blake2b(name.encode(), salt=_SALT.encode(), digest_size=8).digest()
+def _hash(label: str) -> float:
+    """A number from 0 to 1."""
+    digest = blake2b(label.encode(), salt=_SALT.encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") / 2**32
 
 
 def oklab(hexadecimal: str) -> np.ndarray:
@@ -101,4 +172,4 @@ def _oklch(lightness: float, chroma: float, hue: float) -> str:
 def shade(name: str, position: float) -> str:
     """A shade of the hue of an estimator's name, from light at 0 to dark at 1."""
     a, b = oklab(colour(name, name))[1:]
-    return _oklch(0.75 - 0.4 * position, _CHROMA, float(np.arctan2(b, a)))
+    return _oklch(0.75 - 0.4 * position, 0.15, float(np.arctan2(b, a)))

@@ -4,9 +4,8 @@ Figures are made from ``matplotlib.figure.Figure`` and never from pyplot, so tha
 same rows give the same bytes.
 """
 
-import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +17,10 @@ from matplotlib.figure import Figure
 from results import summary
 from results.figures_contest import frontier_of_error
 from results.figures_cost import memory, overhead
-from results.figures_gradient import bias_variance, concrete_widths, frontier, temperature
-from results.figures_overview import overview
+from results.figures_gradient import bias_variance, frontier
+from results.figures_overview import of_quantities, overview
 from results.figures_scaling import scaling_memory, scaling_time
+from results.figures_temperature import concrete_widths, temperature
 from results.figures_training import accuracy_macs, accuracy_parameters, block_widths, curves, objective
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
@@ -62,6 +62,11 @@ _SHOWS: dict[str, dict[str, tuple[str, ...]]] = {
 TALL = ("bias_variance", "frontier", "memory", "overhead", "scaling_time", "scaling_memory")
 """Figures with something for every estimator of every task: one for each task where there are more than `TASKS`."""
 TASKS = 4
+_UNREAD = (
+    "suite_version", "task_version", "changed", "settings", "message", "device", "dtype", "commit", "dirty", "wall_s",
+    "python", "torch", "numpy",
+)  # fmt: skip
+"""Columns that no figure reads."""
 LONGEST = 120  # characters of the part of a file's name that says of which preset, data set and task a figure is
 
 
@@ -83,36 +88,58 @@ def draw_all(frame: pd.DataFrame, directory: str | Path, first: pd.DataFrame | N
     Presets and data sets are not mixed in one figure, but for the overview, which says what it takes from where: where
     a figure has several, each is ``<name>-<preset>-<dataset>``. The overview is of the rows ``first``, if given.
     """
-    first = frame if first is None else first
+    frame = _narrow(frame)
+    first = frame if first is None else _narrow(first)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    drawn = {}
-    figures = dict(FIGURES)
-    for task in sorted(set(frame["task"]) - {"width"}):  # beside that of the width task, on which the paper is about
-        figures[f"overview-{task}"] = functools.partial(overview, task=task)
+    drawn = _overviews(frame, first, directory)
     many = frame["task"].nunique() > TASKS
-    for name, draw in figures.items():
-        by = [*summary.CONTEXT, "task"] if (many and name in TALL) or name == "contest" else summary.CONTEXT
-        of_overview = name.startswith("overview")
-        parts = [first] if of_overview else [part for _, part in frame.groupby(by, dropna=False)]
-        found = [(part, figure) for part in parts if (figure := draw(part)) is not None]
+    parts = {by: _parts(frame, [*summary.CONTEXT, "task"] if by else summary.CONTEXT) for by in (True, False)}
+    for name, draw in FIGURES.items():
+        if name == "overview":
+            continue
+        of_task = (many and name in TALL) or name == "contest"
+        found = [(part, figure) for part in parts[of_task] if (figure := draw(part)) is not None]
         for part, figure in found:
-            label = summary.context_label(part) + (f" {part['task'].iloc[0]}" if by is not summary.CONTEXT else "")
+            label = summary.context_label(part) + (f" {part['task'].iloc[0]}" if of_task else "")
             full = name if len(found) == 1 else f"{name}-{_slug(label)}"
-            kind, _, task = name.partition("-")
-            rows = _compared(part, task or "width") if of_overview else part
-            for column, values in _SHOWS.get(kind, {}).items():
+            rows = part
+            for column, values in _SHOWS.get(name, {}).items():
                 rows = rows[rows[column].isin(values)]
-            path = save(figure, directory / f"{full}.png")
-            shown = frozenset(rows["task"]), rows["estimator"].nunique(), frozenset(rows["hash"])
-            drawn[full] = Drawn(kind, path, *shown, summary.data_notes(rows))
+            drawn[full] = _drawn(name, save(figure, directory / f"{full}.png"), rows)
     return drawn
 
 
-def _compared(frame: pd.DataFrame, task: str) -> pd.DataFrame:
+def _overviews(frame: pd.DataFrame, first: pd.DataFrame, directory: Path) -> dict[str, Drawn]:
+    """The overview of every task; that of the width task, which the paper is about, has the plain name."""
+    found = {}
+    for task in ("width", *sorted(set(frame["task"]) - {"width"})):
+        quantities = summary.quantities(first, task)
+        figure = of_quantities(quantities, task)
+        if figure is not None:
+            name = "overview" if task == "width" else f"overview-{task}"
+            rows = _compared(first, task, quantities)
+            found[name] = _drawn("overview", save(figure, directory / f"{name}.png"), rows)
+    return found
+
+
+def _drawn(kind: str, path: Path, rows: pd.DataFrame) -> Drawn:
+    shown = frozenset(rows["task"]), rows["estimator"].nunique(), frozenset(rows["hash"])
+    return Drawn(kind, path, *shown, summary.data_notes(rows))
+
+
+def _parts(frame: pd.DataFrame, by: list[str]) -> list[pd.DataFrame]:
+    return [part for _, part in frame.groupby(by, dropna=False)]
+
+
+def _narrow(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows without columns that no figure reads and every choice among rows would copy."""
+    return frame.drop(columns=list(_UNREAD), errors="ignore")
+
+
+def _compared(frame: pd.DataFrame, task: str, quantities: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The rows of the presets and data sets that the overview of a task takes something from."""
-    panels = summary.quantities(frame, task).values()
-    used = pd.concat([rows[summary.CONTEXT] for rows in panels]).drop_duplicates()
+    used = pd.concat([rows[summary.CONTEXT] for rows in quantities.values()]).drop_duplicates()
     return frame[frame["task"] == task].merge(used, on=summary.CONTEXT)
 
 

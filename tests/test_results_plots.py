@@ -1,14 +1,13 @@
 """Figures from made-up rows: each is drawn and says what it must; that the bytes repeat is test_results_report's."""
 
 import itertools
-import re
 
 import made_rows
 import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from results import claims, drawing, figures_scaling, palette, plots, summary, table
+from results import claims, families, figures_scaling, labels, palette, plots, summary, table
 
 NAMES = ["exact", "reinforce", "rloo", "concrete", "straight_through", "rebar", "relax", "zero"]
 NAMES += [f"concrete[temperature={t}]" for t in ("0.03", "0.1", "0.3", "1")]
@@ -205,7 +204,7 @@ def test_every_figure_names_axes_and_counts(frame, name):
         "curves",
         "objective",
     ):
-        assert all(label in said for label in ("rloo", "relax", "rebar"))
+        assert all(label in said for label in ("rloo", "concrete"))
     assert not pyplot.get_fignums()
 
 
@@ -292,9 +291,83 @@ def test_memory_marks_what_is_infeasible(frame):
 
 
 def test_labels_are_moved_apart_in_order():
-    placed = drawing.spread([1.0, 1.0, 0.99, 5.0], 0.1)
+    placed = labels.apart([1.0, 1.0, 0.99, 5.0], [0.1] * 4)
     assert np.argsort(placed, kind="stable").tolist() == [2, 0, 1, 3]
     assert (np.diff(np.sort(placed)) > 0.0999).all()
+    assert placed[3] == 5.0, "what has room stays"
+    assert labels.within(np.array([0.0, 1.0]), [1.0, 1.0], 0.0, 9.0).tolist() == [0.5, 1.5]
+    assert labels.within(np.array([8.0, 9.0]), [1.0, 1.0], 0.0, 9.0).tolist() == [7.5, 8.5]
+
+
+@pytest.fixture(scope="module")
+def many(frame):
+    """Variants of the estimators of one task, more than any figure could name."""
+    found = frame[frame["task"].isin(["width", "toy"])]
+    parts = [found]
+    for name in ("rloo", "reinforce", "relax", "rebar", "straight_through"):
+        mine = found[found["estimator"] == name]
+        for i in range(1, 6):
+            label, value = f"{name}[samples={i}]", mine["value"] * (1 + 0.07 * i)
+            parts.append(mine.assign(estimator=label, value=value, hash=mine["hash"].str[:-1] + str(i)))
+    return plots.pd.concat(parts, ignore_index=True)
+
+
+def drawn(name, frame):
+    task = "toy" if name == "objective" else "width"
+    return plots.FIGURES[name](frame[frame["task"] == task])
+
+
+def said_labels(texts, known):
+    """Which of the texts are names of estimators, in lines or not."""
+    return [one for text in texts if (one := " ".join(text.get_text().split())) in known]
+
+
+def named_in(ax, known):
+    """The names in one panel, those of rows by family where there are several."""
+    rows = [" ".join(tick.get_text().split()) for tick in ax.get_yticklabels()]
+    heads = [i for i, row in enumerate(rows) if row in families.FAMILIES]
+    blocks = [rows[a:b] for a, b in itertools.pairwise([*heads, len(rows)])] if heads else [rows]
+    of_rows = [[row for row in block if row in known] for block in blocks]
+    return [*of_rows, said_labels(ax.texts, known)]
+
+
+@pytest.mark.parametrize("name", [name for name in plots.FIGURES if name not in ("concrete_widths", "temperature")])
+def test_no_panel_names_more_than_eight_of_many_estimators(many, name):
+    known = {palette.text(label) for label in many["estimator"]}
+    assert len(known) > 30
+    figure = drawn(name, many)
+    panels = [named for ax in figure.axes for named in named_in(ax, known)]
+    panels += [said_labels(legend.texts, known) for legend in figure.legends]
+    assert max(map(len, panels)) <= 8
+    assert sum(map(len, panels)) >= 6, "some are named"
+    assert any({"rloo", "concrete"} <= set(named) for named in panels) or name == "overview"
+    assert "the best of each family" in " ".join(words(figure).split())
+
+
+def boxes(figure):
+    """Every text of a figure with its box, but for the headline, which keeps room for the notes below it."""
+    figure.draw_without_rendering()
+    texts = [text for ax in figure.axes if ax.get_visible() for text in (ax.title, ax.xaxis.label, ax.yaxis.label)]
+    texts += [text for ax in figure.axes if ax.get_visible() for text in ax.texts]
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            inside = [tick for tick in axis.get_major_ticks() if axis.get_view_interval().min() <= tick.get_loc()]
+            texts += [tick.label1 for tick in inside if tick.get_loc() <= axis.get_view_interval().max()]
+    shown = [text for text in texts if text.get_text().strip() and text.get_visible()]
+    return [(text.get_text(), text.get_window_extent()) for text in shown]
+
+
+@pytest.mark.parametrize("name", ["overview", "bias_variance", "frontier", "curves", "objective", "accuracy_macs"])
+def test_no_text_is_on_top_of_another_or_cut_off(many, name):
+    figure = drawn(name, many)
+    found = boxes(figure)
+    assert len(found) > 10
+    for (one, a), (other, b) in itertools.combinations(found, 2):
+        room = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert min(room) < 1.5, (one, other)
+    for text, box in found:
+        assert box.x0 > -1 and box.x1 < figure.bbox.width + 1, text
+        assert box.y0 > -1 and box.y1 < figure.bbox.height + 1, text
 
 
 def test_what_is_biased_beyond_the_scale_is_written_and_not_drawn(frame):
@@ -310,48 +383,6 @@ def test_what_is_biased_beyond_the_scale_is_written_and_not_drawn(frame):
     alone = far[(far["estimator"] == "concrete") | (far["metric"] == "gradient_sq")]
     assert "off the scale" not in words(plots.bias_variance(alone))
     assert plots.overview(alone) is not None
-
-
-KNOWN = re.split(
-    r"\s+",
-    """exact reinforce rloo nvil muprop unordered arsm disarm carms rodeo double_cv concrete straight_through
-gumbel_straight_through gumbel_rao reinmax rebar relax plain zero""",
-)
-TOGETHER = ["exact", "reinforce", "rloo", "straight_through", "concrete", "rebar", "relax", "plain"]
-
-
-def colour(label):
-    return palette.colour(label, label.partition("[")[0])
-
-
-def apart(names):
-    points = [palette.oklab(colour(name)) for name in names]
-    return min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(points, 2))
-
-
-def test_colours_are_distinct_and_print():
-    """In OKLab a step of 0.02 is just visible; paper is 1, and 0.78 is about where yellow starts to fade on it."""
-    assert apart(KNOWN) > 0.05
-    assert apart(TOGETHER) > 0.10
-    assert len({palette.marker(name) for name in TOGETHER if name != "plain"}) == len(TOGETHER) - 1
-    variants = [f"{name}[a={i}]" for name in KNOWN for i in range(4)]
-    assert max(palette.oklab(colour(name))[0] for name in [*KNOWN, *variants]) < 0.80
-
-
-def test_a_variant_keeps_the_hue_and_shows():
-    others = [f"{name}[a={i}]" for name in ("relax", "concrete", "gumbel_rao") for i in range(20)]
-    for label in ("relax[temperature=0.5]", "concrete[temperature=0.1]", *others):
-        own, other = (palette.oklab(colour(name)) for name in (label.partition("[")[0], label))
-        hues = np.arctan2(own[2], own[1]), np.arctan2(other[2], other[1])
-        assert abs(hues[0] - hues[1]) < 0.1
-        assert abs(own[0] - other[0]) > 0.07
-    temperatures = [f"concrete[temperature={t}]" for t in ("1.0", "0.3", "0.1", "0.03")]  # that stand in one figure
-    assert apart(["concrete", *temperatures]) > 0.04
-
-
-def test_a_new_name_has_a_colour_of_its_own():
-    assert colour("someone_elses") == colour("someone_elses")
-    assert re.fullmatch("#[0-9a-f]{6}", colour("someone_elses"))
 
 
 def test_figures_of_a_task_without_points_seeds_or_errors(frame):
