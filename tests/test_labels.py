@@ -86,7 +86,7 @@ def test_inner_options_nest_to_any_depth() -> None:
         ("rloo[samples=2, samples=3]", "option 'samples' of 'rloo[samples=2, samples=3]' is given twice"),
         ("rloo[samples=2", "lacks its closing bracket"),
         ("averaged[of=rloo[samples=2]", "lacks a closing"),
-        ("rloo[samples]", "must read name=value"),
+        ("rloo[samples]", "must be written as name=value"),
         ("rloo[sample=2]", "did you mean 'samples'?"),
         ("rlo", "did you mean 'rloo'?"),
         ("concrete[temperature=(1, 2, 3)]", "must be a number or a pair of numbers"),
