@@ -63,7 +63,7 @@ def register(name: str, factory: str | Callable[..., Estimator]) -> None:
     if not name.isidentifier():
         raise ValueError(f"an estimator's name must be an identifier, got {name!r}")
     if name in _registry():
-        raise ValueError(f"an estimator named {name!r} exists already")
+        raise ValueError(f"there is an estimator {name!r} already")
     _REGISTRY[name] = factory
 
 
