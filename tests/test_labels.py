@@ -96,7 +96,7 @@ def test_inner_options_nest_to_any_depth() -> None:
         ("averaged[of=nonsense]", "no estimator 'nonsense'"),
         ("unordered[samples=100]", "samples must be a whole number ≥ 2 and ≤"),
         ("plain[samples=2]", "plain has no options"),
-        ("uniform[of=plain]", "must read uniform[of=ESTIMATOR]"),
+        ("uniform[of=plain]", "must be written as uniform[of=ESTIMATOR]"),
     ],
 )
 def test_what_is_no_label_is_one_line(text: str, said: str) -> None:

@@ -147,7 +147,7 @@ def test_two_groups_of_one_name_are_refused(another_penalty: None, capsys: pytes
         ("depth=16", "no setting 'depth', did you mean 'network.depth' or 'timed.depth' or 'counted.depth'?"),
         ("batch_size=2", "no setting 'batch_size', did you mean 'vae.batch_size' or 'train.batch_size'?"),
         ("nothing.like.this=2", "no setting 'nothing.like.this'; --help lists every setting"),
-        ("train.epochs", "a setting must read GROUP.FIELD=VALUE, got 'train.epochs'"),
+        ("train.epochs", "a setting must be written as GROUP.FIELD=VALUE, got 'train.epochs'"),
         ("train=2", "no setting 'train'"),
         ("train.epochs=0", "setting train.epochs: input should be greater than or equal to 1, got '0'"),
         ("train.epochs=2.5", "setting train.epochs: input should be a valid integer"),

@@ -192,7 +192,7 @@ def test_a_diverging_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
         (("--estimator", "relax", "--task", "width", "--set", "network.depth=11"), ("6n + 4",)),
         (("--estimator", "relax", "--task", "width", "--set", "network.width_step=5"), ("step must divide",)),
         (("--estimator", "exact", "--task", "width", "--suite", "memory"), ("configurations", "limit")),
-        (("--estimator", "relax", *TOY, "--suite", "sampling"), ("no cell", "sampling", "toy")),
+        (("--estimator", "relax", *TOY, "--suite", "sampling"), ("nothing to run", "sampling", "toy")),
         (("--estimator", "relax"), ("--task",)),
         (("--task", "toy"), ("--estimator",)),
     ],

@@ -96,9 +96,9 @@ def test_it_runs_by_name_and_where_it_applies(tmp_path: Path, capsys: pytest.Cap
     assert {path.stem for path in (tmp_path / "figures").iterdir()} >= {"scaling_time", "scaling_memory"}
     capsys.readouterr()
     assert main([*words, "toy", "--suite", "scaling"]) == 2
-    assert capsys.readouterr().err.strip() == "error: no cell: scaling does not apply to reinforce on toy"
+    assert capsys.readouterr().err.strip() == "error: nothing to run: scaling does not apply to reinforce on toy"
     assert main([*words, "width", "--suite", "scaling", "--set", "scaling.pairs=1"]) == 2
     assert "scaling.pairs: input should be greater than or equal to 2, got '1'" in capsys.readouterr().err
     assert main(["--list", "suites"]) == 0
-    by_name = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "(only where named)" in line]
+    by_name = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "(runs only if named)" in line]
     assert by_name == ["scaling", "contest"]
