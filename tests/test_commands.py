@@ -61,7 +61,7 @@ def test_the_list_as_json_is_what_is_registered(capsys: pytest.CaptureFixture[st
     assert [one["name"] for one in found["tasks"]] == list(tasks.available())
     assert [one["name"] for one in found["suites"]] == list(suite.available())
     of = {one["name"]: one for one in found["estimators"]}
-    assert of["exact"]["options"] == {"limit": "4096", "chunk": "64"} and "oracle" in of["exact"]["summary"]
+    assert of["exact"]["options"] == {"limit": "4096", "chunk": "64"} and "enumeration" in of["exact"]["summary"]
     assert all(one["summary"] for kind in ("estimators", "tasks", "suites", "presets") for one in found[kind])
 
 

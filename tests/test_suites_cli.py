@@ -183,7 +183,7 @@ def test_a_diverging_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
         (("--estimator", "relax", *TOY, "--workers", "0"), ("--workers must be an integer of at least 1",)),
         (("--estimator", "relax", *TOY, "--checkpoint-seconds", "-1"), ("a number of at least 0",)),
         (("--estimator", "relax", *TOY, "--launcher", "rya"), ("--launcher", "did you mean ray")),
-        (("--estimator", "relax", *TOY, "--workers", "2", "--launcher", "ray"), ("--workers is of the local",)),
+        (("--estimator", "relax", *TOY, "--workers", "2", "--launcher", "ray"), ("--workers needs --launcher local",)),
         (("--estimater", "relax", *TOY), ("--estimater", "did you mean --estimator")),
         (("--list", "setting"), ("'setting'", "did you mean settings")),
         (("--config", "none.yaml"), ("--config", "none.yaml")),
