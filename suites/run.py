@@ -18,7 +18,7 @@ from suites.commands.command import Command
 REFERENCE = Path(results.__file__).parent / "reference" / "rows"
 OVERWRITE = ("never", "failed", "always")
 Seeds = restricted_number_type("a number of seeds, 1 … 1000", int, [(">=", 1), ("<=", 1000)])
-Part = restricted_number_type("a part of the MACs, in (0, 1]", float, [(">", 0), ("<=", 1)])
+Part = restricted_number_type("a fraction of the MACs, in (0, 1]", float, [(">", 0), ("<=", 1)])
 
 ESTIMATOR = (
     'one or more estimators, with options in brackets: "relax[hidden=32]"; or "all"; or baselines of the accuracy '

@@ -23,7 +23,7 @@ TRAINED_ON = "must be own, mode, hard, soft or an estimator"
 
 def _of_resnet(depth: int) -> int:
     if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"a Wide ResNet has 6n + 4 layers: 10, 16, 22, 28, …, and not {depth}")
+        raise ValueError("a Wide ResNet has 6n + 4 layers (10, 16, 22, 28, …)")
     return depth
 
 
