@@ -169,7 +169,7 @@ def test_two_groups_of_one_name_are_refused(another_penalty: None, capsys: pytes
         ("penalty.kind=mac", "setting penalty.kind: input should be 'macs', 'parameters' or 'literal', got 'mac'"),
         ("penalty.target_macs=1.5", "setting penalty.target_macs: input should be less than or equal to 1, got '1.5'"),
         ("network.depth=11", "setting network.depth: a Wide ResNet has 6n + 4 layers (10, 16, 22, 28, …), got '11'"),
-        ("network.depth=4", "setting network.depth: a Wide ResNet has 6n + 4 layers: 10, 16, 22, 28, …, and not 4"),
+        ("network.depth=4", "setting network.depth: a Wide ResNet has 6n + 4 layers (10, 16, 22, 28, …), got '4'"),
         ("gradient.estimates=3", "setting gradient.estimates: input should be greater than or equal to 20, got '3'"),
     ],
 )
