@@ -70,17 +70,16 @@ _REGISTRY: dict[str, str | Callable[..., Estimator]] = {
 def register(name: str, factory: str | Callable[..., Estimator]) -> None:
     """Add an estimator under a name of its own.
 
-    Other processes, such as the workers of a sweep of suites, import the module that the class is defined in. Define it
-    at the top level of a module that they can import, not in the script that is started or in a function, and register
-    it there.
+    Worker processes import the module that defines the class. So define the class at the top level of an importable
+    module, not in the script that is run and not inside a function. Register it in the same module.
 
     Args:
-        name: a Python identifier, not taken yet.
-        factory: an `Estimator` subclass, or "module:class". Packages may instead declare an entry point in the group
-            `estimators.registry`.
+        name: a Python identifier that is not taken.
+        factory: an `Estimator` subclass, or "module:class". A package may declare an entry point in the group
+            `estimators.registry` instead.
 
     Raises:
-        ValueError: the name is taken or is no identifier.
+        ValueError: the name is taken or is not an identifier.
     """
     if not name.isidentifier():
         raise ValueError(f"an estimator's name must be an identifier, got {name!r}")
@@ -98,7 +97,7 @@ def factory(name: str) -> Callable[..., Estimator]:
     """The class registered under a name.
 
     Raises:
-        ValueError: there is none; the message suggests the nearest.
+        ValueError: no such name; the message suggests the nearest one.
     """
     registry = _registry()
     if name not in registry:
@@ -115,11 +114,11 @@ def get(name: str, /, sizes: Sequence[int], **options: Any) -> Estimator:
 
     Args:
         name: one of `available()`.
-        sizes: K_l, one per site.
-        **options: of that estimator, see its class.
+        sizes: K_l, the number of categories of each site.
+        **options: the options of this estimator, see its class.
 
     Raises:
-        ValueError: an unknown name or option, or sizes or options that cannot work together.
+        ValueError: an unknown name or option, or sizes and options that do not work together.
     """
     make = factory(name)
     return make(sizes, **resolve(name, make, options))
@@ -129,7 +128,7 @@ def _registry() -> dict[str, str | Callable[..., Estimator]]:
     return {**_outside(), **_REGISTRY}
 
 
-@functools.cache  # reading them takes longer than most estimates
+@functools.cache  # reading the entry points takes longer than most estimates
 def _outside() -> dict[str, str]:
-    """What installed packages declare."""
+    """The estimators that installed packages declare."""
     return {point.name: point.value for point in entry_points(group="estimators.registry")}

@@ -3,10 +3,10 @@
     π_l ~ Dir(1_K),    z_l^{c⇌j} = argmin_i (log π_{l,i}^{c⇌j} − φ_{l,i})
     g_{l,c} = Σ_j (f_{c⇌j} − mean_m f_{m⇌j}) (1/K − π_{l,j})
 
-where c⇌j swaps the entries c and j of π_l, in all sites at once, which leaves every sample marginally q. A site with
-fewer categories than K, the most that any has, is padded with forbidden ones. `reference="one"` is ARS: a single
-reference category j, chosen uniformly, whose factor is 1 − K π_{l,j}.
-Cost: K(K − 1)/2 + 1 evaluations, or K of ARS, in one call. Unbiased. Yin, Yue, Zhou 2019, arXiv:1905.01413.
+where c⇌j swaps the entries c and j of π_l in all sites at once. Every sample is still marginally distributed as q. K is
+the largest number of categories of any site; smaller sites are padded with forbidden categories. `reference="one"` is
+ARS: a single reference category j, chosen uniformly, whose factor is 1 − K π_{l,j}.
+Cost: K(K − 1)/2 + 1 evaluations, or K with ARS, in one call. Unbiased. Yin, Yue, Zhou 2019, arXiv:1905.01413.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from estimators.sitewise import sitewise, stacked
 
 
 class Noise(NamedTuple):
-    """Uniforms: u `(*rows, K)` per site give π, and `which` `()` the reference of ARS."""
+    """Uniforms u, `(*rows, K)` per site, give π. `which`, `()`, is the reference category of ARS."""
 
     u: Sites
     which: Tensor
@@ -36,11 +36,11 @@ class Arsm(Estimator):
 
     Args:
         sizes: K_l of each site.
-        reference: "all" or "one" reference category.
-        limit: refuse more evaluations than this.
+        reference: "all" reference categories (ARSM) or "one" (ARS).
+        limit: the largest allowed number of evaluations.
 
     Raises:
-        ValueError: there would be more evaluations than `limit`.
+        ValueError: more evaluations would be needed than `limit`.
     """
 
     unbiased = True
@@ -52,8 +52,8 @@ class Arsm(Estimator):
         self.evaluations = k if reference == "one" else k * (k - 1) // 2 + 1
         if self.evaluations > limit:
             raise ValueError(
-                f"arsm would evaluate {self.evaluations:,} swaps of {k} categories, limit={limit:,}; "
-                "raise the limit, make the sites coarser or use reference=one"
+                f"arsm would evaluate {self.evaluations:,} swaps of {k} categories, but limit={limit:,}; "
+                "raise the limit, use fewer categories or use reference=one"
             )
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
@@ -67,7 +67,7 @@ class Arsm(Estimator):
         every = torch.arange(k, device=logits[0].device)
         if self.reference == "one":
             first, second = every, noise.which.expand(k)
-        else:  # no swap at all, and every pair
+        else:  # the sample without a swap, and every pair
             i, j = torch.triu_indices(k, k, 1, device=every.device)
             first, second = torch.cat([every[:1], i]), torch.cat([every[:1], j])
         # row s of `swapped` is 0 … K−1 with entries first[s] and second[s] exchanged
@@ -77,7 +77,7 @@ class Arsm(Estimator):
         )
 
         def swaps(site: Tensor, u: Tensor) -> Tensor:
-            log_e = torch.log(-torch.log(u))  # log π but for the normalisation, which argmin does not see
+            log_e = torch.log(-torch.log(u))  # log π without its normalisation, which does not change the argmin
             padded = torch.nn.functional.pad(site, (0, k - site.shape[-1]), value=-torch.inf)
             taken = log_e[..., swapped].movedim(-2, 0)  # (swaps, *rows, n, K)
             return (padded - taken).argmax(-1)
@@ -102,7 +102,8 @@ class Arsm(Estimator):
                 grad = centred.unsqueeze(-2) * (1 - k * pi.index_select(-1, noise.which.view(1)))
             else:
                 grad = (1 / k - pi) @ centred
-            # what falls to forbidden and padded categories is noise around 0, and so is what is left of a sum
+            # Forbidden and padded categories only receive noise of mean 0: it is dropped. So is the sum of the others,
+            # which has mean 0 too.
             grad, possible = grad[..., : site.shape[-1]], site > -torch.inf
             mean = (grad * possible).sum(-1, keepdim=True) / possible.sum(-1, keepdim=True)
             return torch.where(possible, grad - mean, 0)

@@ -1,10 +1,10 @@
-"""Any estimator, averaged over n draws: the variance of one, divided by n, and the same mean.
+"""Any estimator, averaged over n draws: the same mean, and 1/n of its variance.
 
     g = 1/n Σ_i g⁽ⁱ⁾
 
-The draws are rows of one call of the estimator, so that the objective sees them as one leading dimension; what the
-estimator learns, it learns from their mean. Weights train on the mean too.
-Cost: n times that of the estimator. Unbiased where the estimator is.
+The draws are rows of one call of the estimator, so the objective sees them as one leading dimension. The estimator's
+own parameters and the weights train on the mean over the draws.
+Cost: n times that of the estimator. Unbiased if the estimator is.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Averaged(Estimator):
 
     Args:
         sizes: K_l of each site.
-        of: its label, such as "rloo[samples=4]".
-        samples: n.
+        of: label of the other estimator, e.g. "rloo[samples=4]".
+        samples: n, the number of draws.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Averaged(Estimator):
 
 
 class _Shared(Wrapper):
-    """An objective whose weights receive 1/n of what each of n rows gives them, and whose samples receive all of it."""
+    """An objective whose weights receive 1/n of the gradient of each of n rows; its samples receive it unscaled."""
 
     def __init__(self, inner: Objective, n: int) -> None:
         super().__init__(inner)
@@ -79,5 +79,5 @@ class _Shared(Wrapper):
 
 
 def _scale(x: Tensor, by: float) -> Tensor:
-    """x, whose gradient is multiplied by `by` on its way back."""
+    """x unchanged; its gradient is multiplied by `by` in the backward pass."""
     return x.detach() + by * (x - x.detach())

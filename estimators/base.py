@@ -1,10 +1,10 @@
-"""The one protocol: what an estimator is given, and what it must give back.
+"""The protocol of all estimators: what an estimator receives and what it returns.
 
-An estimator of the gradient of an expectation over independent categoricals ("sites") z_l ~ q_l = softmax(φ_l),
+There are L independent categorical variables ("sites"), z_l ~ q_l = softmax(φ_l). An estimator estimates
 
-    ∂/∂φ_l E_{z ~ q_φ} f(z),    l = 1 … L,
+    ∂/∂φ_l E_{z ~ q_φ} f(z),    l = 1 … L.
 
-is given the logits φ and any callable f. It never asks what f is made of.
+It receives the logits φ and any callable f, and needs to know nothing else about f.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from estimators.sitewise import Stacked, layout_of, stacked, stacks
 
 
 class Estimate(NamedTuple):
-    """One estimate: the detached loss `(*rows)` and, per site, an estimate `(*rows, K_l)` of ∂E[f]/∂logits."""
+    """One estimate: the detached loss `(*rows)` and, for each site, an estimate `(*rows, K_l)` of ∂E[f]/∂logits."""
 
     loss: Tensor
     grads: Sites
 
 
 class Estimator(nn.Module):
-    """An estimator of ∂E[f]/∂logits. A subclass writes `draw` and `_estimate`.
+    """An estimator of ∂E[f]/∂logits. A subclass implements `draw` and `_estimate`.
 
-    Baselines and step sizes are buffers, control variates are parameters; none has a row dimension. In `eval()` mode
-    nothing changes, so that an estimator can be measured as it stands.
+    Baselines and step sizes are buffers. Control variates are parameters. None of them has a row dimension. In `eval()`
+    mode none of them changes, so that an estimator can be measured without altering it.
 
     Args:
         sizes: K_l, the number of categories of each site.
 
     Raises:
-        ValueError: the sizes, or an option, cannot work; the message says what is needed.
+        ValueError: invalid sizes or options; the message says what is needed.
     """
 
     version = 1
     """Part of the identity of a result: raise it when the estimates change."""
     unbiased: bool
-    """Claims E[estimate] = ∂E[f]/∂logits (and the same for weights)."""
+    """Whether E[estimate] = ∂E[f]/∂logits, and the same for the weights' gradient."""
     relaxed: bool = False
-    """Evaluates the objective off the vertices of the simplex."""
+    """Whether the objective is evaluated off the vertices of the simplex."""
     evaluations: int = 1
-    """Evaluations of the objective per estimate, counting every leading sample."""
+    """Evaluations of the objective per estimate, counting every sample."""
     pathwise: bool = False
     """Asks for one sample `(*rows, K_l)` of each site, and its gradient is linear in ∂f/∂sample there and depends on
     nothing else of f; it learns nothing. Then `estimators.sample` can do without the objective."""
@@ -67,21 +67,21 @@ class Estimator(nn.Module):
         return any(not name.startswith(scheduled) for name in self.state_dict())
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:
-        """All the randomness of one estimate, for logits `(*rows, K_l)`; at least fp32, whatever the logits are.
+        """All randomness of one estimate, for logits `(*rows, K_l)`. At least fp32, whatever the logits' dtype.
 
-        By default uniforms `(*rows, K_l)` per site.
+        By default uniforms `(*rows, K_l)` for each site.
         """
         return uniform(logits, generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Any) -> Estimate:
-        """`estimate`, given an objective with every method, and detached logits of at least fp32, the greatest 0."""
+        """As `estimate`; the objective has every method, the logits are detached, at least fp32, with maximum 0."""
         raise NotImplementedError
 
     def estimate(self, objective: Callable[[Sites], Tensor], logits: Sites, noise: Any) -> Estimate:
-        """The loss and the gradient estimates that `noise` gives; weights inside the objective receive `.grad`.
+        """The loss and the gradient estimates for this noise. Weights inside the objective receive `.grad`.
 
-        In training mode a moving baseline takes its step, and the `.grad` of control-variate parameters grows by
-        the gradient of the row mean of the estimator's own fitting loss.
+        In training mode a moving baseline is updated, and the gradient of the estimator's own fitting loss (mean over
+        rows) is added to the `.grad` of its parameters.
 
         Args:
             objective: f, see `Objective`.
@@ -89,8 +89,8 @@ class Estimator(nn.Module):
             noise: what `draw` returned for logits of this shape.
 
         Raises:
-            ValueError: wrong number of sites, wrong shapes, logits without a distribution (NaN, +inf, all −inf), or a
-                call inside an autocast region, which belongs inside the objective.
+            ValueError: wrong number of sites, wrong shapes, invalid logits (NaN, +inf, all −inf), or a call inside an
+                autocast region (open that region inside the objective).
         """
         loss, grads = self._of_stacks(objective, self._stacked(logits), noise)
         return Estimate(loss, tuple(grads))
@@ -98,18 +98,18 @@ class Estimator(nn.Module):
     def backward(
         self, objective: Callable[[Sites], Tensor], logits: Sites, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw, estimate, and hand the estimates to autograd at the logits, which need not be leaves.
+        """Draw, estimate, and backpropagate the estimates through the logits, which need not be leaves.
 
-        `.grad` accumulates, summed over rows. Returns the loss `(*rows)`, detached: the backward pass is done by then,
-        of weights inside the objective too, and `loss.backward()` is neither needed nor possible.
+        `.grad` accumulates, summed over rows. Returns the detached loss `(*rows)`. The backward pass is then complete,
+        for weights inside the objective too. `loss.backward()` is not needed and raises an error.
 
         Raises:
-            ValueError: as `estimate`, or no logits require grad.
+            ValueError: as for `estimate`, or no logits require grad.
         """
         with torch.enable_grad():
             whole = self._stacked(logits)
         if not any(stack.requires_grad for stack in whole.stacks):
-            raise ValueError("no logits require grad, so that nothing would be trained; `estimate` gives the estimates")
+            raise ValueError("no logits require grad, so nothing would be trained; `estimate` returns the estimates")
         loss, grads = self._of_stacks(objective, whole, self.draw(logits, generator))
         pairs = zip(whole.stacks, grads.stacks, strict=True)
         if wanted := [(stack, grad) for stack, grad in pairs if stack.requires_grad]:
@@ -118,7 +118,7 @@ class Estimator(nn.Module):
         return loss
 
     def _of_stacks(self, objective: Callable[[Sites], Tensor], logits: Stacked, noise: Any) -> tuple[Tensor, Stacked]:
-        """`estimate`, the gradients as stacks of the logits' dtype."""
+        """As `estimate`; returns the gradients as stacks in the logits' dtype."""
         inner = Stacked((_shifted(at_least_fp32(stack.detach())) for stack in logits.stacks), logits.layout)
         with torch.enable_grad():
             loss, grads = self._estimate(adapt(objective, self.sizes, inner.stacks[0].dtype), inner, noise)
@@ -126,7 +126,7 @@ class Estimator(nn.Module):
         return loss.detach(), Stacked((grad.detach().to(site.dtype) for grad, site in pairs), logits.layout)
 
     def anneal(self, progress: float) -> None:
-        """Move schedules to `progress` in [0, 1] of the run."""
+        """Set all schedules to `progress` in [0, 1], the completed part of the run."""
         if not 0 <= progress <= 1:
             raise ValueError(f"progress must lie in [0, 1], got {progress}")
         for child in self.children():
@@ -134,7 +134,7 @@ class Estimator(nn.Module):
                 child.anneal(progress)
 
     def _stacked(self, logits: Sites) -> Stacked:
-        """The logits, stacked. Raises ValueError where there is something wrong with them, see `estimate`."""
+        """The logits, stacked. Raises ValueError if they are invalid, see `estimate`."""
         shapes = [tuple(site.shape) for site in logits]
         rows = shapes[0][:-1] if shapes else ()
         if shapes != [(*rows, size) for size in self.sizes]:
@@ -143,13 +143,13 @@ class Estimator(nn.Module):
             raise ValueError(
                 f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, got shapes {shapes}"
             )
-        if torch.is_autocast_enabled(logits[0].device.type):  # it would round scores, slopes and every backward pass
+        if torch.is_autocast_enabled(logits[0].device.type):  # it would round scores, slopes and all backward passes
             raise ValueError("an estimator must run outside autocast; open the autocast region inside the objective")
         layout = layout_of(self.sizes)
         return Stacked(stacks(logits, layout), layout)
 
     def _fit(self, loss: Tensor) -> None:
-        """Add the gradient of the row mean of a fitting loss to this estimator's own parameters and nothing else."""
+        """Add the gradient of a fitting loss, averaged over rows, to the `.grad` of this estimator's own parameters."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not parameters:  # frozen
             return
@@ -160,18 +160,16 @@ class Estimator(nn.Module):
 
 
 def _is_done(*_: object, **__: object) -> None:
-    """In place of the `backward` of a loss, which one may call by habit."""
-    raise RuntimeError(
-        "the loss that `backward` of an estimator returns is backpropagated already: leave out this call"
-    )
+    """Replaces `backward` of the returned loss, because users may call it by habit."""
+    raise RuntimeError("the loss returned by an estimator's `backward` is backpropagated already: leave out this call")
 
 
 class SeveralSamples(Estimator):
-    """An estimator of S samples, the leading dimension of one call to the objective, on uniforms `(S, *rows, K_l)`.
+    """An estimator that evaluates S samples in one call to the objective. Its noise is uniforms `(S, *rows, K_l)`.
 
     Args:
         sizes: K_l of each site.
-        samples: S ≥ 2; weights train on the mean over it.
+        samples: S ≥ 2; weights train on the mean over the samples.
     """
 
     def __init__(self, sizes: Sequence[int], *, samples: Several = 2) -> None:
@@ -183,12 +181,12 @@ class SeveralSamples(Estimator):
 
 
 def train_weights(loss: Tensor, weight: Tensor | float = 1.0) -> None:
-    """Backpropagate Σ weight · loss at once, so that its graph is freed before the next is built.
+    """Backpropagate Σ weight · loss at once, so that its graph is freed before the next one is built.
 
-    Only leaves of the objective's graph receive a gradient: its weights, and a sample made to require one.
+    Only leaves of the objective's graph receive a gradient: its weights, and a sample that requires grad.
     """
     if loss.requires_grad:
-        # a number is filled in on the device: a copy from the host would wait for it
+        # full_like fills a number in on the device; a copy from the host would wait for the device
         loss.backward(weight.to(loss).expand_as(loss) if isinstance(weight, Tensor) else torch.full_like(loss, weight))
 
 
@@ -201,9 +199,9 @@ class Temperature(nn.Module):
             (a, b)                  a^(1−s) b^s, from a to b as the progress s of the run goes from 0 to 1,
             (a, b, "linear")        (1−s) a + s b,
             (a, b, "entropy")       a^h b^(1−h), where h in [0, 1] is the mean over sites of H(q)/log K, the entropy of
-                                    q as a part of the largest: a while q is uniform, b when it has decided.
+                                    q divided by its maximum: a while q is uniform, b once q is deterministic.
 
-    The entropy is that of each row by itself, and t is a constant to every gradient.
+    The entropy is computed separately for each row. No gradient flows through t.
     """
 
     value: Tensor
@@ -216,12 +214,12 @@ class Temperature(nn.Module):
         self.register_buffer("value", torch.tensor(self.start, dtype=torch.float64))
 
     def forward(self, sites: Sites) -> Tensor:
-        """t in the dtype of these logits `(*rows, K_l)`: `()`, or `(*rows, 1, 1)` where it follows the entropy."""
+        """t in the dtype of these logits `(*rows, K_l)`: shape `()`, or `(*rows, 1, 1)` if it follows the entropy."""
         of = stacked(sites)
         if self.schedule != "entropy":
             return self.value.to(of.stacks[0].dtype)
         entropies = [_entropy(stack.detach()) for stack in of.stacks if stack.shape[-1] > 1]
-        if not entropies:  # nothing to decide
+        if not entropies:  # no site has a choice
             return torch.full_like(of.stacks[0][..., :1, :1], self.end)
         h = torch.cat(entropies, -1).mean(-1)[..., None, None]
         return self.end * (self.start / self.end) ** h
@@ -234,24 +232,24 @@ class Temperature(nn.Module):
 
 
 def _entropy(logits: Tensor) -> Tensor:
-    """H(q)/log K of each site of a stack `(*rows, n, K)`, in [0, 1]: `(*rows, n)`."""
+    """H(q)/log K in [0, 1] of each site, `(*rows, n)`, from a stack `(*rows, n, K)`."""
     p = torch.softmax(logits, -1)
     return torch.special.entr(p).sum(-1) / math.log(logits.shape[-1])
 
 
 def _shifted(logits: Tensor) -> Tensor:
-    """Logits of which the greatest is 0: of a large constant no digit of the noise is lost. ValueError: NaN or inf."""
+    """Logits shifted to maximum 0, so that a large constant cannot round the noise away. ValueError: NaN or inf."""
     most = logits.amax(-1, keepdim=True)
-    # A read of the values waits for the device, so it is done only where that is free.
+    # Reading values waits for the device, so this is checked on the CPU only.
     plain = type(most) is Tensor and not torch.compiler.is_compiling()
-    # of numbers that are finite the sum may not be, but seldom
+    # the sum is a fast first test; it may overflow although every entry is finite
     if plain and most.device.type == "cpu" and not math.isfinite(most.sum()) and not bool(most.isfinite().all()):
-        raise ValueError("logits must be finite, or -inf for a forbidden category but not for all: NaN or inf")
+        raise ValueError("logits must be finite; -inf may forbid some categories of a site, not all; got NaN or inf")
     return logits - most
 
 
 def _checked(sizes: Sequence[int]) -> tuple[int, ...]:
-    """K_l of each site as plain integers. Raises ValueError where they are none."""
+    """K_l of each site as plain integers. Raises ValueError if they are not integers ≥ 1."""
     if isinstance(sizes, str) or not isinstance(sizes, Iterable):
         raise ValueError(f"sizes must be a sequence, the number of categories of each site, got {sizes!r}")
     try:

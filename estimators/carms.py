@@ -2,14 +2,15 @@
 
     g_l = 1/(n(n−1)) Σ_{i<j} r_{ij} (f_i − f_j)(z_{i,l} − z_{j,l}),    r_{ij} = p(z_i) p(z_j) / P(z_i, z_j) of site l
 
-Each sample is marginally q; P is the joint probability of a pair. At r = 1 this is leave-one-out REINFORCE. The noise
-is the Dirichlet copula u_i = (1 − d_i)^{n−1}, d ~ Dir(1_n), for which P(u_i < a, u_j < a) = (2a^{1/(n−1)} − 1)₊^{n−1}.
-It couples the coins of stick-breaking rows (see `sticks`). Where those of i and j end at coins s < t,
+Each sample is marginally distributed as q; P is the joint probability of a pair. At r = 1 this is leave-one-out
+REINFORCE. The noise is the Dirichlet copula u_i = (1 − d_i)^{n−1}, d ~ Dir(1_n), for which
+P(u_i < a, u_j < a) = (2a^{1/(n−1)} − 1)₊^{n−1}. It couples the coins of stick breaking (see `sticks`). If the samples i
+and j end at coins s < t,
 
     r = Π_{m<s} (1 − σ_m)² / P_m(0, 0) · σ_s (1 − σ_s) / P_s(1, 0)
 
-The coins are those of the least probable categories first: then every pair of categories can be drawn, without which
-the estimator would be biased, and no ratio has to be clamped, with which it would be.
+The coins of the least probable categories come first. Then every pair of categories can be drawn, and no ratio has to
+be clamped; otherwise the estimator would be biased.
 Cost: n evaluations, in one call. Unbiased. Dimitriev, Zhou 2021, arXiv:2105.14141 and arXiv:2110.14002.
 """
 
@@ -30,7 +31,7 @@ class Carms(SeveralSamples):
 
     Args:
         sizes: K_l of each site.
-        samples: n ≥ 2, the leading dimension of the one call to the objective; weights train on the mean over it.
+        samples: n ≥ 2, the leading dimension of the single call to the objective; weights train on their mean.
     """
 
     unbiased = True
@@ -38,7 +39,7 @@ class Carms(SeveralSamples):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         n = self.evaluations
         phi = stacked(logits)
-        rows = [sticks(stack.double()) for stack in phi.stacks]  # ratios of probabilities that may be small
+        rows = [sticks(stack.double()) for stack in phi.stacks]  # float64: ratios of probabilities that may be small
         drawn = zip(stacks(noise, phi.layout), rows, strict=True)
         end = [ends(_copula(u.double(), n) < of.up) for u, of in drawn]
         index = Categories((chosen(of, e) for of, e in zip(rows, end, strict=True)), phi)
@@ -61,12 +62,12 @@ def _copula(u: Tensor, n: int) -> Tensor:
 
 
 def _ratio(of: Sticks, i: Tensor, j: Tensor, n: int) -> Tensor:
-    """p p / P of pairs of rows that end at coins i and j `(pairs, *rows)`; 0 for equal ones, which do not count."""
+    """r of pairs of samples that end at coins i and j, `(pairs, *rows)`; 0 for i = j, where the term vanishes."""
     up, down = of.up, of.down
     both = (2 * up ** (1 / (n - 1)) - 1).clamp(min=0) ** (n - 1)  # P(1, 1)
     neither = 1 - 2 * up + both
     passed = torch.where(neither > 0, down**2 / neither, 1).cumprod(-1)
-    passed = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)  # over the coins before
+    passed = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)  # product over the earlier coins
     one = torch.where(up > both, up * down / (up - both), 1)
     s = torch.minimum(i, j)
     ratio = (passed * one).expand(*s.shape, -1).gather(-1, s.unsqueeze(-1)).squeeze(-1)

@@ -2,8 +2,8 @@
 
     x_l = softmax((φ_l + G_l) / t),    g = ∂f(x)/∂φ
 
-Cost: 1 evaluation, off the vertices. Biased for E_q f: it is the exact pathwise gradient of E f(x), another objective,
-and weights train on f(x) too. Both biases vanish as t → 0, while the variance grows like 1/t.
+Cost: 1 evaluation, off the vertices. Biased for E_q f: it is an unbiased pathwise gradient of a different objective,
+E f(x), and weights train on f(x) too. Both biases vanish as t → 0, while the variance grows like 1/t.
 Maddison, Mnih, Teh, arXiv:1611.00712; Jang, Gu, Poole, arXiv:1611.01144.
 """
 
@@ -25,8 +25,8 @@ class Concrete(Estimator):
 
     Args:
         sizes: K_l of each site.
-        temperature: t, or a schedule, see `estimators.base.Temperature`. The default is the VMO paper's "0.1 to 0 on a
-            log scale", which cannot reach 0 and so ends at 1e-3.
+        temperature: t, or a schedule, see `estimators.base.Temperature`. The VMO paper says "0.1 to 0 on a log scale".
+            A log scale cannot reach 0, so the default ends at 1e-3.
     """
 
     unbiased = False

@@ -1,22 +1,24 @@
-"""What REBAR and RELAX share: a control variate c on the Gumbel-perturbed log-probabilities.
+"""The estimator that REBAR and RELAX share: a control variate c of the Gumbel-perturbed log-probabilities.
 
     z = log p − log(−log u),  b = argmax z,  z̃ ~ p(z | b)
     g = [f(b) − c(z̃)] (b − p) + ∂_φ c(z) − ∂_φ c(z̃),    c(z) = η [f(σ_λ(z)) + r_ρ(z)],    σ_λ(z) = softmax(z / λ)
 
-Unbiased for every c: E[c(z̃)(b − p)] + E[∂_φ c(z̃)] = ∂_φ E[c(z̃)] = ∂_φ E[c(z)] = E[∂_φ c(z)]. z̃ stays attached to φ.
-The last step needs a c whose slope is all there is to its dependence on z. An f with an argmax inside has jumps that no
-slope shows, and E[∂_φ c(z)] would miss them: where f has no slope in some site it is left out of c, whatever c is then.
+with p = softmax(φ), b one-hot where it is added, uniform noise u, and z̃ differentiated through φ. Unbiased for every c:
+E[c(z̃)(b − p)] + E[∂_φ c(z̃)] = ∂_φ E[c(z̃)] = ∂_φ E[c(z)] = E[∂_φ c(z)]. The last equality needs a continuous c. An f
+with an argmax inside has jumps, which E[∂_φ c(z)] would miss. So if f has no slope in some site, f is left out of c.
 
-The noise v of z̃ is drawn by itself, or it is the one with which z̃ = z, held fixed (`coupled`; Tucker et al., App. C):
+The noise v of z̃ is independent by default. With `coupled` it is the noise for which z̃ = z, held fixed (Tucker et al.,
+App. C):
 
     v_b = exp(−e^{−z_b}),    v_i = exp(−p_i (e^{−z_i} − e^{−z_b}))
 
-which is distributed in the same way given b, so that nothing changes in expectation. Then ∂z̃_i/∂log p_i is
-1 − e^{z_i − z_b} where ∂z_i/∂log p_i = 1, and c has one value and one slope: one evaluation does for both terms,
+Given b it has the same distribution, so no expectation changes. Now ∂z_i/∂log p_i = 1 and
+∂z̃_i/∂log p_i = 1 − e^{z_i − z_b}. One evaluation of c and its slope serves both terms:
 
     g = [f(b) − c(z)] (b − p) + J (∂c/∂z ⊙ e^{z − z_b}),    J v = v − p Σ v
 
-What c depends on is tuned on the variance, E‖g‖² up to a constant, by descent or by a regression: see `tuning`.
+The parameters of c are tuned to reduce the variance (E‖g‖² up to a constant), by descent or by regression: see
+`tuning`.
 """
 
 from __future__ import annotations
@@ -38,24 +40,24 @@ Tuning = Literal["descent", "regression"]
 
 
 class Noise(NamedTuple):
-    """Uniforms `(*rows, K_l)` per site: u gives z, and v gives z̃ given b; no v where z̃ is coupled to z."""
+    """Uniforms `(*rows, K_l)` per site: u gives z, and v gives z̃ given b. v is empty if z̃ is coupled to z."""
 
     u: Sites
     v: Sites
 
 
 class ControlVariate(Estimator):
-    """An estimator whose subclass may give r_ρ as `correction`.
+    """The estimator above; a subclass may add r_ρ by overriding `correction`.
 
     Args:
         sizes: K_l of each site.
         temperature: the initial λ, learned as log λ.
-        eta: the initial η; None: 1, and not tuned by descent.
+        eta: the initial η; None: starts at 1 and is not tuned by descent.
         relaxed: whether f(σ_λ(z)) is part of c.
-        coupled: z̃ = z in value; else z̃ has noise of its own.
+        coupled: whether z̃ = z in value; otherwise z̃ has independent noise.
         tuning: "descent" or "regression".
-        every: steps of the regression between two of λ.
-        part: n: f(σ_λ(z)) is that of the first of n parts of the data, at an n-th of the cost; 1: of all.
+        every: with regression, λ is updated at every `every`-th step.
+        part: n; f(σ_λ(z)) uses the first of n parts of the data, at 1/n of the cost. 1 uses all data.
     """
 
     unbiased = True
@@ -87,11 +89,11 @@ class ControlVariate(Estimator):
         self.tuner = Regression(initial, every) if tuning == "regression" else Descent()
 
     def correction(self, x: Stacked, z: Stacked, sharpness: Tensor) -> tuple[Tensor, Stacked] | None:
-        """r_ρ, `(*lead, *rows)`, and ∂r_ρ/∂z at perturbed log-probabilities z, given x = σ_λ(z) and 1/λ; or None."""
+        """r_ρ, `(*lead, *rows)`, and ∂r_ρ/∂z at z, given x = σ_λ(z) and `sharpness` = 1/λ. None without r_ρ."""
         return None
 
     def soft(self, z: Sites, log_temperature: Tensor | None = None) -> Stacked:
-        """σ_λ(z), in the simplex; differentiable once in log λ, with ∂σ_λ/∂log λ = −J(σ_λ) z/λ."""
+        """σ_λ(z), a point of the simplex; differentiable once in log λ, with ∂σ_λ/∂log λ = −J(σ_λ) z/λ."""
         log_t = self.log_temperature if log_temperature is None else log_temperature
         sharpness = torch.exp(-log_t.detach())
 
@@ -100,7 +102,7 @@ class ControlVariate(Estimator):
             x = softmax(scaled)
             if log_t.requires_grad and torch.is_grad_enabled():
                 x = x - (log_t - log_t.detach()) * jacobian(x, scaled)
-            return torch.where(site > -torch.inf, x, 0)  # f need not have a slope there
+            return torch.where(site > -torch.inf, x, 0)  # no gradient through a forbidden category
 
         return sitewise(of_stack, z)
 
@@ -119,7 +121,9 @@ class ControlVariate(Estimator):
         if self.part > 1:
             piece = objective.part(0, self.part)
             if piece is None:
-                raise ValueError(f"part={self.part} needs an objective whose data can be cut into so many equal parts")
+                raise ValueError(
+                    f"part={self.part} needs an objective whose data can be cut into {self.part} equal parts"
+                )
             objective = piece
         again = z if self.coupled else sitewise(conditional_gumbel, log_p, index, noise.v)  # z̃
         return Estimate(loss, self.tuner(self, objective, Drawn(p, z, again, score, loss)))

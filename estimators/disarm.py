@@ -1,10 +1,10 @@
-"""DisARM for categoricals: two antithetic samples by stick breaking, each coin's noise integrated out.
+"""DisARM for categoricals: two antithetic samples by stick breaking, with the noise of each coin integrated out.
 
-A site is a row of coins with logits α (see `sticks`). Coin i comes up in z if u_i < σ(α_i), in z̃ if 1 − u_i < σ(α_i).
-With m ≤ M the positions at which the two rows end, the gradient with respect to α_i is
+A site is a sequence of coins with logits α (see `sticks`). The coin i is 1 in z if u_i < σ(α_i), and in z̃ if
+1 − u_i < σ(α_i); these values are b_i and b̃_i. The two sequences end at positions m ≤ M. The gradient in α_i is
 
     i ≤ m        ½ (f(z) − f(z̃)) (b_i − b̃_i) σ(|α_i|)
-    m < i ≤ M    ½ (f_long − f_short) (b_i − σ(α_i))     the longer row alone uses coin i, and f_short is its baseline
+    m < i ≤ M    ½ (f_long − f_short) (b_i − σ(α_i))     only the longer sequence uses coin i; f_short is its baseline
     i > M        0
 
 For two categories this is DisARM, also called U2G. Cost: 2 evaluations, in one call. Unbiased.
@@ -48,7 +48,7 @@ class DisARM(Estimator):
             first, second = position <= e.unsqueeze(-1)  # which coins are used, (*rows, K)
             b = coins.to(half.dtype)
             both = (b[0] - b[1]) * torch.maximum(of.up, of.down)
-            # where one row has ended: f of the longer minus f of the shorter, times the score of the longer's coin
+            # where one sequence has ended: f of the longer minus f of the shorter, times the score of the longer's coin
             alone = torch.where(first, b[0] - of.up, of.up - b[1])
             slope = half * torch.where(first & second, both, torch.where(first | second, alone, 0))
             grads.append(to_logits(of, slope))

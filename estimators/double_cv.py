@@ -3,9 +3,10 @@
     g_l = 1/S Σ_s [F_s − mean_{r≠s} F_r] (z_{s,l} − p_l) − α J(p_l) mean_s ∇_l f(z_s)
     F_s = f(z_s) + α b_s,    b_s = mean_{r≠s} Σ_m ∇_m f(z_r)ᵀ (z_{s,m} − p_m)
 
-b_s uses the gradients at the *other* samples: linear in z_s with E[b_s (z_s − p)] = J(p) E∇f, which the last term takes
-off again, and E[b_r (z_s − p)] = 0, because z_r is independent of all else in it. With its own gradient it would be
-biased. The gradients come from the pass that trains the weights. α descends E‖g‖² (from −½; the authors' code has 0).
+b_s uses the gradients at the *other* samples, with S samples in all; using its own gradient would bias the estimate.
+b_s is linear in z_s with E[b_s (z_s − p)] = J(p) E∇f, which the last term subtracts. E[b_r (z_s − p)] = 0, because z_r
+is independent of everything else in it. The gradients come from the pass that trains the weights. α is trained by
+gradient descent on E‖g‖², starting at −½ (the authors' code starts at 0).
 Cost: S evaluations, in one call, on the vertices. Unbiased. Titsias, Shi 2022, arXiv:2111.05300.
 """
 
@@ -30,7 +31,7 @@ class DoubleCV(SeveralSamples):
 
     Args:
         sizes: K_l of each site.
-        samples: S ≥ 2, the leading dimension of the one call to the objective; weights train on the mean over it.
+        samples: S ≥ 2, the leading dimension of the single call to the objective; weights train on their mean.
         alpha: the initial α.
     """
 
@@ -45,7 +46,7 @@ class DoubleCV(SeveralSamples):
         p = probabilities(logits)
         sample = race(p, noise).corners
         loss, slopes = slopes_at(self, objective, sample, 1 / n)
-        slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, slopes)  # f may have none at a forbidden category
+        slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, slopes)  # a forbidden category may have no slope
         score = sitewise(torch.sub, sample, p)
         others = sitewise(lambda v: (v.sum(0) - v) / (n - 1), slopes)  # the mean slope at the other samples
         value = loss + self.alpha * dot(others, score)

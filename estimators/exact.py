@@ -1,8 +1,8 @@
-"""Enumeration of every configuration: the oracle.
+"""The exact gradient, by enumeration of every configuration. Used as the reference for all other estimators.
 
     ∂/∂φ_l E f = Σ_z q(z) f(z) (z_l − p_l)
 
-Cost: Π_l K_l evaluations. Exact, so unbiased with no variance; weights receive Σ_z q(z) ∂f(z)/∂w.
+Cost: Π_l K_l evaluations. Unbiased, with no variance; weights receive Σ_z q(z) ∂f(z)/∂w.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from estimators.options import Count
 
 
 class Exact(Estimator):
-    """Exact gradient by enumeration, `chunk` configurations to one call of the objective.
+    """The exact gradient by enumeration, with `chunk` configurations per call of the objective.
 
     Args:
         sizes: K_l of each site.
-        limit: refuse more configurations than this.
-        chunk: configurations in flight at once, which is what the memory follows.
+        limit: the largest allowed number of configurations.
+        chunk: configurations evaluated at once; memory grows with it.
 
     Raises:
         ValueError: Π_l K_l exceeds `limit`.
@@ -38,8 +38,8 @@ class Exact(Estimator):
         if self.evaluations > limit:
             count = f"{self.evaluations:,}" if self.evaluations < 10**9 else f"1e{math.log10(self.evaluations):.0f}"
             raise ValueError(
-                f"exact would enumerate {count} configurations of {len(self.sizes)} sites, limit={limit:,}; "
-                "raise the limit, make the sites coarser or use another estimator"
+                f"exact would enumerate {count} configurations of {len(self.sizes)} sites, but limit={limit:,}; "
+                "raise the limit, use fewer categories or use another estimator"
             )
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> tuple[()]:
@@ -47,7 +47,7 @@ class Exact(Estimator):
 
     def _estimate(self, objective: Objective, logits: Sites, noise: tuple[()]) -> Estimate:
         rows = logits[0].shape[:-1]
-        # float64: Σ q f z − p Σ q f would lose the digits of f to a constant in it
+        # float64: a large constant in f would otherwise cost digits in Σ q f z − p Σ q f
         log_p = [torch.log_softmax(site.double(), -1) for site in logits]
         likeliest = [site.argmax(-1) for site in logits]
         loss = log_p[0].new_zeros(rows)
@@ -57,7 +57,8 @@ class Exact(Estimator):
             categories = self._unravel(flat)
             chosen = [lp.movedim(-1, 0)[c] for lp, c in zip(log_p, categories, strict=True)]
             weight = sum(chosen, loss.new_zeros(())).exp()
-            # a forbidden category counts for nothing, so the objective is not asked about it, which may not be finite
+            # f need not be finite at a forbidden configuration, which has weight 0: the likeliest one is evaluated
+            # instead
             index = tuple(
                 torch.where(lp == -torch.inf, best, c.view(-1, *(1 for _ in rows)))
                 for lp, best, c in zip(chosen, likeliest, categories, strict=True)
@@ -72,7 +73,7 @@ class Exact(Estimator):
         return Estimate(loss.to(logits[0].dtype), tuple(centred))
 
     def _unravel(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """Mixed-radix digits of configuration numbers, first site slowest: one `(chunk,)` index per site."""
+        """The category `(chunk,)` of each site from configuration numbers; the first site varies slowest."""
         digits = []
         for size in reversed(self.sizes):
             digits.append(flat % size)

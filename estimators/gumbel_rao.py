@@ -1,10 +1,10 @@
-"""Rao-Blackwellised straight-through Gumbel-softmax: its Jacobian averaged over the noise that gives the same sample.
+"""Rao-Blackwellised straight-through Gumbel-softmax: the Jacobian is averaged over noise that gives the same sample.
 
     g_l = 1/S Σ_s J(softmax(z̃_{l,s} / t)) ∇_l f(z) / t,    z̃_{l,s} ~ p(φ_l + G | argmax = z_l)
 
-S = 1 is distributed as straight-through Gumbel-softmax; a larger S has the same mean and less variance, at no further
-evaluation. As S → ∞ and t → 0 it tends to the mean of straight-through and DARN (Shekhovtsov 2023). Cost: 1 evaluation.
-On the vertices. Biased. Paulus, Maddison, Krause 2021, arXiv:2010.04838.
+S = 1 has the distribution of straight-through Gumbel-softmax. A larger S has the same mean and less variance, without
+more evaluations of f. As S → ∞ and t → 0 it tends to the mean of straight-through and DARN (Shekhovtsov 2023).
+Cost: 1 evaluation, on the vertices. Biased. Paulus, Maddison, Krause 2021, arXiv:2010.04838.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class GumbelRao(Estimator):
     Args:
         sizes: K_l of each site.
         temperature: t, or a schedule, see `estimators.base.Temperature`.
-        samples: S, of the noise and not of the objective.
+        samples: S, draws of the noise; f is evaluated once.
     """
 
     unbiased = False
@@ -58,14 +58,15 @@ class GumbelRao(Estimator):
         loss, slopes = slopes_at(self, objective, index.corners)
 
         def averaged(q: Tensor, i: Tensor, v: Tensor, slope: Tensor) -> Tensor:
-            # z̃ = −log y as in `noise.conditional_gumbel`, without a logarithm of sums: where p underflows y is inf
+            # z̃ = −log y as in `noise.conditional_gumbel`, but without a log of sums; y is inf where p underflows
             y = torch.log(v).neg_()
             winner = i.expand(v.shape[:-1]).unsqueeze(-1)
             least = y.gather(-1, winner)
-            # of y / least the least is 1, that of the winner. In place: of S samples the memory is what takes time
+            # y / least is 1 for the winner and larger for the others. In place, because memory traffic dominates the
+            # time
             soft = y.div_(q).div_(least).add_(1).scatter_(-1, winner, 1).log_().div_(-t).exp_()
             soft.div_(soft.sum(-1, keepdim=True))
-            slope = torch.where(q > 0, slope, 0)  # f may have none at a forbidden category
+            slope = torch.where(q > 0, slope, 0)  # a forbidden category may have no slope
             return jacobian(soft, slope).mean(0) / t
 
         return Estimate(loss, sitewise(averaged, p, index, noise.v, slopes))

@@ -2,8 +2,9 @@
 
     z_l = one_hot(argmax(φ_l + G_l)),    x_l = softmax((φ_l + G_l) / t),    g_l = J(x_l) ∇_l f(z) / t
 
-with J(x) v = x ⊙ (v − xᵀv). Weights train on the hard sample, so their gradient is unbiased; that of the logits is
-not. Cost: 1 evaluation, on the vertices. Jang, Gu, Poole 2017, arXiv:1611.01144; Maddison, Mnih, Teh, arXiv:1611.00712.
+with J(x) v = x ⊙ (v − xᵀv). Weights train on the hard sample, so their gradient is unbiased. The logits' gradient is
+biased. Cost: 1 evaluation, on the vertices. Jang, Gu, Poole 2017, arXiv:1611.01144; Maddison, Mnih, Teh,
+arXiv:1611.00712.
 """
 
 from __future__ import annotations
@@ -37,6 +38,6 @@ class GumbelStraightThrough(Estimator):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature(logits)
         z = sitewise(perturbed, logits, noise)
-        gap = sitewise(lambda site: site.amax(-1, keepdim=True) - site, z)  # to the winner
+        gap = sitewise(lambda site: site.amax(-1, keepdim=True) - site, z)  # distance to the winner, ≥ 0
         loss, slopes = slopes_at(self, objective, Categories(map(smallest, gap.stacks), gap).corners)
         return Estimate(loss, sitewise(lambda d, v: through_softmax(probability(d / -t), v) / t, gap, slopes))

@@ -1,9 +1,9 @@
-"""Labels: how an estimator with its options is written.
+"""Labels: the written form of an estimator and its options.
 
     rloo    rloo[samples=4]    concrete[temperature=(0.5, 0.1)]    averaged[of=rloo[samples=4], samples=2]
 
-A value is a number, `true` or `false`, `None`, a word with or without quotes, several of these in parentheses, or the
-label of another estimator. An option that is left out has its default, so that `rloo` and `rloo[samples=2]` are equal.
+A value is a number, `true` or `false`, `None`, a word with or without quotes, a tuple of these in parentheses, or the
+label of another estimator. An omitted option has its default, so `rloo` and `rloo[samples=2]` are equal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PAIRS = {"[": "]", "(": ")"}
 class Label:
     """A registered estimator with all of its options, sorted by name.
 
-    Its text has those options alone that differ from their defaults.
+    As text it shows only the options that differ from their defaults.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Label:
 
     @property
     def version(self) -> int:
-        """The estimator's own version, whatever is inside it."""
+        """The version of this estimator, not of estimators inside it."""
         return int(getattr(estimators.factory(self.name), "version", 1))
 
     @property
     def inside(self) -> tuple[Label, ...]:
-        """The estimators inside it, from the outermost."""
+        """The estimators nested inside it, outermost first."""
         of = dict(self.options).get("of")
         if of is None:
             return ()
@@ -54,16 +54,16 @@ class Label:
         return inner, *inner.inside
 
     def make(self, sizes: Sequence[int]) -> Estimator:
-        """The estimator. Raises ValueError where it cannot work on these sizes."""
+        """The estimator. Raises ValueError if it cannot work on these sizes."""
         return estimators.get(self.name, sizes=sizes, **dict(self.options))
 
 
 def parse(text: str) -> Label:
-    """A label from what was typed.
+    """Read a label from text.
 
     Raises:
-        ValueError: an unknown name or option (with the nearest), an option that is given twice, is of the wrong type or
-            out of its range, or a text that is no label; one line.
+        ValueError: a text that is not a label, an unknown name or option (the message suggests the nearest), an option
+            given twice, of the wrong type or out of range. The message is one line.
     """
     name, given = split(text)
     make = estimators.factory(name)
@@ -73,7 +73,7 @@ def parse(text: str) -> Label:
 
 
 def split(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the options of a label as they are written, nothing of which is looked up."""
+    """The name and the options of a label as written, without checking that they exist."""
     name, bracket, rest = text.strip().partition("[")
     if not bracket:
         return name, {}
@@ -83,7 +83,7 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
     for part in _parts(rest[:-1], text):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals or not key.isidentifier() or not value:
-            raise ValueError(f"the options of {text!r} must read name=value, name=value, …")
+            raise ValueError(f"the options of {text!r} must be written as name=value, name=value, …")
         if key in given:
             raise ValueError(f"option {key!r} of {text!r} is given twice")
         given[key] = _value(value, text)
@@ -91,7 +91,7 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _parts(inside: str, text: str) -> Iterator[str]:
-    """What stands between the commas that no bracket, parenthesis or quote encloses."""
+    """Split at commas that are not inside brackets, parentheses or quotes."""
     open_: list[str] = []
     quote, part = "", ""
     for sign in inside:
@@ -102,7 +102,7 @@ def _parts(inside: str, text: str) -> Iterator[str]:
         elif sign in _PAIRS:
             open_.append(_PAIRS[sign])
         elif sign in _PAIRS.values() and (not open_ or open_.pop() != sign):
-            raise ValueError(f"estimator {text!r} has a {sign!r} that closes nothing")
+            raise ValueError(f"estimator {text!r} has a {sign!r} without its opening partner")
         if sign == "," and not open_ and not quote:
             yield part
             part = ""
@@ -121,5 +121,5 @@ def _value(word: str, text: str) -> Any:
         try:
             return ast.literal_eval(word)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise ValueError(f"{word!r} in {text!r} is no value") from None
+            raise ValueError(f"{word!r} in {text!r} is not a valid value") from None
     return word

@@ -1,4 +1,4 @@
-"""A small learned function of the sites: the control variate of RELAX, the baseline of NVIL."""
+"""A small network over all sites: the control variate of RELAX and the baseline network of NVIL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from estimators.sitewise import Stacked, stacks
 
 
 class Surrogate(nn.Module):
-    """s · MLP(2x − 1) of the concatenated sites, with one tanh layer and s initialised to 0; from a fixed seed.
+    """s · MLP(2x − 1) of the concatenated sites x, with one tanh layer. s starts at 0; the MLP has a fixed seed.
 
     Args:
         sizes: K_l of each site.
@@ -31,12 +31,12 @@ class Surrogate(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Sites) -> Tensor:
-        """`(*rows)` from points of the simplex `(*rows, K_l)`."""
+        """The value, `(*rows)`, at points of the simplex `(*rows, K_l)`."""
         value: Tensor = self.scale * self.network(self._flat(x)).squeeze(-1)
         return value
 
     def with_slope(self, x: Stacked, times: Tensor | float = 1.0) -> tuple[Tensor, Stacked]:
-        """The value, and `times` its slope `(*rows, K_l)` in x, by hand: a fit then differentiates once, not twice."""
+        """The value, and `times` · its slope in x, `(*rows, K_l)`. By hand, so that a fit differentiates only once."""
         first, _, last = self.network
         assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
         flat = self._flat(x)
@@ -49,11 +49,11 @@ class Surrogate(nn.Module):
         return value, Stacked(stacks(slope.split(self.sizes, -1), x.layout), x.layout)
 
     def _flat(self, x: Sites) -> Tensor:
-        side_by_side = isinstance(x, Stacked) and len(x.stacks) == 1  # as cat would put them, without a view of each
+        side_by_side = isinstance(x, Stacked) and len(x.stacks) == 1  # same order as cat, without a view of each site
         joined = x.stacks[0].flatten(-2) if side_by_side else torch.cat(tuple(x), -1)  # type: ignore[attr-defined]
         return (2 * joined - 1).to(self.scale.dtype)
 
 
 class _Linear(nn.Linear):
     def reset_parameters(self) -> None:
-        """Nothing: torch's own initialisation would draw from the global generator."""
+        """Do nothing: torch's own initialisation would draw from the global generator."""

@@ -1,11 +1,11 @@
-"""MuProp: the score function, with the first-order Taylor expansion of f around the mean as its control variate.
+"""MuProp: the score-function estimator with the first-order Taylor expansion of f at the mean as its control variate.
 
     g_l = [f(z) − h(z) − b] (z_l − p_l) + J(p_l) ∇_l f(p),    h(z) = f(p) + Σ_m ∇_m f(p)ᵀ (z_m − p_m)
     b ← decay · b + (1 − decay) · (f(z) − h(z))
 
-The expansion h is linear in each site, so that E[h(z)(z_l − p_l)] = J(p_l) ∇_l f(p) is known; f(p) is no mean of f, and
-what is left of it is for b, a baseline of earlier steps, which the paper's experiments all have.
-Cost: 2 evaluations, one of them at p, off the vertices, without gradients for weights. Unbiased.
+The expansion h is linear in each site, so E[h(z)(z_l − p_l)] = J(p_l) ∇_l f(p) is known. f(p) is not the mean of f; the
+baseline b, made from earlier steps, takes up the difference. All of the paper's experiments use such a baseline.
+Cost: 2 evaluations. One of them is at p, off the vertices, and gives weights no gradient. Unbiased.
 Gu, Levine, Sutskever, Mnih 2016, arXiv:1511.05176.
 """
 
@@ -32,7 +32,7 @@ class MuProp(Estimator):
     Args:
         sizes: K_l of each site.
         baseline: "moving_average" (starts at 0) or "none".
-        decay: of the moving average, per step.
+        decay: decay of the moving average, per step.
     """
 
     version = 2
@@ -53,7 +53,7 @@ class MuProp(Estimator):
         train_weights(loss)
         loss = loss.detach()
         mean, found, _ = slopes_of(self, objective, sitewise(torch.detach, p), False)
-        slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, found)  # f may have none at a forbidden category
+        slopes = sitewise(lambda q, v: torch.where(q > 0, v, 0), p, found)  # a forbidden category may have no slope
         score = scores(index, p)
         rest = loss - mean - dot(slopes, score)
         advantage = (rest - self.baseline)[..., None, None]

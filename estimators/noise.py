@@ -1,11 +1,11 @@
-"""Uniform, Gumbel and conditional-Gumbel draws for categoricals, and one-hot vectors.
+"""Uniform, Gumbel and conditional Gumbel draws for categoricals, and one-hot vectors.
 
 Gumbel-max: b = argmax_i (log p_i + G_i) with G_i = −log(−log u_i) has distribution p. Given b, the perturbed
 log-probabilities z̃ are distributed as (Tucker et al. 2017, arXiv:1703.07370, App. C; p normalised)
 
     z̃_b = −log(−log v_b),    z̃_i = −log(−log v_i / p_i − log v_b)  for i ≠ b,
 
-with the *winner's* v_b in every entry, so that argmax z̃ = b always.
+with uniforms v, and the *winner's* v_b in every entry, so that argmax z̃ = b always.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Categories(Stacked):
-    """Categories, int64 `(*lead, *rows)` per site, that know their corners of the simplex.
+    """Categories, int64 `(*lead, *rows)` per site, which can be converted to one-hot vectors.
 
     Args:
-        stacks: of categories.
-        like: sites of these sizes, of the corners' dtype.
+        stacks: the categories, stacked.
+        like: sites of the same sizes, with the dtype of the one-hot vectors.
     """
 
     def __init__(self, stacks: Iterable[Tensor], like: Stacked) -> None:
@@ -37,13 +37,13 @@ class Categories(Stacked):
 
     @functools.cached_property
     def corners(self) -> Stacked:
-        """One-hot, `(*lead, *rows, K_l)`; made once, and not to be written to."""
+        """The one-hot vectors `(*lead, *rows, K_l)`. Cached: do not write to them."""
         pairs = zip(self.stacks, self.like, strict=True)
         return Stacked((one_hot(index, *kind) for index, kind in pairs), self.layout)
 
 
 def uniform(logits: Sites, generator: torch.Generator | None = None, lead: Sequence[int] = ()) -> Sites:
-    """Uniforms strictly inside (0, 1), `(*lead, *rows, K_l)` per site, in the logits' dtype but at least fp32."""
+    """Uniforms strictly inside (0, 1), `(*lead, *rows, K_l)` per site, in the logits' dtype, at least fp32."""
     sizes = tuple(site.shape[-1] for site in logits)
     rows, layout = logits[0].shape[:-1], layout_of(sizes)
     dtype = logits[0].dtype if logits[0].dtype in (torch.float32, torch.float64) else torch.float32
@@ -62,7 +62,7 @@ def gumbel(u: Tensor) -> Tensor:
 
 
 def perturbed(logits: Tensor, u: Tensor) -> Tensor:
-    """φ + G, elementwise."""
+    """φ + G, elementwise, with Gumbel noise G from uniforms u."""
     return logits - torch.log(u).neg_().log_()
 
 
@@ -74,44 +74,44 @@ def conditional_gumbel(log_p: Tensor, index: Tensor, v: Tensor) -> Tensor:
         index: the winners, int64 `(*lead, *rows)`.
         v: uniforms `(*lead, *rows, K)`.
     """
-    log_e = torch.log(v).neg_().log_()  # log of unit exponentials
+    log_e = torch.log(v).neg_().log_()  # logarithms of standard exponential variables
     winner = log_e.gather(-1, index.unsqueeze(-1))
     late = log_e - log_p
-    # logaddexp(late, winner), in less time; e^{late} itself overflows in fp32 from p ≈ 1e-38 on
+    # logaddexp(late, winner), but faster; e^{late} itself would overflow in fp32 for p below about 1e-38
     others = torch.maximum(late, winner) + torch.log(1 + torch.exp(-(late - winner).abs()))
     return others.scatter(-1, index.unsqueeze(-1), winner).neg()
 
 
 def one_hot(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    """`(*shape)` int64 to one-hot `(*shape, size)`, without the check of values that would wait for the device."""
+    """One-hot `(*shape, size)` from int64 `(*shape)`. Values are not checked: that would wait for the device."""
     zeros = torch.zeros((*index.shape, size), dtype=dtype, device=index.device)
-    return zeros.scatter_(-1, index.unsqueeze(-1), 1)  # a comparison takes twice as long, of 160 categories ten times
+    return zeros.scatter_(-1, index.unsqueeze(-1), 1)  # a comparison takes twice as long; ten times for 160 categories
 
 
 def gumbel_argmax(logits: Sites, u: Sites) -> Categories:
     """Samples of the categoricals, int64 `(*lead, *rows)` per site.
 
-    fp32 uniforms lie on a grid of 2⁻²⁴, so a category of probability 1e-5 is drawn 0.3 % too rarely, one of 1e-6 3 %
-    and one of 1e-8 never: an absolute error below 5e-8. float64 logits bring float64 noise.
+    fp32 uniforms lie on a grid of 2⁻²⁴. So a category of probability 1e-5 is drawn 0.3 % too rarely, one of 1e-6 3 %
+    too rarely, and one of 1e-8 never. The absolute error is below 5e-8. float64 logits use float64 noise.
     """
-    # max is faster than argmax
+    # max(-1).indices is faster than argmax
     like = stacked(logits)
     pairs = zip(like.stacks, stacks(u, like.layout), strict=True)
     return Categories((perturbed(site, noise).max(-1).indices for site, noise in pairs), like)
 
 
 def race(p: Stacked, u: Sites) -> Categories:
-    """`gumbel_argmax` of log p: the first of exponentials −log u of rates p, of which any multiple will do.
+    """`gumbel_argmax` of log p: the smallest of the exponential variables (−log u) / p. p need not be normalised.
 
-    Of a category that can still win, p is far from the smallest number of its dtype.
+    p does not underflow for any category that can win.
     """
     pairs = zip(p.stacks, stacks(u, p.layout), strict=True)
     return Categories((smallest(torch.log(noise).neg_().div_(rate)) for rate, noise in pairs), p)
 
 
 def smallest(x: Tensor) -> Tensor:
-    """argmin over the last dimension, of numbers of which none is negative.
+    """argmin over the last dimension of non-negative numbers.
 
-    Their bits, read as integers, are in the same order, and a CPU compares integers three times as fast.
+    The bits of such numbers, read as integers, have the same order, and a CPU compares integers three times as fast.
     """
     return x.view(_BITS[x.element_size()]).argmin(-1)

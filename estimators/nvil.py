@@ -1,14 +1,14 @@
-"""NVIL: the score function with a learned baseline beside a running mean.
+"""NVIL: the score-function estimator with a running mean and a baseline network.
 
     g_l = (f(z) − c_ψ(φ) − b) (z_l − p_l),    c_ψ fitted by (f(z) − c_ψ − b)²,    b a running mean of f(z) − c_ψ
 
-c_ψ sees what q depends on and no sample: here the probabilities of all sites, which are all the input there is. It is
-s · MLP with one tanh layer and s initialised to 0. b and c_ψ are of earlier steps: b begins at the first f, after that
-step. Cost: 1 evaluation. Unbiased.
+The input of the baseline network c_ψ is the probabilities of all sites; it does not depend on the sample. It is s · MLP
+with one tanh layer, and s starts at 0. b and c_ψ are those fitted at earlier steps. b is 0 at the first step and starts
+there with the first f. Cost: 1 evaluation. Unbiased.
 
-The paper also divides by max(1, σ̂), a running standard deviation of f − c_ψ − b. Every gradient is then scaled by a
-number of earlier steps, so that what is estimated is no longer ∂E f but a multiple: `normalise=True` claims no more.
-Mnih, Gregor 2014, arXiv:1402.0030.
+The paper also divides by max(1, σ̂), where σ̂ is a running standard deviation of f − c_ψ − b. This scales every gradient
+by a number from earlier steps, so the estimate is of a multiple of ∂E f. With `normalise=True` the estimator therefore
+does not claim to be unbiased. Mnih, Gregor 2014, arXiv:1402.0030.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Nvil(Estimator):
 
     Args:
         sizes: K_l of each site.
-        decay: of the running mean and variance, per step.
+        decay: decay of the running mean and variance, per step.
         normalise: divide by max(1, σ̂), which scales the gradient.
         hidden: width of the tanh layer of c_ψ.
     """
@@ -51,7 +51,8 @@ class Nvil(Estimator):
         self.register_buffer("variance", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(()))  # 1 after the first step
         self.baseline = Surrogate(self.sizes, hidden)
-        # 2x − 1 is 0 where two categories are equally likely, and without this so would be every gradient of c_ψ
+        # with two equally likely categories the input 2x − 1 is 0; without this bias every gradient of c_ψ would be 0
+        # too
         last = self.baseline.network[-1]
         assert isinstance(last, nn.Linear)
         nn.init.ones_(last.bias)
@@ -75,7 +76,9 @@ class Nvil(Estimator):
             with torch.no_grad():
                 centre = above.mean().to(self.mean.dtype)
                 if self.normalise:
-                    spread = squared.mean().to(self.variance.dtype) * self.seen  # about a mean that there was
+                    spread = (
+                        squared.mean().to(self.variance.dtype) * self.seen
+                    )  # 0 at the first step, without a mean yet
                     self.variance.lerp_(spread, 1 - self.decay)
                 self.mean.lerp_(centre, 1 - self.decay * self.seen)
                 self.seen.fill_(1)

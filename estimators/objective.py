@@ -1,4 +1,4 @@
-"""What an estimator is given: an objective, which may be any callable, and what else one may know how to do."""
+"""The objective that an estimator receives: any callable, with optional further methods."""
 
 from __future__ import annotations
 
@@ -20,42 +20,41 @@ An objective is always given a tuple.
 
 
 class Objective(Protocol):
-    """f, and what else an objective may know how to do. Every plain callable is one: it takes the defaults.
+    """f and its optional methods. Every plain callable is an objective and gets the defaults below.
 
-    A sample is a tuple of `(*lead, *rows, K_l)` tensors, one-hot or in the simplex. Of an objective that says
-    `broadcasts` the leading dimensions may differ between sites, and broadcast against each other. The value has shape
-    `(*lead, *rows)`.
+    A sample is a tuple of `(*lead, *rows, K_l)` tensors, one-hot or in the simplex. If `broadcasts` is set, the leading
+    dimensions may differ between sites and broadcast against each other. The value has shape `(*lead, *rows)`.
     """
 
     broadcasts: bool = False
-    """Whether it wants the sites as they come. By default they come to one leading shape first, as views: a plain
-    callable may concatenate them."""
+    """Whether leading dimensions may differ between sites. By default all sites are expanded (as views) to one leading
+    shape, so that a plain callable may concatenate them."""
 
     @abstractmethod
     def __call__(self, sample: Sites, /) -> Tensor:
-        """f at a sample whose ∂f/∂sample is wanted; weights inside f train on it."""
+        """f at a sample, differentiable in the sample; weights inside f train on it."""
 
     def hard(self, index: Sites, /) -> Tensor:
-        """f at the categories `index` (int64) where no ∂f/∂sample is wanted. By default `self(one_hot(index))`."""
+        """f at the categories `index` (int64), when ∂f/∂sample is not needed. By default `self(one_hot(index))`."""
         raise NotImplementedError  # one_hot needs the sizes, which `adapt` knows
 
     def control(self, sample: Sites, /) -> Tensor:
-        """The fixed function that a control variate evaluates: the same for every term of one estimate.
+        """The function that control variates evaluate. It is the same function for every term of one estimate.
 
-        It moves no state, gives no gradient to weights, and can be differentiated twice. By default `self`.
+        It changes no state, gives weights no gradient and can be differentiated twice. By default `self`.
         """
         return self(sample)
 
     def part(self, i: int, n: int, /) -> Objective | None:
-        """The objective on the i-th of n fixed parts of its data, chosen without looking at noise; None: no parts."""
+        """The objective on the i-th of n parts of its data; the split must not depend on the noise. None: no parts."""
         return None
 
     def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
-        """f at `index`, as `hard` gives it, and the mere values of f at `others`, `(*lead, *rows)`, detached.
+        """f at `index`, as `hard` returns it, and the detached values of f at `others`, `(*lead, *rows)`.
 
-        The others give no gradient and move no state. They may differ from `index` in few sites, and what they have in
-        common with it need not be computed twice. By default `hard` of each, the others without gradients, which moves
-        what state `hard` moves: an objective that has some, or a wrapper of one, brings its own.
+        The others give no gradient and change no state. They may differ from `index` in a few sites only; an objective
+        may then compute the common part once. By default `hard` is called for each, without gradients for the others.
+        That changes state if `hard` does, so an objective with state, or a wrapper of one, implements its own method.
         """
         loss = self.hard(index)
         with torch.no_grad():
@@ -63,15 +62,15 @@ class Objective(Protocol):
 
 
 def adapt(objective: Callable[[Sites], Tensor], sizes: Sequence[int], dtype: torch.dtype) -> Objective:
-    """Any callable, with the defaults of `Objective` for each method that it does not bring itself.
+    """Any callable, with the defaults of `Objective` for each method that it lacks.
+
+    Values are returned in at least fp32, because estimators take differences of them. A value that does not have the
+    shape `(*lead, *rows)` raises a ValueError.
 
     Args:
         objective: a callable `sample -> (*lead, *rows)`, or an object with some of `Objective`'s methods.
         sizes: K_l of each site.
         dtype: of the one-hot samples that the default `hard` makes.
-
-    Values come in at least fp32: estimators take differences of them. One of another shape than `(*lead, *rows)` is a
-    ValueError.
     """
 
     return _Adapted(objective, tuple(sizes), dtype)
@@ -84,7 +83,7 @@ class _Adapted(Objective):
         self.broadcasts = getattr(objective, "broadcasts", False)
 
     def _alike(self, sites: Sites, inner: int = 0) -> tuple[Tensor, ...]:
-        """Sites of one leading shape, but for their `inner` last dimensions, unless the objective broadcasts them."""
+        """The sites, expanded to one shape except for the last `inner` dimensions, unless the objective broadcasts."""
         sites = tuple(sites)
         leads = {site.shape[: site.dim() - inner] for site in sites}
         if self.broadcasts or len(leads) == 1:
@@ -122,10 +121,10 @@ class _Adapted(Objective):
 
 
 class Wrapper(Objective):
-    """An objective around another, to which it hands everything on; a subclass changes what it is for.
+    """An objective that passes every call on to another one; subclasses override what they change.
 
     Args:
-        inner: the other, with every method: see `adapt`.
+        inner: the other objective, with every method, see `adapt`.
     """
 
     broadcasts = True
@@ -134,7 +133,7 @@ class Wrapper(Objective):
         self.inner = inner
 
     def around_another(self, piece: Objective) -> Wrapper:
-        """The same around a part of the data of the inner one."""
+        """The same wrapper around a part of the inner objective's data."""
         return type(self)(piece)
 
     def __call__(self, sample: Sites, /) -> Tensor:
@@ -159,8 +158,8 @@ def at_least_fp32(site: Tensor) -> Tensor:
 
 
 def _value(value: Tensor, sites: Sites, inner: int = 0) -> Tensor:
-    """The value of an objective, if it has the shape of the sites but for their `inner` last dimensions."""
-    if isinstance(sites, Stacked):  # the shapes of the sites without a view of each
+    """The objective's value in at least fp32. ValueError unless its shape is the sites' without `inner` dimensions."""
+    if isinstance(sites, Stacked):  # shapes without making a view of each site
         sites, inner = sites.stacks, inner + 1
     shapes = {site.shape[: site.dim() - inner] for site in sites}
     shape = shapes.pop() if len(shapes) == 1 else torch.broadcast_shapes(*shapes)

@@ -1,8 +1,8 @@
-"""The options of an estimator: keyword-only parameters whose types and ranges stand in its signature.
+"""The options of an estimator: keyword-only parameters whose types and ranges are declared in its signature.
 
     def __init__(self, sizes: Sequence[int], *, samples: Several = 2, temperature: Temperatures = 1.0) -> None
 
-They are checked, and brought to one form, from there, before anything else runs.
+Options are checked against the signature and converted to one form before the estimator is made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 @dataclass(frozen=True)
 class Range:
-    """Where a number must lie, or every number of a tuple."""
+    """The allowed range of a number, or of every number of a tuple."""
 
     gt: float | None = None
     ge: float | None = None
@@ -42,27 +42,27 @@ class Inner:
 
 Positive = Annotated[float, Range(gt=0)]
 Decay = Annotated[float, Range(ge=0, lt=1)]
-"""Of a moving average, per step."""
+"""The decay of a moving average, per step."""
 Count = Annotated[int, Range(ge=1)]
 Several = Annotated[int, Range(ge=2)]
 Temperatures = Annotated[float | tuple[float, float] | tuple[float, float, Literal["linear", "entropy"]], Range(gt=0)]
-"""A temperature or how it moves, see `estimators.base.Temperature`."""
+"""A temperature or its schedule, see `estimators.base.Temperature`."""
 Of = Annotated[str, Inner()]
 
 
 def resolve(name: str, make: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of an estimator in one form: those that are given, and the defaults of the others.
+    """All options of an estimator in one form: the given values, and defaults for the rest.
 
-    Whole numbers that are given for real ones become real, and lists become tuples.
+    An integer given for a real number becomes a float, and a list becomes a tuple.
 
     Args:
-        name: of the estimator, for messages.
+        name: the estimator's name, for messages.
         make: its class.
         given: options by name.
 
     Raises:
-        ValueError: an unknown option (with the nearest), or one of the wrong type or out of its range; one line with
-            the estimator, the option, its range and what was given.
+        ValueError: an unknown option (the message suggests the nearest), a wrong type or a value out of range. The
+            message is one line with the estimator, the option, its range and the value.
     """
     known = _declared(make)
     for option in given:
@@ -86,14 +86,14 @@ def inner(make: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`, did you mean 'x'?`, or nothing."""
+    """The text `, did you mean 'x'?`, or an empty text if no name is close."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
 
 
 @functools.cache
 def _declared(make: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """Hint and default of each option; an estimator of another package may have no hints, and is not checked then."""
+    """Type hint and default of each option. An option without a hint is not checked."""
     parameters = inspect.signature(make).parameters.values()
     source = make.__init__ if inspect.isclass(make) else make
     try:
@@ -119,7 +119,7 @@ def _canonical(name: str, option: str, hint: Any, value: Any) -> Any:
 
 
 def _as(arm: Any, value: Any) -> tuple[bool, Any]:
-    """Whether a value is of a type, and the value in that type's own form."""
+    """Whether a value fits a type, and the value converted to that type."""
     if arm is Any:
         return True, value
     if arm is None or arm is type(None):

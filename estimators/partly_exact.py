@@ -1,12 +1,12 @@
-"""Some sites enumerated, the others left to another estimator.
+"""Some sites are enumerated, and another estimator samples the rest.
 
     E_q f = E_{rest} F(rest),    F(rest) = Σ_c q(c) f(c, rest)
 
-with c the configurations of the enumerated sites. The other estimator sees F, with q(c) among its weights: it gives
-∂E F/∂φ of its own sites, and its weight gradient ∂E F/∂q(c) is carried on to the logits of the enumerated ones. All c
-share the other estimator's samples, so that a network that gives all of its depths at once is called once. Like any
-enumeration it asks for f at forbidden categories too, and gives it no weight; f must be finite there.
-Cost: Π K over the enumerated sites, times that of the other. Unbiased where the other is.
+where c runs over the configurations of the enumerated sites. The other estimator is applied to F and treats q(c) as
+weights of F. It estimates ∂E F/∂φ for its own sites; its weight gradient ∂E F/∂q(c) is backpropagated to the logits of
+the enumerated sites. All c share the samples of the other estimator, so a network that computes all of its depths at
+once is called once. f is evaluated at forbidden categories too, with weight 0, and must be finite there.
+Cost: Π K over the enumerated sites, times the cost of the other estimator. Unbiased if the other is.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class PartlyExact(Estimator):
 
     Args:
         sizes: K_l of each site.
-        sites: positions of those to enumerate.
-        of: the label of the estimator of the rest, such as "rloo[samples=4]".
-        limit: refuse more configurations than this.
+        sites: positions of the sites to enumerate.
+        of: label of the estimator for the rest, e.g. "rloo[samples=4]".
+        limit: the largest allowed number of configurations.
 
     Raises:
-        ValueError: no such sites, none left for the other, or more configurations than `limit`.
+        ValueError: invalid positions, no site to enumerate or none left to sample, or more configurations than `limit`.
     """
 
     def __init__(
@@ -53,11 +53,13 @@ class PartlyExact(Estimator):
         self.rest = tuple(i for i in range(len(self.sizes)) if i not in self.sites)
         if not self.sites or not self.rest:
             raise ValueError(
-                f"partly_exact needs sites to enumerate and others to sample, got {sites!r} of {len(self.sizes)}"
+                f"partly_exact needs sites to enumerate and sites to sample, got {sites!r} of {len(self.sizes)}"
             )
         self.configurations = math.prod(self.sizes[i] for i in self.sites)
         if self.configurations > limit:
-            raise ValueError(f"partly_exact would enumerate {self.configurations:,} configurations, limit={limit:,}")
+            raise ValueError(
+                f"partly_exact would enumerate {self.configurations:,} configurations, but limit={limit:,}"
+            )
         self.inner = parse(of).make([self.sizes[i] for i in self.rest])
         self.unbiased, self.relaxed = self.inner.unbiased, self.inner.relaxed
         self.evaluations = self.configurations * self.inner.evaluations
@@ -70,7 +72,7 @@ class PartlyExact(Estimator):
         return self.inner.draw(tuple(logits[i] for i in self.rest), generator)
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Any) -> Estimate:
-        # float64, as in `exact`: q f − p Σ q f would lose the digits of f to a constant in it
+        # float64, as in `exact`: a large constant in f would otherwise cost digits in q f − p Σ q f
         log_p = [torch.log_softmax(logits[i].double(), -1) for i in self.sites]
         grid = torch.cartesian_prod(*(torch.arange(self.sizes[i], device=log_p[0].device) for i in self.sites))
         grid = grid.view(self.configurations, len(self.sites))
@@ -81,14 +83,14 @@ class PartlyExact(Estimator):
         slope = weight.detach() * (torch.zeros_like(weight) if weight.grad is None else weight.grad)
         found = dict(zip(self.rest, grads, strict=True))
         for n, (i, site) in enumerate(zip(self.sites, log_p, strict=True)):
-            # ∂/∂φ of q(c) = Π p: what reaches category k, minus p_k of all
+            # ∂/∂φ of q(c) = Π p: the sum over all c with category k, minus p_k times the sum over all c
             reached = torch.zeros_like(site).movedim(-1, 0).index_add(0, grid[:, n], slope).movedim(0, -1)
             found[i] = reached - site.exp() * slope.sum(0).unsqueeze(-1)
         return Estimate(loss.to(logits[0].dtype), tuple(found[i] for i in range(len(self.sizes))))
 
 
 class _Mixture(Wrapper):
-    """F: the mean of f over the enumerated sites, as a function of the others."""
+    """F: the mean of f over the enumerated sites, as a function of the other sites."""
 
     def __init__(self, of: PartlyExact, objective: Objective, weight: Tensor, grid: Tensor) -> None:
         super().__init__(objective)
@@ -111,7 +113,7 @@ class _Mixture(Wrapper):
         return self._mean(self.inner.control(self._join(sample)), fixed=True)
 
     def _whole(self, index: Sites) -> Sites:
-        """`(C, *lead, *rows)`: as `_join`, of categories."""
+        """As `_join`, for categories: `(C, *lead, *rows)`."""
         dims = index[0].dim()
         whole = {i: site.unsqueeze(0) for i, site in zip(self.of.rest, index, strict=True)}
         for n, i in enumerate(self.of.sites):
@@ -119,7 +121,7 @@ class _Mixture(Wrapper):
         return tuple(whole[i] for i in range(len(whole)))
 
     def _join(self, sample: Sites) -> Sites:
-        """`(C, *lead, *rows, K)`: the enumerated sites vary along the first dimension alone, the others not at all."""
+        """All sites, `(C, *lead, *rows, K)`: only the enumerated sites vary along the first dimension."""
         dims = sample[0].dim()
         whole = {i: site.unsqueeze(0) for i, site in zip(self.of.rest, sample, strict=True)}
         for n, i in enumerate(self.of.sites):
@@ -128,10 +130,10 @@ class _Mixture(Wrapper):
         return tuple(whole[i] for i in range(len(whole)))
 
     def _mean(self, value: Tensor, fixed: bool = False) -> Tensor:
-        """Over c, from `(C, *lead, *rows)`."""
+        """The mean over c under q, from values `(C, *lead, *rows)`."""
         weight = self.weight.detach() if fixed else self.weight
         rows = weight.dim() - 1
         lead = value.dim() - 1 - rows
         weight = weight.view(len(weight), *(1 for _ in range(lead)), *weight.shape[1:])
-        possible = weight > 0  # a forbidden category counts for nothing, whatever f says of it
+        possible = weight > 0  # 0 · inf would be NaN
         return torch.where(possible, weight * torch.where(possible, value, 0), 0).sum(0)

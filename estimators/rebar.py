@@ -2,8 +2,8 @@
 
     c(z) = η f(σ_λ(z)),    σ_λ(z) = softmax(z / λ)
 
-in the estimator of `control_variate`, with η and λ tuned on the variance. Cost: 3 evaluations (one hard, two relaxed),
-or 2 with coupled noise, and a second differentiation of the relaxed ones while tuning by descent. Unbiased.
+in the estimator of `control_variate`, with η and λ tuned to reduce the variance. Cost: 3 evaluations (one hard, two
+relaxed), or 2 with coupled noise. Tuning by descent differentiates the relaxed ones twice. Unbiased.
 Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein 2017, arXiv:1703.07370.
 """
 
@@ -22,11 +22,11 @@ class Rebar(ControlVariate):
         sizes: K_l of each site.
         temperature: the initial λ.
         eta: the initial η.
-        coupled: one noise for z and z̃, so that one relaxed evaluation serves both terms; else z̃ has its own.
-        tuning: "descent", at every step and through second derivatives of f, or with coupled noise "regression",
-            without any; see `control_variate`.
-        every: steps of the regression between two of λ, each of which costs one more relaxed evaluation.
-        part: n: the relaxed evaluations are on the first of n parts of the data.
+        coupled: use one noise for z and z̃, so that one relaxed evaluation serves both terms. Otherwise z̃ has its own.
+        tuning: "descent", at every step and through second derivatives of f, or "regression", without second
+            derivatives; the latter needs coupled noise. See `tuning`.
+        every: with regression, λ is updated at every `every`-th step, which costs one more relaxed evaluation.
+        part: n; the relaxed evaluations use the first of n parts of the data.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The score-function estimator, with a moving-average baseline or none.
+"""The score-function estimator, with a moving-average baseline or without one.
 
     g_l = (f(z) − b)(z_l − p_l),    b ← decay · b + (1 − decay) · f(z)
 
-b is used and then updated: a baseline that contained its own sample would scale the gradient.
+b is used first and updated afterwards: a baseline that contained its own sample would scale the gradient.
 Cost: 1 evaluation. Unbiased. Williams 1992, "Simple statistical gradient-following algorithms".
 """
 
@@ -34,7 +34,7 @@ class Reinforce(Estimator):
     Args:
         sizes: K_l of each site.
         baseline: "moving_average" (starts at 0) or "none".
-        decay: of the moving average, per step.
+        decay: decay of the moving average, per step.
     """
 
     unbiased = True

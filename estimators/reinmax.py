@@ -1,8 +1,9 @@
-"""ReinMax: the straight-through estimator of second order.
+"""ReinMax: a second-order straight-through estimator.
 
     g_l = 2 J(π_l) ∇_l f(z) − ½ J(p_l) ∇_l f(z),    π_l = ½ (softmax(φ_l / t) + z_l),    J(q) v = q ⊙ (v − qᵀv)
 
-Heun's method where straight-through is Euler's: at t = 1 exact if f is quadratic in each site.
+Straight-through corresponds to Euler's method, ReinMax to Heun's. At t = 1 its mean is exact if f is quadratic in each
+site.
 Weights train on the hard sample. Cost: 1 evaluation, on the vertices. Biased.
 Liu, Dong, Liu, Yu, Gao 2023, arXiv:2304.08612.
 """
@@ -28,7 +29,7 @@ class ReinMax(Estimator):
 
     Args:
         sizes: K_l of each site.
-        temperature: t, or a schedule, see `estimators.base.Temperature`; 1 is the estimator of second order.
+        temperature: t, or a schedule, see `estimators.base.Temperature`. Only t = 1 is of second order.
     """
 
     unbiased = False
@@ -47,7 +48,7 @@ class ReinMax(Estimator):
 
         def second_order(site: Tensor, q: Tensor, z: Tensor, slope: Tensor) -> Tensor:
             twice = (q if self.plain else probability(site / t)) + z  # 2 π
-            slope = torch.where(twice > 0, slope, 0)  # f may have none at a forbidden category
+            slope = torch.where(twice > 0, slope, 0)  # a forbidden category may have no slope
             first = twice * (slope - (twice * slope).sum(-1, keepdim=True) / 2)  # 2 J(π) ∇f
             return first.sub_(jacobian(q, slope), alpha=0.5)
 

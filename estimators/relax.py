@@ -1,12 +1,12 @@
 """RELAX: a learned control variate.
 
-    c(z) = r_ρ(σ_λ(z))                      by default: it sees the sample alone and costs no pass of the objective
-    c(z) = r_ρ(z)                           sees="noise": the perturbed log-probabilities themselves
+    c(z) = r_ρ(σ_λ(z))                      the default: its input is the relaxed sample; no further evaluation of f
+    c(z) = r_ρ(z)                           sees="noise": its input is the perturbed log-probabilities
     c(z) = f(σ_λ(z)) + r_ρ(…)               relaxed_objective=True
-    c(z) = η [f(σ_λ(z)) + r_ρ(…)]           with eta as well: what the authors run at scale, on raw z and coupled noise
+    c(z) = η [f(σ_λ(z)) + r_ρ(…)]           and eta: the authors' form at scale, with input z and coupled noise
 
-in the estimator of `control_variate`, with ρ, η and λ tuned on the variance. r_ρ is a `Surrogate`, that of the toy.
-Cost: 1 evaluation, or 3 with the relaxed objective, 2 of coupled noise. Unbiased.
+in the estimator of `control_variate`, with ρ, η and λ tuned to reduce the variance. r_ρ is the network `Surrogate`, as
+in the paper's toy problem. Cost: 1 evaluation; with the relaxed objective 3, or 2 with coupled noise. Unbiased.
 Grathwohl, Choi, Wu, Roeder, Duvenaud 2018, arXiv:1711.00123.
 """
 
@@ -32,14 +32,14 @@ class Relax(ControlVariate):
         sizes: K_l of each site.
         temperature: the initial λ.
         relaxed_objective: add f(σ_λ(z)) to the surrogate.
-        eta: the initial η, of the form with the relaxed objective; None: 1, and tuned by regression alone.
-        sees: what r_ρ is given, "sample" for σ_λ(z) or "noise" for z.
-        coupled: one noise for z and z̃, so that one relaxed evaluation serves both terms; else z̃ has its own.
+        eta: the initial η; needs the relaxed objective. None: starts at 1 and is tuned by regression only.
+        sees: the input of r_ρ, "sample" for σ_λ(z) or "noise" for z.
+        coupled: use one noise for z and z̃, so that one relaxed evaluation serves both terms. Otherwise z̃ has its own.
         hidden: width of the surrogate's tanh layer.
-        tuning: "descent", at every step and through second derivatives of f, or with coupled noise and the relaxed
-            objective "regression", without any; see `control_variate`.
-        every: steps of the regression between two of λ, each of which costs one more relaxed evaluation.
-        part: n: the relaxed evaluations are on the first of n parts of the data.
+        tuning: "descent", at every step and through second derivatives of f, or "regression", without second
+            derivatives; the latter needs coupled noise and the relaxed objective. See `tuning`.
+        every: with regression, λ is updated at every `every`-th step, which costs one more relaxed evaluation.
+        part: n; the relaxed evaluations use the first of n parts of the data.
     """
 
     def __init__(
@@ -73,6 +73,6 @@ class Relax(ControlVariate):
         if self.sees == "sample":
             value, slopes = self.learned.with_slope(x, sharpness)
             return value, sitewise(jacobian, x, slopes)
-        # the surrogate maps [0, 1] to [−1, 1]; a forbidden category has z = −inf, which nothing learned sees
+        # a forbidden category has z = −inf; 0.5 becomes 0 in the surrogate, which maps [0, 1] to [−1, 1]
         value, slopes = self.learned.with_slope(sitewise(lambda site: torch.where(site.isinf(), 0.5, site), z))
         return value, sitewise(lambda site, v: torch.where(site.isinf(), 0, v), z, slopes)

@@ -1,12 +1,11 @@
-"""REINFORCE with a leave-one-out baseline: S samples, each with the mean of the others as its baseline.
+"""REINFORCE with a leave-one-out baseline: S samples, where the baseline of each is the mean of f over the others.
 
     g_l = 1/(S−1) Σ_s (f_s − f̄)(z_{s,l} − p_l) = 1/(S−1) Σ_s (f_s − f̄) z_{s,l}
 
-(the p_l term vanishes since Σ_s (f_s − f̄) = 0). Unchanged by f + constant.
-Cost: S evaluations, in one call, or on S parts of the data one evaluation in all: each sample on a part of its own, so
-that f_s differ by their data too, or all on the first part, whose difficulty they share. Either is unbiased for the
-mean of f over the parts that are seen. Kool, van Hoof, Welling 2019, "Buy 4 REINFORCE samples, get a baseline for
-free!".
+(the p_l term vanishes since Σ_s (f_s − f̄) = 0). Adding a constant to f changes nothing.
+Cost: S evaluations, in one call. With the data cut into S parts it is one evaluation in total: each sample on its own
+part (then f_s also differ by their data), or all samples on the first part. Both are unbiased for the mean of f over
+the parts that are used. Kool, van Hoof, Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from estimators.sitewise import sitewise
 
 
 class Rloo(SeveralSamples):
-    """REINFORCE, leave one out.
+    """REINFORCE with a leave-one-out baseline.
 
     Args:
         sizes: K_l of each site.
-        samples: S ≥ 2, the leading dimension of the one call to the objective; weights train on the mean over it.
-        parts: "whole", every sample on all data; "own", sample s on the s-th of S parts, a call each; or "first", all
-            on the first of S parts. An objective without parts is a ValueError, but for "whole".
+        samples: S ≥ 2, the leading dimension of the single call to the objective; weights train on their mean.
+        parts: "whole": every sample on all data. "own": sample s on the s-th of S parts, one call for each. "first":
+            all samples on the first of S parts. "own" and "first" raise a ValueError if the objective has no parts.
     """
 
     unbiased = True
@@ -46,13 +45,13 @@ class Rloo(SeveralSamples):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         index = race(sitewise(torch.exp, logits), noise)
         loss = self._losses(objective, index)
-        # float64: a constant in f must not show in the sum of the deviations
+        # float64, so that a large constant in f does not round the deviations
         value = self._value(loss, index, logits).double()
         advantage = ((value - value.mean(0)) / (self.evaluations - 1)).to(loss.dtype)
         return Estimate(loss.mean(0), weighted_sum(advantage, index.corners))
 
     def _losses(self, objective: Objective, index: Categories) -> Tensor:
-        """f of every sample, `(S, *rows)`, detached; weights have been trained on their mean."""
+        """f of every sample, `(S, *rows)`, detached. Backpropagates their mean to the weights."""
         n = self.evaluations
         pieces, samples = [objective], [index]
         if self.parts != "whole":
@@ -70,5 +69,5 @@ class Rloo(SeveralSamples):
         return torch.cat(losses)
 
     def _value(self, loss: Tensor, index: Categories, logits: Sites) -> Tensor:
-        """What the score is weighted with, `(S, *rows)`, before the mean of the others is subtracted."""
+        """The weight of each sample's score, `(S, *rows)`, before the baseline is subtracted."""
         return loss

@@ -4,12 +4,12 @@
     h_s(y) = mean_{r≠s} H(f_r, ∇f(z_r)ᵀ(y − z_r)),    H(u, v) = u + v + r_ψ(u, v),    h̃ likewise with r̃_ψ
     (A h)(z) = Σ_l { E_{y_l ~ q_l} h(y_l, z_{−l}) − h(z) }
 
-A is the Stein operator of Gibbs sampling: z ~ q stays distributed as q when one site is drawn anew, so that
-E (A h)(z) = 0 for every h that does not depend on z. h_s is made of the *other* samples; with its own it would be
-biased. h is a function of two numbers per sample, so that all Σ K neighbours of all samples cost no evaluation of f.
-r_ψ and r̃_ψ are the two outputs of a network with one LeakyReLU layer, scaled by 0 at first, and α, β and ψ descend
-E‖g‖²; at α = β = 0 this is leave-one-out REINFORCE. (The paper's A has 1/L before the sum, which α and β take up here,
-and its H is a network alone, with α = 0 at first in the authors' code.)
+A is the Stein operator of Gibbs sampling: redrawing one site of z ~ q leaves its distribution q, so E (A h)(z) = 0 for
+every h that does not depend on z. h_s is made of the *other* samples; using its own would bias the estimate. h is a
+function of two numbers per sample, so it needs no evaluation of f at the Σ K neighbours of a sample. r_ψ and r̃_ψ are
+the two outputs of a network with one LeakyReLU layer, multiplied by a scale that starts at 0. α, β and ψ are trained by
+gradient descent on E‖g‖². At α = β = 0 this is leave-one-out REINFORCE. (The paper's A has a factor 1/L, which is
+part of α and β here. Its H is only a network, and the authors' code starts with α = 0.)
 Cost: S evaluations, in one call, on the vertices. Unbiased. Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497.
 """
 
@@ -34,9 +34,9 @@ class Rodeo(SeveralSamples):
 
     Args:
         sizes: K_l of each site.
-        samples: S ≥ 2, the leading dimension of the one call to the objective; weights train on the mean over it.
-        alpha: the initial α, of the baselines.
-        beta: the initial β, of the samples themselves.
+        samples: S ≥ 2, the leading dimension of the single call to the objective; weights train on their mean.
+        alpha: the initial α, the coefficient in the baselines.
+        beta: the initial β, the coefficient for the samples themselves.
         hidden: width of the network.
     """
 
@@ -66,7 +66,7 @@ class Rodeo(SeveralSamples):
         here = loss.new_zeros(())
         changed = []  # ∇_l f(z_r)ᵀ(y − z_{s,l}) of every category y
         for z, q, v in zip(sample.stacks, p.stacks, slopes.stacks, strict=True):
-            slope = torch.where(q > 0, v, 0)  # f may have none at a forbidden category
+            slope = torch.where(q > 0, v, 0)  # a forbidden category may have no slope
             own = (slope * z).sum(-1, keepdim=True)[others]
             slope = slope[others]
             there = (slope * z.unsqueeze(1)).sum(-1, keepdim=True)
@@ -94,8 +94,8 @@ class Rodeo(SeveralSamples):
         return Estimate(loss.mean(0), found)
 
     def _mean_of_others(self, u: Tensor, v: Tensor) -> Tensor:
-        """mean_r H(u_{s,r}, v_{s,r}) and H̃, `(2, S, …)` from `(S, S − 1, …)`, of which those of u broadcast."""
+        """mean_r H(u_{s,r}, v_{s,r}) and the same of H̃: `(2, S, …)` from `(S, S − 1, …)`; u broadcasts."""
         inner, outer = self.inner_weight.to(v.dtype), self.outer_weight.to(v.dtype)
-        seen = torch.stack([u.expand_as(v), v])  # numbers in rows, points in columns: products take half the time
+        seen = torch.stack([u.expand_as(v), v])  # features first: the matrix products then take half the time
         learned = outer @ nn.functional.leaky_relu(inner @ seen.flatten(1), 0.3)
         return (seen.sum(0) + (self.scale * learned).view(2, *v.shape)).mean(2)

@@ -1,8 +1,8 @@
-"""One call for all sites of a size: what is done to every site is done to stacks of them.
+"""One torch call for all sites of a size: operations run on stacks of sites.
 
-A model may have hundreds of sites of a few dozen numbers each, and a call of torch costs more than so much arithmetic.
-Sites of equal K are therefore stacked to `(*lead, *rows, n, K)`, as if the n of them were one more dimension of rows,
-and handed out as views of their stack. Categories, int64 without a dimension of K, are stacked to `(*lead, *rows, n)`.
+A model may have hundreds of sites with a few dozen numbers each. A call of torch then costs more than its arithmetic.
+So n sites of equal K are stacked to `(*lead, *rows, n, K)`, like one more dimension of rows, and single sites are views
+of their stack. Categories, which are int64 and have no dimension of size K, are stacked to `(*lead, *rows, n)`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Layout = tuple[tuple[int, ...], ...]
 
 
 class Stacked(Sequence[Tensor]):
-    """Sites that are views of their stacks, made when they are asked for.
+    """A sequence of sites, stored as stacks. Views of single sites are made on first access.
 
     Args:
         stacks: one per entry of the layout.
-        layout: whose sites they hold.
+        layout: the positions of the sites in each stack.
     """
 
     def __init__(self, stacks: Iterable[Tensor], layout: Layout) -> None:
@@ -31,7 +31,7 @@ class Stacked(Sequence[Tensor]):
 
     @functools.cached_property
     def sites(self) -> tuple[Tensor, ...]:
-        """The views."""
+        """Views of the single sites."""
         views = [stack.unbind(_dim(stack)) for stack in self.stacks]
         if len(views) == 1:
             return views[0]
@@ -62,14 +62,14 @@ def layout_of(sizes: tuple[int, ...]) -> Layout:
 
 
 def stacks(sites: Sequence[Tensor], layout: Layout) -> tuple[Tensor, ...]:
-    """The sites, stacked; without a copy where they come as views of their stacks."""
+    """The stacks of these sites; without a copy if they are stacked in this layout already."""
     if isinstance(sites, Stacked) and sites.layout is layout:
         return sites.stacks
     return tuple(torch.stack([sites[i] for i in at], _dim(sites[at[0]])) for at in layout)
 
 
 def stacked(sites: Sequence[Tensor]) -> Stacked:
-    """Sites `(*lead, *rows, K_l)` as views of their stacks."""
+    """Stack the sites `(*lead, *rows, K_l)`, unless they are stacked already."""
     if isinstance(sites, Stacked):
         return sites
     layout = layout_of(tuple(site.shape[-1] for site in sites))
@@ -77,12 +77,12 @@ def stacked(sites: Sequence[Tensor]) -> Stacked:
 
 
 def sitewise(op: Callable[..., Tensor], like: Sequence[Tensor], *others: Sequence[Tensor]) -> Stacked:
-    """`op` of every site.
+    """Apply `op` to every site.
 
     Args:
-        op: given stacks, one per argument, it gives one; it may add leading dimensions, or give int64 categories
-            without the dimension of K.
-        like: `(*lead, *rows, K_l)`, whose sizes say which sites go together.
+        op: maps stacks, one per argument, to one stack. It may add leading dimensions, or return int64 categories
+            without the dimension K.
+        like: the first argument, `(*lead, *rows, K_l)`. Its sizes determine which sites are stacked together.
         *others: further arguments, one tensor per site.
     """
     first = stacked(like)
@@ -91,5 +91,5 @@ def sitewise(op: Callable[..., Tensor], like: Sequence[Tensor], *others: Sequenc
 
 
 def _dim(of: Tensor) -> int:
-    """Where a stack has its sites; between that of one site's dimensions, where they are to come."""
+    """The dimension of a stack that counts sites; for a single site, where it is to be inserted."""
     return -1 if of.dtype == torch.int64 else -2

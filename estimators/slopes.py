@@ -1,8 +1,8 @@
-"""∂f/∂sample, and what to say where f has none.
+"""∂f/∂sample, and a warning if f has none.
 
-An `argmax` or an index inside f cuts the graph: autograd finds no path from the value to a site, although the value
-depends on it. Nothing but an evaluation tells this from an f that ignores the site. So each estimator looks once at
-every kind of objective that it is given, site by site, and warns of those without a path.
+An `argmax` or an index inside f cuts the graph: autograd then finds no path from the value to a site, although the
+value depends on it. The graph of an f that ignores the site looks the same. So each estimator checks every site once
+for each kind of objective, and warns of sites without a path.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def slopes_at(estimator: Estimator, objective: Objective, sample: Sites, share: float = 1.0) -> tuple[Tensor, Stacked]:
-    """f at a sample `(*lead, *rows, K_l)`, detached, and ∂f/∂sample, 0 where it has none; weights train on `share` f.
+    """f at a sample `(*lead, *rows, K_l)`, detached, and ∂f/∂sample (0 if there is none). Weights train on `share` · f.
 
-    Each row's value must depend on that row's sample alone, as the protocol says.
+    The value of each row must depend on the sample of that row only.
     """
     sample = stacked(sample)
     leaves = [stack.detach().requires_grad_() for stack in sample.stacks]
@@ -44,9 +44,9 @@ def slopes_at(estimator: Estimator, objective: Objective, sample: Sites, share: 
 def slopes_of(
     estimator: Estimator, objective: Objective, sample: Stacked, differentiable: bool
 ) -> tuple[Tensor, Stacked, bool]:
-    """f, as a control variate evaluates it, and ∂f/∂sample; detached, or differentiable again.
+    """`objective.control` at the sample, ∂f/∂sample, and whether f has a slope in every site.
 
-    The last that is returned is whether f has a slope in every site. Slopes are 0 where there are none.
+    A slope that does not exist is 0. The results are detached unless `differentiable`.
     """
     leaves = [stack.requires_grad_() for stack in sample.stacks]
     inner = Stacked(leaves, sample.layout)
@@ -73,13 +73,13 @@ def _remember(estimator: Estimator, kind: object, sites: list[int]) -> None:
         return
     which = "any site of the sample" if len(sites) == len(estimator.sizes) else f"sites {_listed(sites)} of the sample"
     effect = (
-        "this estimator goes without it and stays unbiased, with more variance"
+        "this estimator works without it and stays unbiased, with more variance"
         if estimator.unbiased
         else "the estimate is 0 there"
     )
     warnings.warn(
         f"{type(estimator).__name__} needs ∂f/∂sample, and f has no slope in {which}: {effect}. An argmax or an index "
-        "inside f cuts the graph; f may also be constant there, which is no fault. Estimators that need no slope: "
+        "inside f cuts the graph. If f does not depend on the site, all is well. Estimators that need no slope: "
         "rloo, reinforce, unordered, carms, exact.",
         stacklevel=2,
     )
@@ -90,7 +90,7 @@ def _listed(sites: list[int]) -> str:
 
 
 def _kind(objective: object) -> object:
-    """What objectives that differ in their data alone have in common: the code of a function, or a class."""
+    """A key shared by objectives that differ in their data only: the code of a function, or a class."""
     while (inner := getattr(objective, "inner", None)) is not None:
         objective = inner
     return getattr(objective, "__code__", type(objective))

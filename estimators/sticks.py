@@ -1,10 +1,10 @@
-"""Stick breaking: a categorical as a row of coins, each of which ends the row or passes on.
+"""Stick breaking: a categorical variable as a sequence of coins. The first coin that is 1 ends the sequence.
 
-Category i is reached if no coin before it has come up, and chosen if its own does: coin i has the logit
+Category i is chosen if its coin is 1 and all earlier coins are 0. Coin i has the logit
 
     α_i = φ_i − log Σ_{j>i} exp φ_j,    σ(α_i) = p_i / P_{≥i},    P_{≥i} = Σ_{j≥i} p_j,
 
-and the last coin always comes up. Two samples of a categorical can then be coupled coin by coin.
+and the last coin is always 1. Two samples of a categorical can then be coupled coin by coin.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from estimators.algebra import probability
 
 
 class Sticks(NamedTuple):
-    """Coins of one site.
+    """Coins of one site; all fields have the shape `(*rows, K)`.
 
     Attributes:
-        order: `(*rows, K)`, the category that each coin belongs to.
-        p: `(*rows, K)`, its probability.
-        beyond: P_{>i}, of all later ones; 0 of the last that can be reached.
-        up: σ(α), the probability with which the coin comes up; 0 of a forbidden category.
+        order: the category of each coin.
+        p: the probability of this category.
+        beyond: P_{>i}, the probability of all later categories; 0 for the last possible one.
+        up: σ(α), the probability that the coin is 1; 0 for a forbidden category.
         down: 1 − σ(α).
     """
 
@@ -36,10 +36,10 @@ class Sticks(NamedTuple):
 
 
 def sticks(logits: Tensor) -> Sticks:
-    """The coins of a site `(*rows, K)` of which the greatest logit is 0, the least probable category first.
+    """The coins of a site with logits `(*rows, K)` whose maximum is 0, the least probable category first.
 
-    In this order every coin but the last two comes up with probability at most 1/3, so that of two coupled rows either
-    may go on where the other ends; and no sum of later probabilities is much smaller than its terms.
+    In this order every coin except the last two is 1 with probability at most 1/3. So each of two coupled sequences may
+    go on where the other ends. Also, no sum of later probabilities is much smaller than its terms.
     """
     p, order = torch.sort(probability(logits), dim=-1, stable=True)
     reach = p.flip(-1).cumsum(-1).flip(-1)  # P_{≥i}
@@ -48,24 +48,24 @@ def sticks(logits: Tensor) -> Sticks:
 
 
 def ends(up: Tensor) -> Tensor:
-    """The first coin that comes up, `(*lead, *rows)` from bool `(*lead, *rows, K)`; the last always does."""
+    """Position of the first coin that is 1, `(*lead, *rows)`, from bool `(*lead, *rows, K)`; the last always counts."""
     last = torch.arange(up.shape[-1], device=up.device) == up.shape[-1] - 1
     return (up | last).to(torch.int8).argmax(-1)
 
 
 def chosen(of: Sticks, end: Tensor) -> Tensor:
-    """The categories, `(*lead, *rows)`, of the coins `(*lead, *rows)` at which rows end."""
+    """The categories, `(*lead, *rows)`, of the coins `(*lead, *rows)` at which sequences end."""
     order = of.order.expand(*end.shape, of.order.shape[-1])
     return order.gather(-1, end.unsqueeze(-1)).squeeze(-1)
 
 
 def to_logits(of: Sticks, slope: Tensor) -> Tensor:
-    """∂/∂φ `(*rows, K)` from ∂/∂α `(*rows, K)` of the coins; 0 where a coin is certain.
+    """The gradient in φ, `(*rows, K)`, from the gradient in the coins' α, `(*rows, K)`. Certain coins count as 0.
 
     ∂α_i/∂φ_j is 1 for i = j, −p_j / P_{>i} for i < j, and 0 for i > j.
     """
     slope = torch.where((of.up > 0) & (of.down > 0), slope, 0)
-    # earlier coins take p_j Σ_{i<j} slope_i / P_{>i} from category j; P_{>i} ≥ 1/K, the least probable being first
+    # earlier coins subtract p_j Σ_{i<j} slope_i / P_{>i} from category j; in this order P_{>i} ≥ 1/K
     each = slope / torch.where(of.beyond > 0, of.beyond, 1)
     sorted_slope = slope - of.p * (each.cumsum(-1) - each)
     return torch.zeros_like(sorted_slope).scatter_(-1, of.order, sorted_slope)

@@ -1,13 +1,14 @@
-"""The straight-through estimator: the gradient at a hard sample, passed to the logits as if sampling were smooth.
+"""The straight-through estimator: the gradient at a hard sample is passed to the logits as if sampling were smooth.
 
     through = "softmax":    g_l = J(softmax(φ_l / t)) ∇_l f(z) / t,    J(p) v = p ⊙ (v − pᵀv)
     through = "identity":   g_l = ∇_l f(z)
 
-z is drawn from softmax(φ / s), by default q itself. Tempered straight-through has t ≠ 1, the decoupled one an s ≠ 1 of
-its own as well: then z is not a sample of q, and the loss and the gradients of weights are those of softmax(φ / s).
-Cost: 1 evaluation, on the vertices. Biased; through the softmax with s = t = 1 exact if f is multilinear, since then
-E_z ∇_l f(z) is the gradient of E f in p_l. Bengio, Léonard, Courville 2013, arXiv:1308.3432; decoupled: Shah, Yan,
-Mozer, Liu 2024, arXiv:2410.13331.
+z is drawn from softmax(φ / s), by default s = 1, which is q. Tempered straight-through has t ≠ 1. The decoupled
+estimator has s ≠ 1 too; then z is not a sample of q, and the loss and the weights' gradients are those under
+softmax(φ / s). Cost: 1 evaluation, on the vertices. Biased. Through the softmax with s = t = 1 its mean is exact if f
+is multilinear, because E_z ∇_l f(z) is then the gradient of E f in p_l. Bengio, Léonard, Courville 2013,
+arXiv:1308.3432;
+decoupled: Shah, Yan, Mozer, Liu 2024, arXiv:2410.13331.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class StraightThrough(Estimator):
     Args:
         sizes: K_l of each site.
         through: "softmax" or "identity".
-        temperature: t, of the softmax on the way back, or a schedule, see `estimators.base.Temperature`.
-        forward_temperature: s, of the distribution of samples, likewise.
+        temperature: t, of the softmax in the backward pass, or a schedule, see `estimators.base.Temperature`.
+        forward_temperature: s, of the distribution that is sampled, or a schedule.
     """
 
     unbiased = False
@@ -49,7 +50,7 @@ class StraightThrough(Estimator):
     ) -> None:
         super().__init__(sizes)
         if through == "identity" and temperature != 1.0:
-            raise ValueError("through='identity' has no temperature on the way back; set forward_temperature")
+            raise ValueError("through='identity' has no temperature in the backward pass; set forward_temperature")
         self.through = through
         self.coupled = temperature == forward_temperature  # at all times
         self.temperature = Temperature(temperature)

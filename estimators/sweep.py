@@ -1,29 +1,27 @@
-"""A sweep over the sites: each is drawn again with all others held, and a learned table beside a first-order expansion.
+"""A sweep over the sites: each is drawn again with all others held fixed. The control variate is a slope and a table.
 
-A sample z, at which the weights train; for each site l, S_l further draws of that site alone, c_1 … c_S ~ q_l. With
-c_0 = z_l, f_s = f(z with c_s at site l) and a control variate h_l(k) for that site,
+Weights train on one sample z. For each site l there are S further draws of that site alone, c_1 … c_S ~ q_l. With
+c_0 = z_l, f_s = f(z with c_s at site l) and a control variate h_l(k) of the category k of that site,
 
     g_l = 1/S Σ_{s=0…S} (d_s − d̄) onehot(c_s) + J(p_l) h_l,    d_s = f_s − h_l(c_s),    J(p) v = p ⊙ (v − pᵀv)
 
-Given the other sites, c_0 … c_S are S + 1 independent draws from q_l: the first term is leave-one-out REINFORCE for
-f − h_l, and the second the gradient of E_{q_l} h_l, so that g_l is unbiased whatever h_l is, if it is a function of
-nothing that was drawn. In f_s − f_r only what site l changes is left: neither the other sites nor the difficulty of the
-minibatch, which all of them share.
+Given the other sites, c_0 … c_S are S + 1 independent draws from q_l. The first term is leave-one-out REINFORCE for
+f − h_l, and the second is the gradient of E_{q_l} h_l. So g_l is unbiased for every h_l that does not depend on the
+draws. The difference f_s − f_r only contains what site l changes: the other sites and the minibatch are the same.
 
     h_l(k) = α_l ∂f/∂x_{l,k}(p) + T_l(k)
 
-The slopes, at the mean p of q and on the same data, are those of MuProp; T_l and α_l are what a regression of the
-differences of *earlier* steps comes to, see `regression`. With slopes=False, h_l is the table alone, and f is not asked
-for derivatives.
+The slopes are taken at the mean p of q and on the same data, as in MuProp. T_l and α_l are fitted by a regression over
+differences of *earlier* steps, see `regression`. With slopes=False, h_l = T_l, and no derivative of f is needed.
 
-With rate = ρ < 1 a coin c_l of probability ρ says for each site whether it is drawn again at all, and the first term
-counts c_l / ρ times: its expectation is the same, and where c_l = 0 nothing is evaluated but what h_l is made of.
+With rate = ρ < 1, a coin of probability ρ decides for each site whether it is drawn again. The first term is then
+multiplied by coin / ρ, which keeps its expectation. If the coin is 0, only h_l is evaluated for that site.
 
-Cost: 1 + Σ_l S_l evaluations on the vertices, of which only one trains weights and the others may share with it all
-that comes before their site (of ρ < 1 those of a site that is not drawn again are evaluations of the sample itself);
-with slopes one more at p, for its derivative. Unbiased. Sampled local expectation
-gradients (Titsias, Lázaro-Gredilla 2015, arXiv:1503.01494) with the control variate of MuProp (arXiv:1511.05176) and a
-table, see docs/explanation/contest.md.
+Cost: 1 + Σ_l S_l evaluations on the vertices, and with slopes one more at p for its derivative. Only one evaluation
+trains weights. The others may reuse its computation up to the site that differs; with ρ < 1 the evaluations of sites
+that are not drawn again equal those of z itself. Unbiased. These are sampled local expectation gradients (Titsias,
+Lázaro-Gredilla 2015, arXiv:1503.01494) with the control variate of MuProp (arXiv:1511.05176) and a table, see
+docs/explanation/contest.md.
 """
 
 from __future__ import annotations
@@ -45,12 +43,12 @@ from estimators.slopes import slopes_of
 
 
 class Draws(nn.Module):
-    """Which of all further samples are draws of the sites of one stack.
+    """Index tables: which further samples belong to the sites of one stack.
 
     Args:
-        at: positions of the sites.
-        counts: S_l of every site.
-        pairs: site and turn of every further sample.
+        at: positions of the sites of the stack.
+        counts: S_l of every site of the model.
+        pairs: for every further sample, its site and which draw of that site it is.
     """
 
     place: Tensor
@@ -59,7 +57,7 @@ class Draws(nn.Module):
 
     def __init__(self, at: Sequence[int], counts: Sequence[int], pairs: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        # the r-th draw of a site; where there is none, the first of all
+        # which further sample is the r-th draw of a site; 0 as a filler if there is none
         places = [[pairs.index((site, r)) if r < counts[site] else 0 for site in at] for r in range(max(counts))]
         for name, values in (("place", places), ("count", [counts[site] for site in at]), ("stack", at)):
             self.register_buffer(name, _index(values), persistent=False)
@@ -75,11 +73,11 @@ class Sweep(Estimator):
     Args:
         sizes: K_l of each site.
         samples: S ≥ 1, how often each site is drawn again, or one such number for each site.
-        slopes: take the first-order expansion at p into the control variate.
-        rate: ρ in (0, 1], the probability with which a site is drawn again. It saves time where an objective shares
-            between samples what they have in common, see `Objective.around`, and only there.
-        decay: what a step at which a site is drawn again counts for in the regression of the next such, in [0, 1); with
-            rate < 1, what is forgotten at a step is ρ times as much.
+        slopes: whether the slope of f at p is part of the control variate.
+        rate: ρ in (0, 1], the probability that a site is drawn again. ρ < 1 only saves time if the objective computes
+            the common part of samples once, see `Objective.around`.
+        decay: forgetting factor of the regression in [0, 1), for each step at which the site is drawn again. With
+            rate < 1 the factor per step is 1 − ρ (1 − decay).
     """
 
     version = 2
@@ -103,10 +101,10 @@ class Sweep(Estimator):
             counts = tuple(samples)
         if len(counts) != len(self.sizes) or not all(isinstance(s, int) and s >= 1 for s in counts):
             raise ValueError(
-                f"samples must be a positive integer, or one for each of {len(self.sizes)} sites, got {samples!r}"
+                f"samples must be a positive integer, or one for each of the {len(self.sizes)} sites, got {samples!r}"
             )
         self.counts, self.rate, self.relaxed = counts, float(rate), bool(slopes)
-        # a site that is drawn again at every tenth step forgets a tenth as fast
+        # at rate = 0.1 a site is drawn again at every tenth step, so it forgets a tenth as fast
         self.decay = 1 - (1 - float(decay)) * self.rate
         self.evaluations = 1 + sum(counts) + self.relaxed
         self.layout = layout_of(self.sizes)
@@ -124,15 +122,15 @@ class Sweep(Estimator):
         return cast(Sequence[Regression], self.regressions)
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
-        """Uniforms `(1 + max S, *rows, K_l)` per site, for the sample and what each site is drawn again to be; with
-        rate < 1 one more, whose first entry is the coin."""
+        """Uniforms `(1 + max S, *rows, K_l)` per site: for the sample, then for the further draws of each site. With
+        rate < 1 there is one more, whose first entry decides the coin."""
         return uniform(logits, generator, (1 + max(self.counts) + (self.rate < 1),))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         turns = 1 + max(self.counts)
-        # at first the sample, then what each site is drawn again to be
+        # the sample first, then the further draws of each site
         drawn = stacked(gumbel_argmax(logits, sitewise(lambda u: u[:turns], noise)))
-        if self.rate < 1:  # without its coin a site stays as it is, and what all draws of it agree in has no deviation
+        if self.rate < 1:  # if the coin is 0, all draws of the site equal its sample, so its deviations are 0
             coins = (u[turns, ..., 0] < self.rate for u in stacked(noise).stacks)
             pairs = zip(coins, drawn.stacks, strict=True)
             drawn = Stacked((torch.where(coin, index, index[:1]) for coin, index in pairs), drawn.layout)
@@ -150,7 +148,7 @@ class Sweep(Estimator):
         return Estimate(loss, Stacked(grads, self.layout))
 
     def _samples(self, drawn: Stacked, like: Stacked) -> tuple[Categories, Categories]:
-        """The sample, `(*rows)` per site, and those with one site of it drawn again, `(Σ S, *rows)`."""
+        """The sample, `(*rows)` per site, and the further samples with one site drawn again, `(Σ S, *rows)`."""
         first, others = [], []
         for draws, index in zip(self._draws(), drawn.stacks, strict=True):
             mine = self.site.view(-1, *(1,) * (index.dim() - 1)) == draws.stack
@@ -159,7 +157,7 @@ class Sweep(Estimator):
         return Categories(first, like), Categories(others, like)
 
     def _slopes(self, objective: Objective, p: Stacked) -> Stacked:
-        """∂f/∂x at p, of the objective that no weight trains on; 0 where it is not finite, which biases nothing."""
+        """∂f/∂x at p, without gradients for weights. 0 if it is not finite, which causes no bias."""
         _, slopes, _ = slopes_of(self, objective, sitewise(torch.detach, p), False)
         return sitewise(lambda slope: torch.nan_to_num(slope, 0.0, 0.0, 0.0), slopes)
 
@@ -173,21 +171,24 @@ class Sweep(Estimator):
         p: Tensor,
         slope: Tensor,
     ) -> Tensor:
-        """g of the n sites of a stack, `(*rows, n, K)`; what is to be learned of it goes into the sums.
+        """g of the n sites of a stack, `(*rows, n, K)`. In training mode adds the step to the regression's sums.
 
         Args:
-            loss, values: f at the sample `(*rows)` and at the others `(Σ S, *rows)`.
-            draws, regression: of the stack.
+            loss: f at the sample, `(*rows)`.
+            values: f at the further samples, `(Σ S, *rows)`.
+            draws: the index tables of the stack.
+            regression: the control variate of the stack.
             index: categories of the sample and of the further draws, `(1 + max S, *rows, n)`.
-            p, slope: `(*rows, n, K)`.
+            p: probabilities, `(*rows, n, K)`.
+            slope: slopes at p, `(*rows, n, K)`.
         """
         rows = (1,) * loss.dim()
         count = draws.count
         turns = torch.arange(len(index), device=count.device).unsqueeze(-1)
         there = (turns <= count).view(-1, *rows, len(count))
-        even = len(set(self.counts)) == 1  # nothing is missing
+        even = len(set(self.counts)) == 1  # every site has the same number of draws, so no entry is a filler
         f = values[draws.place].movedim(1, -1)
-        # float64: a constant in f must not show in the deviations
+        # float64, so that a large constant in f does not round the deviations
         f = torch.cat([loss.unsqueeze(-1).expand_as(f[:1]), f]).double()
         h = regression(slope)
 
@@ -199,7 +200,7 @@ class Sweep(Estimator):
 
         def deviation(of: Tensor) -> Tensor:
             number = (count + 1).view(-1, *(1,) * (of.dim() - there.dim()))
-            of = of - of[:1]  # exactly 0 where all are equal, which rounding of their mean would not leave
+            of = of - of[:1]  # makes deviations of equal values exactly 0, in spite of the mean's rounding
             return present(of - present(of).sum(0) / number)
 
         z = one_hot(index, p.shape[-1], p.dtype)

@@ -1,12 +1,13 @@
-"""How a control variate c of `control_variate` is tuned, and the estimate that goes with it.
+"""Two ways to tune the control variate c of `control_variate`, each with its estimate g. Symbols as there.
 
-On the variance, E‖g‖² up to a constant, in one of two ways.
+Both minimise the variance, which is E‖g‖² up to a constant.
 
-    descent      η, λ and ρ follow ∂‖g‖²/∂θ, through ∂c/∂z: f is differentiated twice at every step
-    regression   of coupled noise. With a = f(b)(b − p) and g = a − η d, η is the regression Σ aᵀd / Σ dᵀd over earlier
-                 steps. log λ follows the difference quotient of ‖a − η d‖² at λ e^{±δ}, one more evaluation at every
-                 `every`-th step, the signs in turn; ρ follows ∂‖g‖²/∂ρ, which needs no second derivative of f. One
-                 graph of f is alive at a time, and none is differentiated twice.
+    descent      Gradient descent of η, λ and ρ on ‖g‖². This goes through ∂c/∂z, so f is differentiated twice at every
+                 step.
+    regression   Needs coupled noise. With a = f(b)(b − p) and g = a − η d, η is the regression coefficient
+                 Σ aᵀd / Σ dᵀd over earlier steps. The gradient in log λ is the difference quotient of ‖a − η d‖² at
+                 λ e^{±δ}; it costs one more evaluation at every `every`-th step, with alternating sign. The gradient in
+                 ρ is ∂‖g‖²/∂ρ, which needs no second derivative of f. Only one graph of f exists at a time.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
     from estimators.control_variate import ControlVariate
 
 DECAY = 0.99
-"""Of the sums of the regression, per step: in the long run their errors are those of about a hundred steps."""
+"""Decay of the regression's sums, per step. They average over about a hundred steps in the long run."""
 PRIOR = 10
-"""Steps for which the initial η counts in them: that of one step alone may be anything."""
+"""Weight of the initial η in these sums, in steps. The η of a single step would be too noisy."""
 STEP = 0.2
-"""δ: a difference quotient of this step in log λ is within some per cent of the slope, and far above rounding."""
+"""δ, the step in log λ. Its difference quotient is within a few per cent of the slope and far above rounding."""
 
 
 class Drawn(NamedTuple):
-    """What an estimate has drawn: p, z, z̃ and b − p per site, and f(b), `(*rows)`; z̃ is z where they are coupled."""
+    """One draw: p, z, z̃ (`again`) and b − p (`score`) per site, and f(b) (`loss`), `(*rows)`. Coupled: z̃ is z."""
 
     p: Stacked
     z: Stacked
@@ -49,12 +50,12 @@ class Drawn(NamedTuple):
 
 
 class Descent(nn.Module):
-    """Of η, λ and ρ, along ∂‖g‖²/∂θ."""
+    """Tunes η, λ and ρ by gradient descent on ‖g‖²."""
 
     def forward(self, of: ControlVariate, objective: Objective, drawn: Drawn) -> Stacked:
-        """g, whose square is differentiated in the parameters of c in training mode."""
+        """g. In training mode adds the gradient of ‖g‖² to the `.grad` of the parameters of c."""
         p, z, again, score, loss = drawn
-        # one call for both, whose graphs the fit needs together
+        # z and z̃ in one call, because the fit needs both graphs at once
         points = sitewise(lambda *each: torch.stack(each), *([z] if of.coupled else [z, again]))
         c = self._slope(of, objective, points)
         if c is None:
@@ -71,9 +72,9 @@ class Descent(nn.Module):
         return grads
 
     def _slope(self, of: ControlVariate, objective: Objective, z: Stacked) -> tuple[Tensor, Sequence[Tensor]] | None:
-        """c and ∂c/∂z at points `(n, *rows, K_l)`, differentiable in the parameters of c while in training mode.
+        """c and ∂c/∂z at points `(n, *rows, K_l)`, differentiable in the parameters of c in training mode.
 
-        f is no part of c where it has no slope in some site: None where nothing else is.
+        f is left out of c if it has no slope in some site. None if c then has no term.
         """
         with torch.set_grad_enabled(of.training):
             x, sharpness = of.soft(z), torch.exp(-of.log_temperature)
@@ -91,11 +92,11 @@ class Descent(nn.Module):
 
 
 class Regression(nn.Module):
-    """Of η, over earlier steps, with coupled noise and the relaxed objective.
+    """Tunes η by regression over earlier steps, with coupled noise and the relaxed objective.
 
     Args:
         eta: the initial η.
-        every: steps between two of λ.
+        every: λ is updated at every `every`-th step.
     """
 
     cross: Tensor
@@ -104,20 +105,20 @@ class Regression(nn.Module):
     def __init__(self, eta: float, every: int) -> None:
         super().__init__()
         self.initial, self.every = eta, every
-        self.steps = 0  # a number, which nothing waits for
+        self.steps = 0  # a Python number: reading a tensor would wait for the device
         self.register_buffer("cross", torch.zeros(()))
         self.register_buffer("square", torch.zeros(()))
 
     def get_extra_state(self) -> Tensor:
-        """The steps."""
+        """The number of steps, for the state dict."""
         return torch.tensor(self.steps)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Return to them."""
+        """Restore the number of steps."""
         self.steps = int(state)
 
     def forward(self, of: ControlVariate, objective: Objective, drawn: Drawn) -> Stacked:
-        """g = a − η d, η of earlier steps."""
+        """g = a − η d, with η from earlier steps."""
         plain, held = drawn.plain, [_kept(x) for x in drawn.z.stacks]
         eta = torch.where(self.square > 0, self.cross / self.square, self.initial)
 
@@ -151,7 +152,7 @@ class Regression(nn.Module):
         log_temperature: Tensor,
         fit: bool,
     ) -> Stacked:
-        """d at a temperature, differentiable in ρ where it is fitted; `held` is e^{z − z_b} of each stack."""
+        """d at a temperature, differentiable in ρ if `fit`. `held` is e^{z − z_b} of each stack."""
         p, z, _, score, _ = drawn
 
         def difference(value: Tensor, slope: Stacked) -> Stacked:
@@ -163,7 +164,7 @@ class Regression(nn.Module):
         with torch.no_grad():
             x = of.soft(z, log_temperature)
         value, slopes, whole = slopes_of(of, objective, x, False)
-        if not whole:  # nothing is known of ∂c/∂φ, and c is only what is learned
+        if not whole:  # f has no slope in some site: c is r_ρ alone
             value, slopes = torch.zeros_like(value), sitewise(torch.zeros_like, slopes)
         relaxed = difference(value, sitewise(lambda q, v: through_softmax(q.detach(), v) * sharpness, x, slopes))
         with torch.set_grad_enabled(fit):
@@ -172,7 +173,7 @@ class Regression(nn.Module):
 
     @torch.no_grad()
     def _add(self, plain: Stacked, d: Stacked) -> None:
-        """Put a step into the sums, which begin as `PRIOR` steps whose best η was the initial one."""
+        """Add a step to the sums, which start as if there had been `PRIOR` steps whose best η was the initial one."""
         cross, square = (each.mean().to(self.square.dtype) for each in (dot(plain, d), norm_sq(d)))
         begun, weight = self.square > 0, PRIOR * (1 - DECAY)
         self.cross.copy_(torch.where(begun, self.cross, weight * self.initial * square)).lerp_(cross, 1 - DECAY)
@@ -180,10 +181,10 @@ class Regression(nn.Module):
 
 
 def _kept(z: Tensor) -> Tensor:
-    """e^{z̃_i − z̃_b} = 1 − ∂z̃_i/∂log p_i, of a draw given its winner b."""
+    """e^{z̃_i − z̃_b} = 1 − ∂z̃_i/∂log p_i, for a draw given its winner b."""
     return torch.exp(z - z.amax(-1, keepdim=True))
 
 
 def _to_logits(p: Tensor, slope: Tensor) -> Tensor:
-    """∂/∂φ from ∂/∂log p."""
+    """The gradient in φ from the gradient in log p."""
     return torch.addcmul(slope, p, slope.sum(-1, keepdim=True), value=-1)

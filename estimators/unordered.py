@@ -1,16 +1,16 @@
-"""The unordered-set estimator: k different configurations, drawn without replacement, each with a baseline of the set.
+"""The unordered-set estimator: k different configurations, drawn without replacement. The set gives each its baseline.
 
     g_l = Σ_{s∈S} p_s R(S, s) [f_s − Σ_{r∈S} p_r R(S, s, r) f_r] (z_{s,l} − p_l)
 
-S is the set of the first k configurations drawn without replacement from q, the Gumbel top k of all Π K of them, found
-by a beam search over the sites (Kool, van Hoof, Welling 2019, arXiv:1903.06059). R(S, s) is the probability of S given
-that s was drawn first, over that of S: it makes Σ p_s R(S, s) f_s unbiased and sums to 1. With W(T) the probability of
-drawing the rest of S in any order after T ⊆ S,
+S is the set of the first k configurations drawn without replacement from q. It is the Gumbel top k of all Π K
+configurations, found by a beam search over the sites (Kool, van Hoof, Welling 2019, arXiv:1903.06059). R(S, s) is the
+probability of S given that s was drawn first, divided by the probability of S. Then Σ p_s R(S, s) f_s is unbiased, and
+its weights sum to 1. Let W(T) be the probability of drawing the rest of S, in any order, after T ⊆ S:
 
     W(S) = 1,    W(T) = Σ_{s∈S∖T} p_s / (1 − Σ_{t∈T} p_t) W(T ∪ s)
     R(S, s) = W({s}) / W(∅),    R(S, s, r) = W({s, r}) / W({s}) and 1 for r = s
 
-Cost: k evaluations, in one call, or as many as there are configurations; 2^k terms for W. Unbiased.
+Cost: k evaluations in one call, fewer if there are fewer configurations; 2^k terms for W. Unbiased.
 Kool, van Hoof, Welling 2020, arXiv:2002.06043.
 """
 
@@ -39,8 +39,8 @@ class Unordered(Estimator):
 
     Args:
         sizes: K_l of each site.
-        samples: k in 2 … 8, the leading dimension of the one call to the objective. Weights train on each by its
-            importance p_s R(S, s).
+        samples: k in 2 … 8, the leading dimension of the single call to the objective. Weights train on Σ p_s R(S, s)
+            f_s.
     """
 
     unbiased = True
@@ -55,7 +55,8 @@ class Unordered(Estimator):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         index, log_p = _top(logits, noise, self.evaluations)
         p = probabilities(logits)
-        # fewer configurations than k may be possible, and the objective is not asked about others
+        # If fewer than k configurations are possible, the first is repeated with weight 0: f may be undefined
+        # elsewhere.
         there = log_p.exp() > 0
         index = Categories((torch.where(there.unsqueeze(-1), i, i[:1]) for i in stacks(index, p.layout)), p)
         loss = objective.hard(index)
@@ -71,12 +72,13 @@ class Unordered(Estimator):
 def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
     """k configurations without replacement, `(k, *rows)` per site, and their log-probabilities in float64.
 
-    Every beam is a prefix with the maximum of the Gumbel-perturbed log-probabilities of all that begin with it. Those
-    of its continuations, drawn anew, are moved to have this maximum m: with D the distance of each to the greatest,
+    A beam is a prefix, together with the maximum m of the Gumbel-perturbed log-probabilities of all configurations that
+    begin with it. The perturbed values of its continuations are drawn, then shifted so that their maximum is m. With D
+    the distance of each to the largest drawn value, the shifted values are
 
-        m − log(1 + e^v),    v = m − (greatest drawn) + D + log(1 − e^{−D})
+        m − log(1 + e^v),    v = m − (largest drawn) + D + log(1 − e^{−D})
 
-    of which the last two terms are the same for all prefixes, and found for all sites at once.
+    The last two terms are the same for all prefixes and are computed for all sites at once.
     """
     layout = layout_of(tuple(site.shape[-1] for site in logits))
     log_q, most, beyond = [], [], []
@@ -96,13 +98,13 @@ def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
     for i in range(len(each)):
         log_q_i, most_i, beyond_i = each[i]
         beams = best.shape[-1]
-        shift = (best - log_p - most_i[..., :beams]).nan_to_num()  # of a beam that cannot be, −inf + inf
+        shift = (best - log_p - most_i[..., :beams]).nan_to_num()  # an impossible beam gives −inf + inf
         v = shift.unsqueeze(-1) + beyond_i[..., :beams, :]
-        moved = (best.unsqueeze(-1) - torch.nn.functional.softplus(v, threshold=40)).flatten(-2)  # beam slowest
-        best, place = moved.topk(min(k, moved.shape[-1]), -1)  # fewer than k where there are fewer
+        moved = (best.unsqueeze(-1) - torch.nn.functional.softplus(v, threshold=40)).flatten(-2)  # beam varies slowest
+        best, place = moved.topk(min(k, moved.shape[-1]), -1)
         log_p = (log_p.unsqueeze(-1) + log_q_i).flatten(-2).gather(-1, place)
         places.append(place)
-    # back from the last site, along the prefix that every beam goes on from
+    # trace back from the last site: which prefix each beam continues
     beam = torch.arange(log_p.shape[-1], device=log_p.device).expand_as(log_p)
     for i in reversed(range(len(places))):
         places[i] = places[i].gather(-1, beam)
@@ -112,7 +114,7 @@ def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
 
 
 def _log_softmax(site: Tensor) -> Tensor:
-    """log p, whose likeliest entry keeps 1 − p where torch's own gives 0."""
+    """log p. Unlike torch's own it keeps log p ≈ −(1 − p) for the likeliest entry instead of rounding it to 0."""
     most, place = site.max(-1, keepdim=True)
     odds = (site - most).exp().scatter(-1, place, 0).sum(-1, keepdim=True)
     return site - most - torch.log1p(odds)
@@ -127,7 +129,7 @@ def _ratios(log_p: Tensor) -> tuple[Tensor, Tensor]:
         outside = [s for s in range(k) if not taken >> s & 1]
         left = functools.reduce(torch.add, (p[s] for s in outside))
         total = functools.reduce(torch.add, (p[s] * after[taken | 1 << s] for s in outside))
-        if inside:  # over 1 − Σ p, of probabilities that may be close to 1; at least what S itself has left
+        if inside:  # 1 − Σ p in logarithms, because Σ p may be close to 1; it is at least the p left in S
             log_sum = torch.logsumexp(torch.stack(inside), 0) if len(inside) > 1 else inside[0]
             total = total / torch.maximum(-torch.expm1(log_sum.clamp(max=0)), left)
         after[taken] = torch.where(left > 0, total, 1)

@@ -2,9 +2,9 @@
 
     g_l = ∂/∂φ_l ½ Var_S[f(z_s) + log q(z_s)] = 1/(S−1) Σ_s (F_s − F̄) z_{s,l},    F_s = f(z_s) + log q(z_s)
 
-(the p_l term vanishes since Σ_s (F_s − F̄) = 0). This is leave-one-out REINFORCE on F, and it estimates the gradient
-of E_q[f + log q] = E_q f − H(q), without bias: the ELBO's gradient where f = −log p(x, z). It does *not* estimate the
-gradient of E_q f, and so does not claim to. Weights train on f.
+(the p_l term vanishes since Σ_s (F_s − F̄) = 0). This is leave-one-out REINFORCE on F. It is unbiased for the gradient
+of E_q[f + log q] = E_q f − H(q); for f = −log p(x, z) that is the negative ELBO. It is biased for the gradient of E_q
+f, and so does not claim to be unbiased. Weights train on f.
 Cost: S evaluations, in one call. Richter, Boustati, Nüsken, Ruiz, Akyildiz 2020, arXiv:2010.10436.
 """
 
@@ -28,7 +28,7 @@ class VarGrad(Rloo):
 
     Args:
         sizes: K_l of each site.
-        samples: S ≥ 2, the leading dimension of the one call to the objective; weights train on the mean over it.
+        samples: S ≥ 2, the leading dimension of the single call to the objective; weights train on their mean.
     """
 
     unbiased = False

@@ -1,4 +1,4 @@
-"""From finished cells to evidence: the table of rows, statistics on it, figures, verdicts and the report.
+"""Evaluates finished cells: the table of rows, statistics, figures, verdicts and the report.
 
-Nothing here needs torch, so that a table measured on one machine can be read and drawn on any other.
+Nothing here needs torch, so results measured on one machine can be evaluated on any other.
 """

@@ -1,4 +1,4 @@
-"""The appendix of one task: every preset and data set, every pooled number, every figure, what failed, what it took."""
+"""The appendix of a task: all presets and data sets, all pooled numbers and figures, failed cells, and time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,18 +9,18 @@ import pandas as pd
 
 from results import claims, contest, paper, plots, present, summary, targets, words
 
-_FEW = 4  # values of x up to which a quantity has a column for each; more are a curve, and in a figure
-_OWN_TABLES = ("contest", "scaling", "sampling")  # suites whose numbers are shown otherwise
-_AT_POINTS = ("bias", "variance")  # suites of which a line is an estimator at a point of training
+_FEW = 4  # up to this many values of x have a column each; more are a curve in a figure
+_OWN_TABLES = ("contest", "scaling", "sampling")  # suites whose numbers are shown in other ways
+_AT_POINTS = ("bias", "variance")  # suites with one line for each estimator and point of training
 
 
 def file(task: str) -> str:
-    """The name of the page of a task."""
+    """The file name of a task's page."""
     return f"REPORT-{task}.md"
 
 
 def write(frame: pd.DataFrame, task: str, drawn: Mapping[str, plots.Drawn], path: Path) -> None:
-    """Write the page of a task, of which all rows of the frame are."""
+    """Write the page of a task. All rows of the frame must belong to it."""
     cells = frame.drop_duplicates("hash")
     judged = claims.verdicts(frame, task)
     allowed = targets.table(frame)
@@ -39,8 +39,8 @@ def write(frame: pd.DataFrame, task: str, drawn: Mapping[str, plots.Drawn], path
         suites=list(_suites(frame)),
         figures=[figure(one) for one in drawn.values() if task in one.tasks],
         failed=None if failed.empty else failed,
-        seconds_note="Of all cells and seeds. What estimators share, such as the points of a run and the gradients "
-        "there, counts for whichever was measured first.",
+        seconds_note="Sum over all cells and seeds. Shared work, such as reference runs and reference gradients, is "
+        "counted for the estimator that was measured first.",
         seconds=_seconds(cells),
         provenance=_provenance(cells),
     )
@@ -48,7 +48,7 @@ def write(frame: pd.DataFrame, task: str, drawn: Mapping[str, plots.Drawn], path
 
 
 def figure(one: plots.Drawn) -> dict[str, str]:
-    """A figure as the pages show it."""
+    """A figure, for the templates."""
     return {
         "title": words.title(one.kind),
         "caption": words.caption(one.kind),
@@ -64,7 +64,7 @@ def verdicts(judged: Sequence[claims.Verdict]) -> pd.DataFrame:
 
 
 def table_1(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The paper's Table 1 and ours, of every preset and data set with trained networks."""
+    """The paper's Table 1 and ours, for every preset and data set with trained networks."""
     return [
         {"title": place, "lines": lines.reset_index(), "noise": noise, "note": note}
         for place, lines, noise, note in paper.beside(frame)
@@ -72,7 +72,7 @@ def table_1(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
-    """What failed, a line for each kind of failure of a cell, with the message where there is one."""
+    """Failed cells, with one line for each status and message of a cell."""
     keys = ["suite", "estimator", "preset", "dataset", "seed", "status", "message"]
     found = frame.loc[frame["status"] != "ok", keys].drop_duplicates().sort_values(keys[:6])
     return found.assign(message=found["message"].fillna(""))
@@ -96,7 +96,7 @@ def _contests(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _suites(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Every pooled number: estimators as lines. Curves are in the figures."""
+    """Tables of all pooled numbers, with estimators as lines. Curves are in the figures."""
     for suite in words.ordered(set(frame["suite"]) - {*_OWN_TABLES}, "suites"):
         rows = frame[(frame["suite"] == suite) & (frame["status"] == "ok") & frame["value"].notna()]
         pooled = _columns(rows, suite)
@@ -109,7 +109,7 @@ def _suites(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _columns(rows: pd.DataFrame, suite: str) -> pd.DataFrame:
-    """Pooled rows, with the heading of the column that each goes into."""
+    """Pooled rows, with the heading of their column."""
     few = rows.groupby("metric")["x"].transform("nunique") <= _FEW
     rows = rows[few & ~rows["metric"].str.startswith("curve_")]
     in_bytes = rows["unit"] == "bytes"
@@ -140,7 +140,7 @@ def _wide(pooled: pd.DataFrame, suite: str) -> pd.DataFrame:
 
 
 def _seconds(cells: pd.DataFrame) -> pd.DataFrame:
-    """What each estimator took, by suite."""
+    """Seconds for each estimator, by suite."""
     spent = cells.pivot_table(index="estimator", columns="suite", values="wall_s", aggfunc="sum")
     spent = spent.reindex(index=summary.ordered(cells), columns=words.ordered(cells["suite"], "suites"))
     return spent.map(lambda seconds: "" if np.isnan(seconds) else f"{seconds:,.0f}").reset_index()
@@ -152,5 +152,5 @@ def _provenance(cells: pd.DataFrame) -> pd.DataFrame:
         values = cells[name].fillna("unknown").value_counts().sort_index()
         said[name] = ", ".join(f"{value} ({count:,} cells)" for value, count in values.items())
     said["with uncommitted changes"] = f"{int(cells['dirty'].fillna(False).sum()):,} cells"
-    said["time"] = f"{cells['wall_s'].sum() / 3600:.2f} hours in all"
+    said["time"] = f"{cells['wall_s'].sum() / 3600:.2f} hours in total"
     return pd.DataFrame({"what": list(said), "": list(said.values())})

@@ -1,8 +1,7 @@
-"""Plain training beside every experiment that it is the baseline of.
+"""Assigns plain training to every experiment for which it is the baseline.
 
-Plain training is handed fewer settings than a run with an estimator: it has no learning rate of φ and no penalty. One
-plain run is therefore the baseline of every preset that agrees with it in the settings that it has, and the label that
-its rows carry may be that of none of them.
+Plain training has fewer settings than a run with an estimator: no learning rate of φ and no penalty. So one plain run
+is the baseline of every preset that agrees with it in the settings it has, even if its rows have another preset label.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _LABELS = ["preset", "preset_name", "changed"]
 
 
 def spread(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows, with plain training under every preset that it is the baseline of, or under its own if of none."""
+    """The rows, with plain training copied to every preset for which it is the baseline, else under its own."""
     plain = frame["name"] == "plain"
     if not plain.any() or plain.all():
         return frame

@@ -1,8 +1,8 @@
-"""What the paper says of its estimator and of the others, each statement with what was measured of it.
+"""Statements of the paper about estimators, each with a measurement and a verdict for one task.
 
 Grathwohl, Creager, Seyed Ghasemipour and Zemel, "Gradient-based optimization of neural network architecture" (2018).
-The paper gives no threshold for "too much": here it is twice a plain step. A verdict holds for the preset and the data
-set that its note names.
+The paper gives no threshold for "too much"; here it is twice a plain step. A verdict holds for the preset and data set
+in its note.
 """
 
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ import pandas as pd
 from results import stats, summary
 
 TOO_MUCH = 2.0  # times a step of plain training
-NEGLIGIBLE = 0.01  # squared bias as a part of the squared gradient
-EFFECTIVE = 20  # draws that carry a variance, at least, for a verdict on a mean
-LEVEL = 0.05  # after Benjamini-Hochberg, where a statement is about several estimators
+NEGLIGIBLE = 0.01  # squared bias as a fraction of the squared gradient
+EFFECTIVE = 20  # least effective number of draws behind a variance, for a verdict on a mean
+LEVEL = 0.05  # after Benjamini-Hochberg, if a statement is about several estimators
 _UNBIASED = ("exact", "reinforce", "rloo", "rebar", "relax", "sweep")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One statement: what was measured of it, with a 95 % interval, and what follows."""
+    """A statement, its measurement with a 95 % interval, and the verdict."""
 
     statement: str
     measure: str
@@ -35,7 +35,7 @@ class Verdict:
 
 
 def verdicts(frame: pd.DataFrame, task: str = "width") -> list[Verdict]:
-    """A verdict on every statement for one task, "not measured" where the table lacks what it needs."""
+    """A verdict on every statement for one task; "not measured" if rows are missing."""
     frame = frame[frame["task"] == task]
     return [*_bias(frame), *_variance(frame), *_cost(frame), *_accuracy(frame)]
 
@@ -60,13 +60,13 @@ def _bias(frame: pd.DataFrame) -> Iterator[Verdict]:
         carried = _effective(_same_context(frame, line), part, line["point"])
         enough = carried is None or carried >= EFFECTIVE
         if not enough:
-            rule += f", but {carried:.0f} draws carry the variance, too few for an interval or a p value"
+            rule += f", but only {carried:.0f} draws carry the variance, too few for an interval or a p value"
         yes, no = line["low"] > 0 and enough, line["high"] < NEGLIGIBLE and enough
         yield _judge(statement, measure, line, yes, no, rule, found)
 
 
 def adjusted(tests: pd.DataFrame) -> pd.DataFrame:
-    """Rows of p values after Benjamini-Hochberg, those of each task, preset and data set being a family."""
+    """Rows of p values, adjusted by Benjamini-Hochberg within each task, preset and data set."""
     families = tests.groupby(["task", *summary.CONTEXT], dropna=False)["value"]
     return tests.assign(value=families.transform(lambda p: stats.adjust(p.to_numpy())))
 
@@ -76,9 +76,10 @@ def _same_context(rows: pd.DataFrame, line: pd.Series) -> pd.DataFrame:
 
 
 def _effective(frame: pd.DataFrame, part: str, point: str) -> float | None:
-    """How many draws of Concrete carry its variance, (Σ d²)² / Σ d⁴ of the deviations d, from its value, se and n.
+    """The effective number of draws behind Concrete's variance: (Σ d²)² / Σ d⁴ for deviations d, from value, se and n.
 
-    At a low temperature nearly all gradients vanish and a few are huge. A mean of few such has no normal error.
+    At low temperatures nearly all gradients are close to 0 and a few are huge. A mean of few such draws has no normal
+    error.
     """
     rows = summary.measured(frame, "variance", part=part, estimator="concrete", point=point)
     rows = rows[rows["se"] > 0]
@@ -104,7 +105,7 @@ def _variance(frame: pd.DataFrame) -> Iterator[Verdict]:
         rule = f"supported above 1, contradicted below 1; {pair['point'].iloc[0]} point; no threshold in the paper"
         carried = _effective(_same_context(frame, pair.iloc[0]), "logits", pair["point"].iloc[0])
         enough = carried is None or carried >= EFFECTIVE
-        rule += "" if enough else f", but {carried:.0f} draws carry Concrete's variance, too few for an interval"
+        rule += "" if enough else f", but only {carried:.0f} draws carry Concrete's variance, too few for an interval"
         yield _judge(statement, measure, line, line["low"] > 1 and enough, line["high"] < 1 and enough, rule, rows)
 
 
@@ -139,7 +140,7 @@ def _accuracy(frame: pd.DataFrame) -> Iterator[Verdict]:
         found = stats.paired(pairs[a], pairs[b])
         better = sign * found.estimate > 0
         decided = "undecided" if not found.p < LEVEL else "supported" if better else "contradicted"
-        how = f"t test over seeds paired by seed, p = {found.p:.2g}" if found.n > 1 else "one seed decides nothing"
+        how = f"t test paired by seed, p = {found.p:.2g}" if found.n > 1 else "one seed is not enough"
         note = f"{how}; {where}"
         return Verdict(statement, measure, found.estimate, found.low, found.high, found.n, decided, note), found.p
 

@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from results import drawing, palette
+from results import drawing, labels, palette
 from results.contest import GRID, Contestant, crossing
 from results.stats import SquaredNorm, adjust
 
@@ -176,31 +176,23 @@ class Comparison:
         with drawing.style():
             figure, axes = drawing.grid(1, 1, 4.6)
             ax = axes[0, 0]
-            ends = []
+            named = []
             for one in shown:
                 look = palette.Look(one.estimator, one.name)
                 value, low, high = one.error(GRID)
                 can = one.cost[0] <= GRID
                 ax.plot(GRID[can], value[can], color=look.colour, lw=1.8, ls="-" if one.unbiased else "--")
                 ax.fill_between(GRID[can], low[can], high[can], color=look.colour, alpha=0.12, lw=0)
-                ends.append((one.estimator, float(value[-1]), look.colour))
+                named.append(labels.Named(ax, GRID[-1], float(value[-1]), one.estimator, look.ink))
             ax.set(xscale="log", yscale="log", xlim=GRID[[0, -1]])
             ax.set(xlabel="compute C, evaluations of f", ylabel="error / ‖∇‖²")
-            floor = max(ax.get_ylim()[0], 1e-6)
-            ax.set_ylim(bottom=floor)
-            logs = np.log10(np.maximum([y for _, y, _ in ends], floor))
-            low_end, high_end = np.log10(ax.get_ylim())
-            for (label, _, colour), at in zip(ends, drawing.spread(logs, (high_end - low_end) / 22), strict=True):
-                ax.annotate(
-                    label, (GRID[-1], 10**at), (6, 0), textcoords="offset points", color=colour, va="center",
-                    annotation_clip=False, fontsize=8.5,
-                )  # fmt: skip
             drawing.title(
                 figure,
                 "Error of the gradient at equal compute",
                 f"{self.problem}; 95 % intervals; solid: unbiased, dashed: biased; the {len(shown)} of {len(here)} "
                 "estimators with the smallest errors",
             )
+            labels.at_ends(figure, named)
         if path is not None:
             figure.savefig(path)
         return figure

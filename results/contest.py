@@ -1,15 +1,15 @@
-"""The contest: the error of a gradient at equal compute, from what the rows of the suite say it is made of.
+"""The contest: the error of a gradient at equal compute, from the rows of the contest suite.
 
-    MSE(C) = bias² + variance · cost / C,    C in plain training steps
+    MSE(C) = bias² + variance · cost / C,    C: compute in plain training steps
 
-Bias is counted as 0 where an estimator claims that it has none (which enumeration proves on small spaces; what was
-measured here stands beside it), and otherwise as measured, never below 0. The crossing C* of an unbiased and a biased
-estimator is where their errors are equal, and the unbiased one has the smaller error from there on:
+For estimators that claim to be unbiased the bias counts as 0 (the tests verify the claim by enumeration on small
+spaces; the measured bias is reported too). For others it is the measured one, at least 0. At the crossing C* of an
+unbiased (u) and a biased (b) estimator their errors are equal; above it the unbiased one has the smaller error:
 
-    C* = (V_u cost_u − V_b cost_b) / bias_b²
+    C* = (variance_u cost_u − variance_b cost_b) / bias_b²
 
-0 if it has the smaller error at once. Intervals hold 95 % of `DRAWS` draws of all that was measured, each normal about
-its estimate.
+C* is 0 if the unbiased one always has the smaller error. Intervals contain 95 % of `DRAWS` draws, in which every
+measured value is normal around its estimate.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ import pandas as pd
 from results import stats, summary
 
 GRID = 10.0 ** np.arange(0, 5.01, 0.25)
-"""Plain steps."""
+"""Values of C, in plain steps."""
 DRAWS = 4000
 _KEYS = ["task", *summary.CONTEXT, "part", "point"]
 _QUANTITIES = ["mse_variance", "mse_bias_sq"]
@@ -32,12 +32,14 @@ class Contestant(NamedTuple):
 
     Attributes:
         estimator: its label.
-        name: without options.
-        unbiased: its claim.
-        variance, bias, cost: `(value, standard error)`.
-        p: of the measured bias being none.
-        n: estimates.
-        norm: ‖∇‖².
+        name: its name without options.
+        unbiased: whether it claims to be unbiased.
+        variance: `(value, standard error)`.
+        bias: measured squared bias, `(value, standard error)`.
+        cost: in plain steps, `(value, standard error)`.
+        p: p value for no bias.
+        n: number of estimates.
+        norm: ‖∇‖², the squared norm of the reference gradient.
         rng: seed of its draws.
     """
 
@@ -53,7 +55,7 @@ class Contestant(NamedTuple):
     rng: int
 
     def draws(self) -> tuple[np.ndarray, np.ndarray]:
-        """bias² and variance · cost, `(DRAWS,)` each."""
+        """Draws of bias² and of variance · cost, `(DRAWS,)` each."""
         normal = np.random.default_rng(self.rng).standard_normal((3, DRAWS))
         variance, bias, cost = (
             value + error * z for (value, error), z in zip((self.variance, self.bias, self.cost), normal, strict=True)
@@ -63,12 +65,12 @@ class Contestant(NamedTuple):
 
     @property
     def product(self) -> float:
-        """variance · cost, the error that is left after one plain step's worth of compute if there is no bias."""
+        """variance · cost: without bias, the error at the compute of one plain step."""
         return self.variance[0] * self.cost[0]
 
     @property
     def bias_sq(self) -> float:
-        """bias² as it is counted."""
+        """The bias² that enters the error."""
         return 0.0 if self.unbiased else max(self.bias[0], 0.0)
 
     def error(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,14 +81,17 @@ class Contestant(NamedTuple):
         return (self.bias_sq + self.product / c) / self.norm, low, high
 
     def useful_from(self) -> float:
-        """The C from which on it beats half of the error of always saying zero; infinite if never."""
+        """The C above which the error is below ½ ‖∇‖² (always answering zero has ‖∇‖²); infinite if never."""
         room = self.norm / 2 - self.bias_sq
         return self.product / room if room > 0 else np.inf
 
 
 class Crossing(NamedTuple):
-    """Where an unbiased estimator overtakes a biased one: C* and its interval, and whether its error is the smaller one
-    at every C at which either error is below half of ‖∇‖²: "ahead", "behind" up to C*, or "inconclusive"."""
+    """Where an unbiased estimator overtakes a biased one: C*, its interval and a verdict.
+
+    The verdict is "ahead" if the unbiased one has the smaller error at every C at which one of both errors is below
+    ½ ‖∇‖², "behind" if not, and "inconclusive" if neither is certain to 97.5 %.
+    """
 
     value: float
     low: float
@@ -109,7 +114,7 @@ def groups(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[Contestan
         where = dict(zip(_KEYS, map(str, keys), strict=True))
         mine = rows[(rows[_KEYS] == pd.Series(where)).all(axis=1)]
         norms = mine[mine["metric"] == "mse_gradient_sq"]
-        norm = float(norms["value"].mean())  # one reference for the logits; for the weights each its own estimate
+        norm = float(norms["value"].mean())  # logits share one reference; for weights every estimator has its own
         found: list[Contestant] = []
         for label in summary.ordered(here):
             own = mine[mine["estimator"] == label].set_index("metric")
@@ -136,7 +141,7 @@ def groups(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[Contestan
 
 
 def crossing(unbiased: Contestant, biased: Contestant) -> Crossing:
-    """C* of two contestants of one group."""
+    """The crossing of two contestants of one group."""
     (_, mine), (bias, other) = unbiased.draws(), biased.draws()
     stars = _star(mine - other, bias)
     value = float(_star(np.array(unbiased.product - biased.product), np.array(biased.bias_sq)))
@@ -155,7 +160,7 @@ def _star(excess: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 def errors_table(found: list[Contestant]) -> pd.DataFrame:
-    """One line per contestant: what its error is made of, and what it comes to, in units of ‖∇‖²."""
+    """One line per contestant: the parts of its error and the error at several C, in units of ‖∇‖²."""
     grid = np.array([10.0, 100.0, 1000.0, 1e4])
     zero = {"estimator": "zero", "cost, plain steps": "0", "variance / ‖∇‖²": "0", "variance × cost": "0"}
     zero |= {"measured bias²": "1", "error < ½ from C": _number(np.inf), **{f"error at C = {c:g}": "1" for c in grid}}
@@ -194,7 +199,7 @@ def crossings_table(found: list[Contestant]) -> pd.DataFrame:
 
 
 def descents_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """What φ alone gains in equal time: steps made, the gain, and the difference from the best, paired by run."""
+    """Gains from optimising φ alone in equal time: steps, gain, and the difference from the best, paired by run."""
     gains = summary.measured(frame, "descent_gain", suite="contest")
     if gains.empty:
         return pd.DataFrame()

@@ -10,12 +10,13 @@ import pandas as pd
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "baselines": ("plain", "zero", "random", "scratch", "uniform"),
-    "score function": ("rloo", "reinforce", "nvil", "vargrad"),
+    "score function": ("rloo", "reinforce", "nvil", "vargrad", "grpo"),
     "control variates": ("rebar", "relax", "double_cv", "rodeo", "muprop"),
     "antithetic, coupled": ("disarm", "carms", "arsm"),
-    "sweep, enumeration": ("sweep", "exact", "unordered", "partly_exact"),
+    "sweep, enumeration": ("sweep", "exact", "unordered", "partly_exact", "measure_valued", "bitflip"),
     "biased, through the sample": (
-        "concrete", "straight_through", "reinmax", "gumbel_rao", "averaged", "gumbel_straight_through",
+        "concrete", "straight_through", "reinmax", "gumbel_rao", "averaged", "gumbel_straight_through", "gapped",
+        "imle",
     ),
     "others": (),
 }  # fmt: skip

@@ -1,7 +1,7 @@
-"""Many cells in one file: JSON Lines of all their rows, compressed with gzip.
+"""Stores many cells in one file: JSON Lines of all their rows, compressed with gzip.
 
-A folder of rows may hold such a file, ``rows.jsonl.gz``, in place of or beside the files of single cells. The same rows
-make the same bytes.
+A folder of rows may contain such a file, ``rows.jsonl.gz``, instead of or besides the files of single cells. Equal rows
+give equal bytes.
 """
 
 import functools
@@ -20,7 +20,7 @@ Rows = list[dict[str, Any]]
 
 
 def write(cells: Mapping[str, Sequence[Mapping[str, Any]]], file: str | os.PathLike[str]) -> Path:
-    """Write the rows of cells, given by hash, whole or not at all, and return the path."""
+    """Write the rows of cells, given by hash, atomically. Returns the path."""
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -34,10 +34,10 @@ def write(cells: Mapping[str, Sequence[Mapping[str, Any]]], file: str | os.PathL
 
 
 def read(directory: str | os.PathLike[str]) -> dict[str, Rows]:
-    """The rows of the packed cells of a folder by hash; none if it has no such file.
+    """The rows of the packed cells of a folder, by hash; empty without such a file.
 
     Raises:
-        TableError: naming the file and the line.
+        TableError: the file is damaged; the message names the file and the line.
     """
     path = Path(directory) / NAME
     if not path.exists():

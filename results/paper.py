@@ -1,9 +1,9 @@
-"""The paper's Table 1 beside ours, column by column.
+"""The paper's Table 1 and ours, with the same columns.
 
 Grathwohl, Creager, Seyed Ghasemipour and Zemel, "Gradient-based optimization of neural network architecture" (2018):
 WRN-28-10, 200 epochs, median accuracy of five runs. Its two baselines equal the published errors of the Wide ResNet's
-authors. Its ± on the width is read as the spread over blocks. Parameters and MACs are counted here from the depth it
-states; where only an average width is stated they cannot be. The paper states no training accuracy.
+authors. Its ± on the width is taken as the spread over blocks. Parameters and MACs are computed here from the stated
+depth; if only an average width is stated, this is not possible. The paper states no training accuracy.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _COLUMNS = [
     "runs",
 ]
 _METRICS = ("accuracy", "layers", "width_fraction", "width_sd_blocks", "parameters", "macs")
-_PARAMETERS = {"cifar10": (36_479_194, 29_103_834), "cifar100": (36_536_884, 29_161_524)}  # of 28 and of 26 layers
+_PARAMETERS = {"cifar10": (36_479_194, 29_103_834), "cifar100": (36_536_884, 29_161_524)}  # for 28 and 26 layers
 _MACS = (5.243e9, 4.771e9)
 _PUBLISHED = {
     "cifar10": [
@@ -47,7 +47,7 @@ _PUBLISHED = {
 
 
 def published(dataset: str) -> pd.DataFrame:
-    """The paper's lines for a data set, indexed by (source, model); empty for one it does not have."""
+    """The paper's lines for a data set, indexed by (source, model); empty if the paper does not use it."""
     lines = {}
     for model, accuracy, layers, width, blocks in _PUBLISHED.get(dataset, []):
         place = (28, 26).index(layers)
@@ -68,7 +68,7 @@ def published(dataset: str) -> pd.DataFrame:
 
 
 def ours(frame: pd.DataFrame) -> pd.DataFrame:
-    """Our lines, indexed by (task, estimator), of one preset and data set."""
+    """Our lines for one preset and data set, indexed by (task, estimator)."""
     lines = {}
     final = _final(frame)
     for task in TASKS:
@@ -93,8 +93,8 @@ def ours(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str, str]]:
-    """For every preset and data set with trained networks: which, the paper's lines over ours, what is noise, and what
-    deviates in the data."""
+    """For every preset and data set with trained networks: its label, the paper's lines followed by ours, the sentence
+    of `noise`, and notes on the data."""
     for _, part in frame.groupby(summary.CONTEXT, dropna=False):
         if _final(part).empty:
             continue
@@ -103,15 +103,15 @@ def beside(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str, str]]:
 
 
 def noise(frame: pd.DataFrame) -> str:
-    """How far apart the mean accuracies of two estimators are by chance: one sentence.
+    """One sentence: how large a difference of two mean accuracies must be to exceed noise.
 
-    Runs of equal seeds begin alike and see the same images, so what a seed does to all of them is taken out; the rest
-    is taken to vary equally for every task and estimator, which makes the few seeds of each count together. The
-    control `random` is another network for every seed and is left out.
+    Runs with equal seeds have equal initial weights and see the same images, so the mean effect of each seed is
+    subtracted. The remaining variance is assumed equal for all tasks and estimators, which pools the few seeds of each.
+    The control `random` has another network for every seed and is left out.
     """
     test = _final(frame)
     test = test[(test["metric"] == "accuracy test") & (test["name"] != "random")]
-    # plain training is one run, whatever the task that it is a baseline of
+    # plain training is one run, although it is the baseline of several tasks
     test = test.assign(task=test["task"].mask(test["name"] == "plain", ""))
     table = test.pivot_table(index=["task", "estimator"], columns="seed", values="value").dropna()
     freedom = (len(table) - 1) * (len(table.columns) - 1)
@@ -122,18 +122,18 @@ def noise(frame: pd.DataFrame) -> str:
     n = len(table.columns)
     least = distributions.t.ppf(0.975, freedom) * spread * np.sqrt(2 / n)
     return (
-        f"Beside what a seed does to all, accuracies vary with a standard deviation of {spread:.2f} points (pooled "
-        f"over {len(table)} networks of {n} seeds, {freedom} degrees of freedom): two means that differ by less than "
-        f"{least:.2f} points differ by no more than noise (95 %, one comparison)."
+        f"Without the mean effect of each seed, accuracies have a standard deviation of {spread:.2f} points (pooled "
+        f"over {len(table)} networks with {n} seeds each, {freedom} degrees of freedom). A difference of two means "
+        f"below {least:.2f} points may be noise (95 %, one comparison)."
     )
 
 
 def _final(frame: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of finished training runs of networks, with the part in the name of the metric."""
+    """Final results of finished training runs of networks; the metric's name includes the part."""
     rows = summary.measured(frame, _METRICS, suite="accuracy")
     rows = rows[rows["task"].isin(TASKS) & rows["x"].isna()]
     tested = rows.loc[(rows["metric"] == "accuracy") & (rows["part"] == "test"), "hash"]
-    rows = rows[rows["hash"].isin(tested)]  # and not only on validation images
+    rows = rows[rows["hash"].isin(tested)]  # leaves out runs on validation images
     part = rows["part"].map(lambda name: "" if pd.isna(name) else f" {name}")
     return rows.assign(metric=rows["metric"] + part)
 

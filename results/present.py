@@ -1,6 +1,6 @@
-"""What is compared on one task, as tables of text: what was just measured first, and nothing beside it of other data.
+"""Tables of text for the comparison on one task: own rows first, together with rows of the same context only.
 
-A context is a preset and a data set; what reads no data belongs to every data set of its preset.
+A context is a preset and a data set. Rows that read no data belong to every data set of their preset.
 """
 
 from collections.abc import Collection
@@ -11,18 +11,18 @@ import pandas as pd
 from results import summary
 
 REFERENCE = " (reference)"
-"""Marks the line of an estimator that is there a second time, of rows that were not measured here."""
+"""Marks a second line of an estimator, from rows that were not measured here."""
 
 
 class Shown(NamedTuple):
     """One table.
 
     Attributes:
-        title: the preset and data set, and whether the rows are of others than those measured here.
-        lines: as text: `estimator`, one column per quantity, and `failed` where something did.
-        own: for each line whether it was measured here, and is to be bold.
-        note: what deviates in the data, or nothing.
-        left_out: estimators that have no line because too little was measured of them.
+        title: preset and data set, and whether they differ from those measured here.
+        lines: text columns: `estimator`, one per quantity, and `failed` if cells failed.
+        own: for each line, whether it was measured here (and is shown in bold).
+        note: notes on the data, or "".
+        left_out: how many estimators are left out because few of their quantities were measured.
     """
 
     title: str
@@ -33,9 +33,10 @@ class Shown(NamedTuple):
 
 
 def own_first(frame: pd.DataFrame, own: Collection[str], task: str) -> list[Shown]:
-    """Tables of one task: one for every preset and data set of the cells `own`, given by their hashes, with other
-    rows beside them only where these are of the same preset and data set; where there are no such, a last table has
-    rows of one other preset or data set and says so. Empty where the frame has nothing of the task.
+    """Tables of one task: one for every preset and data set of the cells with hashes `own`.
+
+    Each table also has the other rows of the same preset and data set. If there are no such rows at all, a last table
+    has rows of another preset or data set, and its title says so. Empty if the frame has no rows of the task.
     """
     rows = frame[frame["task"] == task]
     mine = rows["hash"].isin(list(own))
@@ -46,7 +47,7 @@ def own_first(frame: pd.DataFrame, own: Collection[str], task: str) -> list[Show
         others = here[~here["hash"].isin(list(own))]
         beside |= not others.empty
         found = _table(here[here["hash"].isin(list(own))], others, task, summary.label(preset, dataset))
-        tables += [found] if any(found.own) else []  # of some suites nothing is compared here
+        tables += [found] if any(found.own) else []  # some suites have no compared quantities
     if not beside and not (others := rows[~mine]).empty:
         same = others[others["preset_name"].isin(rows.loc[mine, "preset_name"])]
         preset, dataset = main(others if same.empty else same)
@@ -58,13 +59,13 @@ def own_first(frame: pd.DataFrame, own: Collection[str], task: str) -> list[Show
 
 
 def of_one(frame: pd.DataFrame, task: str, preset: str, dataset: str) -> Shown:
-    """The table of one task, preset and data set, with no line standing out."""
+    """The table of one task, preset and data set, without bold lines."""
     rows = of_context(frame[frame["task"] == task], preset, dataset)
     return _table(rows.iloc[:0], rows, task, summary.label(preset, dataset))
 
 
 def shortened(shown: Shown) -> Shown:
-    """The same table without lines, other than one's own, that are less than half as full as the fullest."""
+    """The table without lines that are less than half as full as the fullest; own lines are always kept."""
     numbers = shown.lines.drop(columns=["estimator", "failed"], errors="ignore")
     filled = (numbers != "").sum(axis=1)
     kept = (2 * filled >= filled.max()) | pd.Series(shown.own, index=filled.index, dtype=bool)
@@ -73,14 +74,14 @@ def shortened(shown: Shown) -> Shown:
 
 
 def bold(shown: Shown) -> Shown:
-    """The same table with one's own lines in bold, as Markdown has it."""
+    """The table with own lines in bold, as Markdown."""
     lines = shown.lines.astype("str")
     marked = lines.map(lambda text: f"**{text}**" if text else "")
     return shown._replace(lines=lines.where(~pd.Series(shown.own, index=lines.index, dtype=bool), marked, axis=0))
 
 
 def own_contexts(frame: pd.DataFrame, own: Collection[str]) -> pd.DataFrame:
-    """The rows of the presets and data sets of the cells `own`, theirs and others."""
+    """All rows of the presets and data sets of the cells `own`."""
     parts = []
     for _, rows in frame.groupby("task", sort=False):
         places = contexts(rows[rows["hash"].isin(list(own))])
@@ -89,19 +90,19 @@ def own_contexts(frame: pd.DataFrame, own: Collection[str]) -> pd.DataFrame:
 
 
 def contexts(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Presets and data sets in the order of the rows; a preset without data only if it has no data set at all."""
+    """Presets and data sets in the order of the rows. "No data" is left out for presets that have a data set."""
     pairs = list(rows[summary.CONTEXT].drop_duplicates().itertuples(index=False, name=None))
     with_data = {preset for preset, dataset in pairs if dataset != summary.NO_DATA}
     return [(preset, dataset) for preset, dataset in pairs if dataset != summary.NO_DATA or preset not in with_data]
 
 
 def of_context(rows: pd.DataFrame, preset: str, dataset: str) -> pd.DataFrame:
-    """The rows of a preset and a data set, and those of the preset that read no data."""
+    """The rows of a preset and data set, including those of the preset that read no data."""
     return rows[(rows["preset"] == preset) & rows["dataset"].isin([dataset, summary.NO_DATA])]
 
 
 def main(rows: pd.DataFrame) -> tuple[str, str]:
-    """The preset and data set in which most estimators are compared, one with data where there is any."""
+    """The preset and data set with the most compared estimators, preferably with data."""
     compared = rows[rows["metric"].isin(summary.COMPARED) & ~rows["suite"].isin(summary.BY_SIZE)]
     rows = rows if compared.empty else compared
     found = contexts(rows)

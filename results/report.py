@@ -1,7 +1,7 @@
-"""Tables to documents: REPORT.md, one page, and REPORT-<task>.md with everything else, figures beside them.
+"""Builds the report: the main page REPORT.md, an appendix REPORT-<task>.md for each task, and figures.
 
-Complete, and the same for the same rows: what failed is listed and never dropped, and nothing says when or where the
-report was built.
+It is complete: failed cells are listed and never dropped. It depends on the rows only, not on when or where it is
+built.
 """
 
 import os
@@ -13,7 +13,7 @@ import pandas as pd
 
 from results import appendix, baselines, claims, plots, present, statements, study_page, summary, table, words
 
-_MAIN = ("contest", "bias_variance", "accuracy_macs", "temperature")  # figures on the first page, one of each
+_MAIN = ("contest", "bias_variance", "accuracy_macs", "temperature")  # kinds of figures on the main page, one of each
 FILTERS = {
     "task": ("task",),
     "estimator": ("estimator", "name"),
@@ -21,7 +21,7 @@ FILTERS = {
     "preset": ("preset", "preset_name"),
     "dataset": ("dataset",),
 }
-"""What rows may be chosen by, and the columns in which it is looked for."""
+"""Filters for rows, and the columns in which their values are searched."""
 
 
 def build(
@@ -30,28 +30,31 @@ def build(
     *,
     only: Mapping[str, Collection[str]] | None = None,
 ) -> Path:
-    """Read the rows, draw every figure into ``out/figures``, write the pages, and return the path of the first.
+    """Read the rows, draw all figures into ``out/figures`` and write the pages. Returns the path of the main page.
 
-    Of several directories the first has one's own rows, which come first, and the others those to compare them with:
-    only tasks that it has are reported on.
+    If there are several directories, the first contains one's own rows and the others contain rows to compare with. Own
+    rows come first, and only their tasks are reported.
 
     Args:
-        only: the values to keep of some of `FILTERS`; a preset or an estimator may be given without what was changed.
+        rows_directories: directories of rows.
+        out: the folder of the report.
+        only: values to keep, for some of `FILTERS`. A preset may be given without its changes, an estimator without its
+            options.
 
     Raises:
-        TableError: there are no such rows, or a file of them is damaged.
+        TableError: no such rows, or a damaged file.
     """
     whole = table.read(*rows_directories)
     if whole.empty:
         places = ", ".join(str(place) for place in rows_directories)
-        raise table.TableError(f"no rows in {places}; python -m suites.run makes them")
+        raise table.TableError(f"no rows in {places}; measure some with python -m suites.run, or set --rows")
     whole = chosen(whole, only or {})
     own = _own(rows_directories, whole)
     out = Path(out)
     of_study = None
     if not own:
         of_study = study_page.write(whole, statements.judged(whole), out) if study_page.of_study(whole).any() else None
-        whole = whole[~study_page.of_study(whole)]  # which has a page of its own
+        whole = whole[~study_page.of_study(whole)]  # it has its own page
         if whole.empty:
             return out / study_page.FILE
     frame = baselines.spread(whole)
@@ -67,14 +70,14 @@ def build(
 
 
 def chosen(frame: pd.DataFrame, only: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """The rows that have one of the values given for each of some of `FILTERS`.
+    """The rows that match one of the given values of each filter.
 
     Raises:
-        TableError: there are none; it says what there is.
+        TableError: no row matches; the message lists the existing values.
     """
     for what, values in only.items():
         if what not in FILTERS:
-            raise table.TableError(f"rows are not chosen by {what!r}; there are {', '.join(FILTERS)}")
+            raise table.TableError(f"no filter {what!r}; there are {', '.join(FILTERS)}")
         keep = frame[list(FILTERS[what])].isin(list(values)).any(axis=1)
         if values and not keep.any():
             there = ", ".join(sorted(frame[FILTERS[what][-1]].dropna().unique()))
@@ -84,7 +87,7 @@ def chosen(frame: pd.DataFrame, only: Mapping[str, Collection[str]]) -> pd.DataF
 
 
 def _own(directories: Sequence[str | os.PathLike[str]], frame: pd.DataFrame) -> frozenset[str]:
-    """The cells of the first of several directories."""
+    """The cells of the first directory, if there are several."""
     if len(directories) < 2:
         return frozenset()
     return frozenset(table.hashes(directories[0])) & frozenset(frame["hash"])
@@ -128,7 +131,7 @@ def _page(
 
 
 def _measured(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
-    """What was measured: suites as columns, cells as numbers."""
+    """The number of cells, with tasks as lines and suites as columns."""
     cells = frame.drop_duplicates("hash").pivot_table(
         index="task", columns="suite", values="n", aggfunc="size", fill_value=0
     )
@@ -146,7 +149,7 @@ def _compared(frame: pd.DataFrame, own: frozenset[str], task: str) -> list[prese
 
 
 def _functions(frame: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
-    """Tasks without data whose optimum is known; one table of several is shorter than one for each."""
+    """Tasks without data whose optimum is known. If there are several, they share one table."""
     known = summary.measured(frame, "objective_gap")["task"]
     of_data = frame.loc[frame["dataset"] != summary.NO_DATA, "task"]
     found = [task for task in tasks if task in set(known) - set(of_data)]
@@ -154,7 +157,7 @@ def _functions(frame: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
 
 
 def _on_functions(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
-    """Two columns for each task, a line for each estimator that was trained on one."""
+    """A table with two columns for each task and a line for each estimator."""
     columns = {}
     for task in tasks:
         lines = present.of_one(frame, task, *present.main(frame[frame["task"] == task])).lines.set_index("estimator")
@@ -167,7 +170,7 @@ def _on_functions(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
 
 
 def _verdicts(frame: pd.DataFrame, own: frozenset[str], tasks: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """On one's own rows, in their presets and data sets; else on the first task that has any."""
+    """Verdicts for the presets and data sets of own rows; without own rows, for the first task that has verdicts."""
     for task in tasks:
         rows = frame[frame["task"] == task]
         places = present.contexts(rows[rows["hash"].isin(own)])
@@ -182,7 +185,7 @@ def _verdicts(frame: pd.DataFrame, own: frozenset[str], tasks: Sequence[str]) ->
 
 
 def _table_1(frame: pd.DataFrame, own: frozenset[str]) -> list[dict[str, Any]]:
-    """That of one's own presets and data sets; else the longest of a data set that the paper has."""
+    """Table 1 for the presets and data sets of own rows; otherwise the longest one of a data set from the paper."""
     rows = frame
     if own:
         places = present.contexts(frame[frame["hash"].isin(own)])
@@ -194,8 +197,8 @@ def _table_1(frame: pd.DataFrame, own: frozenset[str]) -> list[dict[str, Any]]:
 
 
 def _main(drawn: Mapping[str, plots.Drawn], own: frozenset[str]) -> Iterator[plots.Drawn]:
-    """Of each kind of figure on the first page the one of the most important task, and of the most estimators; where
-    there are own rows, of figures with such."""
+    """The figures of the main page: of each kind the one of the most important task with the most estimators. If there
+    are own rows, only figures that contain some."""
     for kind in _MAIN:
         found = [one for one in drawn.values() if one.kind == kind and (not own or one.cells & own)]
         for task in ("width", *words.ordered({task for one in found for task in one.tasks}, "tasks")):

@@ -1,7 +1,7 @@
-"""What a row is made of, and what is wrong with one that is not.
+"""The format of a row, and its validation.
 
-A row has a measured half, made by `results.table.row`, and says what it was measured on (``cell``) and with
-(``provenance``)::
+A row has measured values, made by `results.table.row`. It also says what was measured (``cell``) and with which
+software and hardware (``provenance``)::
 
     {"schema": 2, "hash": "<16 hex>",
      "cell": {"suite", "suite_version", "task", "task_version",
@@ -11,9 +11,9 @@ A row has a measured half, made by `results.table.row`, and says what it was mea
      "metric", "part", "point", "x", "unit", "value", "se", "n", "status", "message",
      "provenance": {"commit", "dirty", "python", "torch", "numpy", "device", "dtype", "wall_s"}}
 
-``estimator``, ``preset`` and ``dataset`` are for display and never taken apart again: what they are made of is in
-``name`` and ``options``, ``preset_name`` and ``changed``, and ``data``, a hash of the content (null where no data are
-read, with ``dataset`` "none").
+``estimator``, ``preset`` and ``dataset`` are for display only and are never parsed. Their parts are in ``name`` and
+``options``, in ``preset_name`` and ``changed``, and in ``data``, a hash of the content (null if no data are read; then
+``dataset`` is "none").
 """
 
 import json
@@ -62,25 +62,26 @@ _PROVENANCE = ("commit", "dirty", "python", "torch", "numpy", "device", "dtype",
 
 
 class TableError(ValueError):
-    """A row or a file that is not what `results.table` writes; the message is one line."""
+    """A row or a file is not in the format that `results.table` writes. The message is one line."""
 
 
 class OldSchemaError(TableError):
-    """Rows of an older version, which have to be migrated."""
+    """The rows have an older schema version."""
 
 
 def load(line: str, cell_hash: str | None = None) -> dict[str, Any]:
-    """The row that a line holds, of the cell ``cell_hash`` or of any.
+    """Parse a line into a row, of the cell ``cell_hash`` or of any cell.
 
     Raises:
-        ValueError: the line is no JSON.
-        TableError: it is no row; OldSchemaError: it is one of an older version.
+        ValueError: the line is not JSON.
+        TableError: it is not a valid row.
+        OldSchemaError: it is a row of an older schema version.
     """
     found = json.loads(line, parse_constant=_refuse_constant)
     if isinstance(found, dict) and isinstance(version := found.get("schema"), int) and version < SCHEMA:
         raise OldSchemaError(
             f"rows of schema {version}, which this version (schema {SCHEMA}) cannot read; move the folder away, or "
-            "give another --out"
+            "use another --out"
         )
     if problem := wrong(found, cell_hash):
         raise TableError(problem)
@@ -89,12 +90,12 @@ def load(line: str, cell_hash: str | None = None) -> dict[str, Any]:
 
 
 def dump(row: Mapping[str, Any]) -> str:
-    """The line of a row, with its end."""
+    """A row as a line of JSON, with a newline."""
     return json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def plain(value: Any) -> Any:
-    """Standard Python all the way down, with None for what is not finite."""
+    """Convert nested values to standard Python types; numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -107,12 +108,12 @@ def plain(value: Any) -> Any:
 
 
 def wrong(found: Any, cell_hash: str | None = None) -> str | None:
-    """What is wrong with a whole row, or None."""
+    """What is wrong with a complete row, or None."""
     return next(_problems(found, cell_hash), None)
 
 
 def wrong_measure(found: Mapping[str, Any]) -> str | None:
-    """What is wrong with the measured half of a row, or None."""
+    """What is wrong with the measured values of a row, or None."""
     if problem := _wrong_types(found, MEASURED):
         return problem
     if found["status"] not in STATUSES:

@@ -1,8 +1,8 @@
-"""A statement of the paper: the tests that it rests on, and how a verdict follows from them.
+"""A statement of the paper, its tests, and how the verdict follows from them.
 
 A *test* compares an effect with a threshold that was fixed before the runs, by one-sided t tests in both directions. A
-statement is supported where all of its tests are, and contradicted where one of them is. The p values of all statements
-are corrected together by Holm's method.
+statement is supported if all of its tests support it, and contradicted if one of them contradicts it. The p values of
+all statements are corrected together by Holm's method.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ Verdict = Literal["supported", "contradicted", "undecided", "not measured"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """An effect and what it is held against.
+    """An effect and its threshold.
 
     Attributes:
         measure: what the effect is, with its unit.
         where: task, data set and preset.
-        estimate, low, high, n: the effect with its 95 % interval.
-        threshold: None: the effect is told beside the tests and decides nothing.
-        above: whether the statement says that the effect is above the threshold, and not below it.
-        p_yes, p_no: one-sided p values of what the statement says and of its contrary.
-        sd: standard deviation of the differences that the effect is a mean of, where it is one.
+        estimate: the effect.
+        low: lower end of its 95 % interval.
+        high: upper end of its 95 % interval.
+        n: the number of values.
+        threshold: None: the effect is reported but does not enter the verdict.
+        above: whether the statement claims that the effect is above the threshold; otherwise below.
+        p_yes: one-sided p value for the statement.
+        p_no: one-sided p value for its contrary.
+        sd: standard deviation of the differences, if the effect is a mean of differences.
     """
 
     measure: str
@@ -50,16 +54,17 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement, what it rests on, and what follows.
+    """A statement, its tests and its verdict.
 
     Attributes:
         number: 1 to 10.
         words: what the paper says.
         rule: when it is supported, in words.
-        tests: all of them decide.
-        beside: what was measured beside them.
-        verdict: after the correction.
-        open: where it is undecided, what keeps it so.
+        tests: the tests that decide.
+        beside: further measurements, which do not decide.
+        verdict: the verdict after the correction.
+        p: the corrected p value.
+        open: if undecided, the reason.
     """
 
     number: int
@@ -73,7 +78,7 @@ class Statement:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p values by Holm's method; NaN stays NaN, and counts as a comparison all the same."""
+    """Adjusted p values by Holm's method. NaN stays NaN but counts as a comparison."""
     values = np.asarray(p, np.float64)
     order = np.argsort(np.where(np.isnan(values), np.inf, values), kind="stable")
     factors = np.arange(len(values), 0, -1)
@@ -84,7 +89,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def p_values(of: Statement) -> tuple[float, float]:
-    """Two-sided p values of support, which all tests must give, and of contradiction, which one of several gives."""
+    """Two-sided p values: of support, which needs all tests, and of contradiction, which needs one of them."""
     if not of.tests or any(np.isnan(test.p_yes) for test in of.tests):
         return np.nan, np.nan
     yes = max(test.p_yes for test in of.tests)
@@ -103,20 +108,20 @@ def concluded(of: Statement, p: float) -> Statement:
 
 
 def _open(test: Evidence) -> str:
-    """What keeps a test open: what its seeds can show, and how many would show the difference that matters."""
+    """Why a test is undecided: which difference its seeds can detect, and how many seeds `MARGIN` would need."""
     if not np.isfinite(test.sd):
         return f"{test.measure}: its interval includes {test.threshold:g}"
     seen = stats.detectable(test.sd, test.n)
     needed = stats.needed(test.sd, MARGIN)
     more = "more than 1,000" if needed is None else str(needed)
-    return f"{test.n} seeds show {seen:.2g} with a power of 80 %; {MARGIN:g} takes {more} seeds"
+    return f"{test.n} seeds detect a difference of {seen:.2g} with a power of 80 %; {MARGIN:g} needs {more} seeds"
 
 
 # --- tests ----------------------------------------------------------------------------------------------------------
 
 
 def of_seeds(measure: str, where: str, effect: pd.Series, threshold: float | None, above: bool = True) -> Evidence:
-    """A t test of the mean over seeds; none with fewer than the design has."""
+    """A t test of the mean over seeds; no test with fewer seeds than the design requires."""
     values = effect.dropna().to_numpy(np.float64)
     found = stats.t_interval(values)
     test = Evidence(measure, where, *found[:3], int(found.n), threshold, above)
@@ -131,7 +136,7 @@ def of_seeds(measure: str, where: str, effect: pd.Series, threshold: float | Non
 
 
 def of_interval(measure: str, where: str, line: pd.Series, threshold: float | None, above: bool = True) -> Evidence:
-    """A normal test from a 95 % interval; of what is counted and has none, a comparison."""
+    """A normal test from a 95 % interval. A counted value, which has no interval, is only compared."""
     value, low, high = (float(line[name]) for name in ("value", "low", "high"))
     test = Evidence(measure, where, value, low, high, int(line["n"]), threshold, above)
     if threshold is None:
@@ -151,7 +156,7 @@ def apart(one: pd.Series, other: pd.Series) -> pd.Series:
 
 
 def lines(statements: Sequence[Statement]) -> Iterator[dict[str, str]]:
-    """A line for each statement, as the table shows it."""
+    """A line of the table for each statement."""
     for one in statements:
         yield {
             "": str(one.number),
@@ -167,7 +172,7 @@ def lines(statements: Sequence[Statement]) -> Iterator[dict[str, str]]:
 
 
 def effect(test: Evidence) -> str:
-    """`1.2 (0.6 to 1.8)`."""
+    """An effect as text: `1.2 (0.6 to 1.8)`."""
     if np.isnan(test.estimate):
         return "–"
     if np.isnan(test.low) or test.low == test.high:

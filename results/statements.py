@@ -1,9 +1,10 @@
-"""The ten statements of the paper, each with what was measured of it and one verdict.
+"""The ten statements of the paper, each with its measurements and a verdict.
 
 Grathwohl, Creager, Seyed Ghasemipour and Zemel, "Gradient-based optimization of neural network architecture" (2018).
 
-The evidence is that of the preset `study`. Costs are those of the preset `cpu`, which has the larger network. How a
-verdict follows from tests: `results.statement`. The thresholds: `results.study_design`.
+Rows are from the preset `study`; costs are from the preset `cpu`, which has the larger network. How verdicts follow
+from
+tests: `results.statement`. The thresholds: `results.study_design`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from results.study_design import (
 
 C10, C100 = "cifar10_16", "cifar100_16"
 LARGE = "cpu"
-"""The preset whose network is timed."""
+"""The preset whose costs are used."""
 
 
 def judged(frame: pd.DataFrame) -> list[Statement]:
@@ -53,7 +54,7 @@ def _where(task: str, dataset: str = C10, preset: str = PRESET) -> str:
 
 
 def _gap(frame: pd.DataFrame, of: Arm) -> pd.Series:
-    """Training minus test accuracy of the learned network, points."""
+    """Training minus test accuracy of the learned network, in points."""
     return apart(study.values(frame, of, part="train"), study.values(frame, of))
 
 
@@ -69,8 +70,8 @@ def _first(frame: pd.DataFrame) -> Statement:
     return Statement(
         1,
         "The score function has prohibitively high variance",
-        f"supported where q learned by `reinforce` gains less than {MARGIN:g} points on a q that never learns; both"
-        " take one evaluation per step",
+        f"supported if q learned by `reinforce` gains less than {MARGIN:g} points over a q that never learns; both"
+        " need one evaluation per step",
         (of_seeds("test accuracy, points: reinforce − q never learned", _where("width"), effect, MARGIN, above=False),),
         tuple(beside),
     )
@@ -91,7 +92,7 @@ def _second(frame: pd.DataFrame) -> Statement:
     return Statement(
         2,
         "REBAR and RELAX are unbiased and have less variance than the score function",
-        "supported where both have less variance; that they are unbiased is proven against enumeration by the tests",
+        "supported if both have less variance; the project's tests verify by enumeration that they are unbiased",
         tuple(tests) if len(tests) == 2 else (),
         tuple(beside),
     )
@@ -123,7 +124,7 @@ def _third(frame: pd.DataFrame) -> Statement:
     return Statement(
         3,
         "REBAR and RELAX are too expensive in memory and compute for a large network",
-        f"supported where the cheapest form of each takes more than {TOO_MUCH:g} plain steps in time or memory",
+        f"supported if the cheapest form of each needs more than {TOO_MUCH:g} plain steps in time or memory",
         tuple(tests) if len(tests) == 2 else (),
         tuple(beside),
     )
@@ -144,20 +145,20 @@ def _fourth(frame: pd.DataFrame) -> Statement:
             beside.append(of_interval(f"{what} of Concrete at t = {t}, logits", where, line, None))
         for (s, one), (t, other) in itertools.pairwise(zip(TEMPERATURES, lines, strict=True)):
             line = _difference(_log(other), _log(one)) if metric == "variance" else _difference(other, one)
-            # the lowest temperatures have almost no bias, and only the ends of that curve are a test
+            # at the lowest temperatures there is almost no bias, so only one pair of higher ones is a test
             if metric == "variance" or (s, t) == ("0.3", "1.0"):
                 tests.append(of_interval(f"{what}: t = {t} − t = {s}, logits", where, line, 0.0, above=sign > 0))
     return Statement(
         4,
         "Concrete has low variance and is biased, and its temperature t trades one for the other",
-        "supported where the variance falls at every rise of t, and the bias is greater at t = 1 than at 0.3",
+        "supported if the variance falls with every increase of t, and the bias is larger at t = 1 than at t = 0.3",
         tuple(tests) if len(tests) == len(TEMPERATURES) else (),
         tuple(beside),
     )
 
 
 def _fifth(frame: pd.DataFrame) -> Statement:
-    rule = f"supported where bias accounts for more than {MOST:.0%} of plain − Concrete, contradicted where for less"
+    rule = f"supported if bias accounts for more than {MOST:.0%} of plain − Concrete, contradicted if for less"
     words = "The bias of Concrete is responsible for most of the accuracy lost against the plain network"
     tests: list[Evidence] = []
     beside: list[Evidence] = []
@@ -207,7 +208,7 @@ def _sixth(frame: pd.DataFrame) -> Statement:
     return Statement(
         6,
         "Biased estimators widen the generalisation gap",
-        f"supported where the gap with Concrete is {MARGIN:g} points wider than with sweep, at equal MACs and with"
+        f"supported if the gap with Concrete is more than {MARGIN:g} points wider than with sweep, at equal MACs and"
         " equal training of the weights",
         (
             of_seeds(
@@ -231,7 +232,7 @@ def _seventh(frame: pd.DataFrame) -> Statement:
     return Statement(
         7,
         "Variational model optimisation adds minimal overhead to plain training",
-        f"supported where a step with Concrete takes less than {MINIMAL:g} plain steps on every task",
+        f"supported if a step with Concrete takes less than {MINIMAL:g} plain steps on every task",
         tuple(tests),
     )
 
@@ -259,8 +260,8 @@ def _eighth(frame: pd.DataFrame) -> Statement:
     return Statement(
         8,
         "Exploration slows the convergence of the weights, and longer training after the choice would recover it",
-        "supported where Concrete takes more epochs to its final test accuracy than its network takes alone, and where"
-        " freezing q for the second half of the epochs gains",
+        "supported if Concrete needs more epochs to its final test accuracy than its network trained alone, and if"
+        " freezing q for the second half of the epochs gains accuracy",
         (
             slower,
             gained(f"q frozen for the last {EPOCHS // 2} of {EPOCHS} epochs − not", _frozen(EPOCHS // 2), base, 0.0),
@@ -303,8 +304,8 @@ def _ninth(frame: pd.DataFrame) -> Statement:
     return Statement(
         9,
         "An unbiased estimator would improve on Concrete, and so would another annealing of the temperature",
-        f"supported where sweep gives {MARGIN:g} points more than Concrete by φ's gradient alone, and Concrete at t = 1"
-        f" {MARGIN:g} more than as the paper anneals it",
+        f"supported if sweep gives {MARGIN:g} points more than Concrete by φ's gradient alone, and Concrete at t = 1"
+        f" gives {MARGIN:g} points more than with the paper's annealing",
         (test, of_seeds("test accuracy, points: concrete, t = 1 − 0.1 → 0.001", where, apart(best, base), MARGIN)),
         tuple(beside),
     )
@@ -330,7 +331,7 @@ def _tenth(frame: pd.DataFrame) -> Statement:
     return Statement(
         10,
         "Depth loses a block and no accuracy; width and joint lose accuracy and parameters, more on CIFAR-100",
-        f"supported where width and joint lose accuracy on both data sets, and depth less than {MARGIN:g} points on"
+        f"supported if width and joint lose accuracy on both data sets, and depth loses less than {MARGIN:g} points on"
         " CIFAR-10",
         tuple(tests),
         tuple(beside),
@@ -343,7 +344,7 @@ _STATEMENTS: tuple[Callable[[pd.DataFrame], Statement], ...] = (
 
 
 def _gradients(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:
-    """Pooled rows of bias or variance of the logits half-way through training, by the best preset that has them."""
+    """Pooled rows of bias or variance of the logits half-way through training, of the preset `study` if it has any."""
     frame = frame[(frame["task"] == "width") & frame["suite"].isin(["bias", "variance"])]
     if not (study_rows := frame[frame["preset_name"] == PRESET]).empty:
         frame = study_rows
@@ -359,14 +360,14 @@ def _line(rows: pd.DataFrame, estimator: str) -> pd.Series:
 
 
 def _log(line: pd.Series) -> pd.Series:
-    """The logarithm to base 10 of a positive number with its interval, to first order."""
+    """log10 of a positive number and its interval, to first order."""
     half = (line["high"] - line["low"]) / 2 / line["value"] / np.log(10)
     value = np.log10(line["value"])
     return pd.Series({"value": value, "low": value - half, "high": value + half, "n": line["n"]})
 
 
 def _difference(one: pd.Series, other: pd.Series) -> pd.Series:
-    """one − other, of independent numbers with intervals."""
+    """one − other, for independent numbers with intervals."""
     half = np.hypot(one["high"] - one["low"], other["high"] - other["low"]) / 2
     value = one["value"] - other["value"]
     return pd.Series({"value": value, "low": value - half, "high": value + half, "n": min(one["n"], other["n"])})
@@ -380,7 +381,7 @@ def _ratio(rows: pd.DataFrame, one: str, other: str) -> pd.Series | None:
 
 
 def _reached(losses: pd.Series, level: float) -> float:
-    """The epoch at which a curve first comes down to a level, between epochs by a line; the last if it never does."""
+    """The epoch at which a curve first falls to a level, with linear interpolation; the last epoch if it never does."""
     epochs = losses.index.to_numpy(np.float64)
     values = losses.to_numpy(np.float64)
     below = np.flatnonzero(values <= level)

@@ -1,7 +1,7 @@
 """Intervals and tests: Student t over seeds, ratios of timings, and the squared norm and trace of gradient estimates.
 
-Few seeds get Student t and never a percentile bootstrap, which with five values covers 85 % at a nominal 95 %. All of
-it assumes independent draws and enough of them for the central limit theorem.
+Few seeds use Student t intervals and not a percentile bootstrap, which covers 85 % at a nominal 95 % with five values.
+Everything assumes independent draws, and enough of them for the central limit theorem.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from scipy import optimize
 from scipy import stats as distributions
 
 Array = NDArray[np.float64]
-_COLUMNS = 8192  # columns taken to float64 at a time: n = 500 estimates of a network's weights are 33 MB a step
+_COLUMNS = 8192  # columns converted to float64 at a time: 33 MB for n = 500 estimates
 
 
 class Interval(NamedTuple):
@@ -25,7 +25,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """A mean difference with its bounds, the p value of no difference, and the number of pairs."""
+    """A mean difference with its bounds, the p value for no difference, and the number of pairs."""
 
     estimate: float
     low: float
@@ -35,7 +35,7 @@ class Paired(NamedTuple):
 
 
 class SquaredNorm(NamedTuple):
-    """An unbiased squared norm, its standard error, the p value of zero, and n and tr Σ of the estimates."""
+    """An unbiased squared norm, its standard error, the p value for zero, and n and tr Σ of the estimates."""
 
     value: float
     se: float
@@ -45,7 +45,7 @@ class SquaredNorm(NamedTuple):
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """The mean of ``values`` (n,) with its Student t interval; one value has NaN bounds, none is NaN altogether."""
+    """The mean of ``values`` (n,) with its Student t interval. Bounds are NaN for one value; all is NaN for none."""
     x = np.asarray(values, np.float64)
     if x.size < 2:
         return Interval(float(x[0]) if x.size else np.nan, np.nan, np.nan, x.size)
@@ -54,7 +54,7 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def t_half(sd: ArrayLike, n: ArrayLike, level: float = 0.95) -> Array:
-    """Half the Student t interval of a mean, from standard deviations and counts, (m,) each; NaN where n is 1."""
+    """Half the width of the Student t interval of a mean, from sd and n, (m,) each; NaN where n is 1."""
     count = np.asarray(n, np.float64)
     freedom = np.where(count > 1, count - 1, np.nan)
     half: Array = distributions.t.ppf((1 + level) / 2, freedom) * np.asarray(sd, np.float64) / np.sqrt(count)
@@ -62,12 +62,12 @@ def t_half(sd: ArrayLike, n: ArrayLike, level: float = 0.95) -> Array:
 
 
 def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
-    """The mean of ``a − b`` where a[i] and b[i] share a seed, by the paired t test."""
+    """The mean of ``a − b``, where a[i] and b[i] share a seed, with the paired t test."""
     difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     estimate, low, high, n = t_interval(difference, level)
     if n < 2:
         p = np.nan
-    elif low == high:  # no spread at all: t is 0/0 or infinite
+    elif low == high:  # without spread t is 0/0 or infinite
         p = float(estimate == 0)
     else:
         p = float(distributions.ttest_1samp(difference, 0).pvalue)
@@ -75,30 +75,32 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
 
 
 def detectable(sd: float, n: int, power: float = 0.8, level: float = 0.95) -> float:
-    """The smallest mean of n normal differences of standard deviation ``sd`` that the t test finds with this power."""
+    """The smallest mean of n normal differences with standard deviation ``sd`` that a t test detects at this power."""
     if n < 2 or not np.isfinite(sd):
         return np.nan
     critical = float(distributions.t.ppf((1 + level) / 2, n - 1))
 
     def found(effect: float) -> float:
         noncentral = distributions.nct(n - 1, effect * np.sqrt(n))
-        return float(noncentral.sf(critical) + np.nan_to_num(noncentral.cdf(-critical)))  # NaN where it vanishes
+        return float(
+            noncentral.sf(critical) + np.nan_to_num(noncentral.cdf(-critical))
+        )  # scipy gives NaN where it vanishes
 
-    most = 0.5  # far beyond the root the noncentral t loses its digits
+    most = 0.5  # start small, because the noncentral t loses precision far beyond the root
     while found(most) < power:
         most *= 1.5
     return sd * float(optimize.brentq(lambda effect: found(effect) - power, 1e-3, most))
 
 
 def needed(sd: float, difference: float, power: float = 0.8, most: int = 1000) -> int | None:
-    """How many differences of standard deviation ``sd`` show a mean ``difference`` with this power; None: over most."""
+    """How many differences a t test needs to detect a mean ``difference`` with this power; None: more than ``most``."""
     if not (np.isfinite(sd) and difference > 0):
         return None
     return next((n for n in range(2, most + 1) if detectable(sd, n, power) <= difference), None)
 
 
 def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
-    """The geometric mean of ``a / b``, positive and measured in turn, by the t interval of the log ratios."""
+    """The geometric mean of ``a / b`` with the t interval of the log ratios; a and b are positive and paired."""
     logs = t_interval(np.log(np.asarray(a, np.float64) / np.asarray(b, np.float64)), level)
     estimate, low, high = np.exp(logs[:3]).tolist()
     return Interval(estimate, low, high, logs.n)
@@ -107,9 +109,9 @@ def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 def fieller(numerator: ArrayLike, denominator: ArrayLike, level: float = 0.95) -> Interval:
     """The ratio of two means of paired values (n,), with Fieller's interval.
 
-    The interval holds every ρ for which the mean of ``numerator − ρ denominator`` is within its t interval of zero: the
-    roots of a quadratic. Where the denominator is itself not told from zero these are no interval, and both bounds are
-    infinite.
+    The interval contains every ρ for which the mean of ``numerator − ρ denominator`` does not differ significantly from
+    zero. Its ends are the roots of a quadratic. If the denominator does not differ significantly from zero, this set is
+    not an interval, and both bounds are infinite.
     """
     a, b = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     n = a.size
@@ -126,10 +128,10 @@ def fieller(numerator: ArrayLike, denominator: ArrayLike, level: float = 0.95) -
 
 
 def exponent(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
-    """The b of y ∝ x^b, positive (n,), by least squares on logarithms, with its Student t interval.
+    """The exponent b of y ∝ x^b for positive (n,), by least squares on logarithms, with its Student t interval.
 
-    Two values have NaN bounds, and fewer, or all at one x, are NaN altogether. Of what is no power the estimate is the
-    mean local exponent over the range, and the interval says how far from a power it is.
+    Bounds are NaN for two values; everything is NaN for fewer values or only one x. If y is not a power of x, the
+    estimate is an average exponent over the range, and the interval shows the deviation from a power.
     """
     logs = np.log(np.asarray(x, np.float64)), np.log(np.asarray(y, np.float64))
     n = logs[0].size
@@ -141,7 +143,7 @@ def exponent(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def adjust(p: ArrayLike) -> Array:
-    """Benjamini-Hochberg adjusted p values, (m,) to (m,); NaN stays NaN and counts as no comparison."""
+    """Benjamini-Hochberg adjusted p values, (m,) to (m,). NaN stays NaN and does not count as a comparison."""
     values = np.array(p, np.float64)
     tested = ~np.isnan(values)
     if tested.any():
@@ -150,7 +152,7 @@ def adjust(p: ArrayLike) -> Array:
 
 
 def variance_trace(estimates: ArrayLike) -> tuple[float, float]:
-    """tr Σ of one of ``estimates`` (n, D) and its standard error, that of the mean of the squared deviations."""
+    """tr Σ of ``estimates`` (n, D), and its standard error: that of the mean squared deviation."""
     x = np.asarray(estimates)
     n = len(x)
     squares = sum((((c := _part(x, s)) - c.mean(0)) ** 2).sum(1) for s in _slices(x.shape[1])) * n / max(n - 1, 1)
@@ -166,21 +168,21 @@ def squared_norm(
     reference_estimates: ArrayLike | None = None,
     rounding: float = 1e-6,
 ) -> SquaredNorm:
-    """‖E[estimate] − g‖² without the bias that noise gives a squared norm; ‖E[estimate]‖² when g is left at 0.
+    """An unbiased estimate of ‖E[estimate] − g‖², or of ‖E[estimate]‖² for the default g = 0.
 
-    With δ = ḡ − g and C the covariance of δ, U = ‖δ‖² − tr Ĉ is unbiased and its interval is U ± 1.96 se,
-    se = 2√(δᵀĈδ), which covers 93-97 % in simulation (89 % in one dimension where δ is about three sd).
+    Let ḡ be the mean estimate, δ = ḡ − g, and C the covariance of δ. U = ‖δ‖² − tr Ĉ is unbiased. Its interval is
+    U ± 1.96 se with se = 2√(δᵀĈδ), which covers 93-97 % in simulation (89 % in one dimension if δ is about three sd).
 
-    Where δ is 0, U is a weighted sum of centred χ² whose weights are C's eigenvalues. Its p value matches three
-    moments (0, 2 tr C², 8 tr C³; Hall 1983, Buckley and Eagleson 1988, as Liu, Tang and Zhang 2009) by a shifted χ²,
-    and takes F for the χ² because C is estimated: exact for one dimension and for C ∝ I. The traces leave out every
-    product of an estimate with itself, without which tr Ĉ² is far too large where D > n.
+    If E[δ] = 0, U is a weighted sum of centred χ² variables whose weights are C's eigenvalues. The p value matches
+    three moments (0, 2 tr C², 8 tr C³; Hall 1983, Buckley and Eagleson 1988, as Liu, Tang and Zhang 2009) by a shifted
+    χ². It uses F instead of χ², because C is estimated; this is exact in one dimension and for C ∝ I. The traces leave
+    out all products of an estimate with itself; otherwise tr Ĉ² would be far too large for D > n.
 
     Args:
-        estimates: (n, D) independent draws; time O(n D min(n, D)), memory min(n, D)² beside the input.
-        reference: (D,) what they should average to, known exactly.
-        reference_estimates: (m, D) independent draws whose mean is g, in place of ``reference``.
-        rounding: estimates that differ from g by less than this part of ‖ḡ‖ are equal to it: value 0, p 1.
+        estimates: (n, D) independent draws. Time is O(n D min(n, D)); memory is min(n, D)² besides the input.
+        reference: (D,), the exact g.
+        reference_estimates: (m, D) independent draws with mean g, instead of ``reference``.
+        rounding: if estimates differ from g by less than this fraction of ‖ḡ‖, they count as equal: value 0, p 1.
     """
     x = np.asarray(estimates)
     samples = [x] if reference_estimates is None else [x, np.asarray(reference_estimates)]
@@ -197,7 +199,7 @@ def squared_norm(
         parts = [_part(sample, columns) for sample in samples]
         means = [part.mean(0) for part in parts]
         delta = means[0] - (known[columns] if len(means) == 1 else means[1])
-        # Rows of which C is the sum of squares: deviations over √(n(n−1)).
+        # Deviations divided by √(n(n−1)): C is the sum of the outer products of these rows.
         rows = np.vstack([(p - m) / np.sqrt(s * (s - 1)) for p, m, s in zip(parts, means, sizes, strict=True)])
         gram = gram + (rows @ rows.T if by_rows else rows.T @ rows)
         projections += rows @ delta
@@ -215,7 +217,7 @@ def squared_norm(
 def _traces_by_rows(gram: Array, squares: Array, sizes: list[int]) -> tuple[float, float]:
     start = 0
     for size in sizes:
-        # Deviations from their own mean are correlated; without this tr C² is too large where D is about n².
+        # Deviations from their own mean are correlated; without this correction tr C² is too large for D about n².
         block = slice(start, start + size)
         gram[block, block] += squares[block].sum() / (size * (size - 1))
         start += size
@@ -224,7 +226,7 @@ def _traces_by_rows(gram: Array, squares: Array, sizes: list[int]) -> tuple[floa
 
 
 def _traces_by_columns(covariance: Array, rows: Array, squares: Array) -> tuple[float, float]:
-    """The same two sums over distinct rows, with the diagonal of ``rows @ rows.T`` taken off afterwards."""
+    """The same two sums over distinct rows, with the diagonal of ``rows @ rows.T`` subtracted afterwards."""
     square = covariance @ covariance
     second = np.trace(square) - (squares**2).sum()
     along = ((rows @ covariance) * rows).sum(1)
@@ -236,9 +238,9 @@ def _p_value(value: float, second: float, third: float, freedom: int) -> float:
     if second <= 0:
         return float(value <= 0)
     score = value / np.sqrt(2 * second)
-    if third <= 0:  # many small eigenvalues: the skewness is lost in noise and the limit is normal
+    if third <= 0:  # many small eigenvalues: the skewness is below the noise, and the limit is normal
         return float(distributions.norm.sf(score))
-    shape = second * (second / third) ** 2  # in this order, for the square of a small third is 0
+    shape = second * (second / third) ** 2  # in this order, because the square of a small third would underflow to 0
     return float(distributions.f.sf(1 + score * np.sqrt(2 / shape), shape, shape * freedom))
 
 

@@ -1,26 +1,25 @@
-"""The study, read from its rows: the values of its arms, differences of arms, and the drop in accuracy taken apart.
+"""The results of the study, from its rows: values of arms, and the decomposition of the drop in accuracy.
 
-Which arms there are and what is asked of them stands in `results.study_design`. All accuracies here are percentages,
-and all differences percentage points. Arms are compared seed by seed.
+`results.study_design` defines the arms. All accuracies here are percentages, all differences percentage points. Arms
+are compared seed by seed.
 
-The drop from the plain network to the network that Concrete leaves is the sum of these steps. v(φ, weights) is the test
-accuracy of a run with a given estimator of φ's gradient and given samples for the weights.
+The drop from the plain network to Concrete's network is the sum of the steps below. v(φ, weights) is the test accuracy
+of a run with this estimator of φ's gradient and these samples for the weights.
 
-    smaller network         plain − scratch; scratch: the learned architecture trained by itself from the beginning
+    smaller network         plain − scratch; scratch: the learned architecture, trained alone from new weights
     exploration             scratch − v(sweep, mode): the weights train while the architecture is still being chosen
-    bias of φ's gradient,   from v(sweep, mode) to v(concrete, soft), by three switches that can be turned in any order
+    bias of φ's gradient,   from v(sweep, mode) to v(concrete, soft), by three switches that can be set in any order
     variance of it,
     soft weights
     one sample for both     v(concrete, soft) − Concrete: φ and weights learn from the same sample
 
-The three switches are the players of a cooperative game, and each is given its Shapley value: the change that turning
-it makes, averaged over the six orders in which all three can be turned. With n switches, and v(S) the accuracy with the
-switches S turned,
+The share of each switch is its Shapley value: the change from setting it, averaged over the six orders of setting all
+three. With n switches, and v(S) the accuracy with the switches S set,
 
     φ_i = Σ_{S ∌ i} |S|! (n − |S| − 1)! / n! (v(S ∪ i) − v(S)).
 
-The interaction of two switches is the Shapley interaction index (Grabisch and Roubens 1999), the mean over the third
-switch of v(S ∪ ij) − v(S ∪ i) − v(S ∪ j) + v(S). It is 0 where the two effects add up.
+The interaction of two switches i and j is the Shapley interaction index (Grabisch and Roubens 1999): the mean over the
+third switch of v(S ∪ ij) − v(S ∪ i) − v(S ∪ j) + v(S). It is 0 if the two effects are additive.
 """
 
 from __future__ import annotations
@@ -41,22 +40,23 @@ _OF_PHI = {(): SWEEP, ("bias",): AVERAGED, ("variance",): RLOO, ("bias", "varian
 
 
 class Step(NamedTuple):
-    """A part of the drop in accuracy: percentage points lost, with a 95 % interval over seeds, and the seeds."""
+    """A part of the drop in accuracy: percentage points lost, with a 95 % interval over seeds."""
 
     name: str
     lost: stats.Interval
 
 
 class Decomposition(NamedTuple):
-    """The drop from the plain network to Concrete's, taken apart on the seeds that have all of its runs.
+    """The decomposition of the drop from the plain network to Concrete's, on the seeds that have all runs.
 
     Attributes:
-        plain, concrete: accuracies at both ends, %.
+        plain: accuracy of the plain network, in %.
+        concrete: accuracy of Concrete's network, in %.
         drop: plain − concrete.
-        steps: in the order of the waterfall; they add up to the drop.
-        share: part of the drop that is due to bias, by Fieller's interval.
-        interactions: of pairs of switches.
-        per_seed: the steps and "drop", seeds as rows.
+        steps: the steps in the order of the waterfall figure; their sum is the drop.
+        share: fraction of the drop due to bias, with Fieller's interval.
+        interactions: interactions of pairs of switches.
+        per_seed: the steps and "drop", with seeds as rows.
     """
 
     plain: stats.Interval
@@ -69,7 +69,7 @@ class Decomposition(NamedTuple):
 
 
 def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
-    """The rows of the finished runs of an arm, one run for each seed: of several that of the latest version."""
+    """The rows of an arm's finished runs, one run per seed; of several runs the one with the latest version."""
     wanted = {**DEFAULTS, **{name: _typed(value) for name, value in of.changed.items()}}
     here = frame[
         (frame["suite"] == "accuracy") & (frame["estimator"] == of.estimator) & (frame["dataset"] == of.dataset)
@@ -79,11 +79,11 @@ def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
     found = here[here["settings"].map(alike).astype(bool)]
     cells = found.drop_duplicates("hash").sort_values(["suite_version", "task_version", "hash"])
     found = found[found["hash"].isin(cells.drop_duplicates("seed", keep="last")["hash"])]
-    return found.drop_duplicates(["hash", "metric", "part", "x"])  # plain training may stand under several presets
+    return found.drop_duplicates(["hash", "metric", "part", "x"])  # plain training may appear under several presets
 
 
 def values(frame: pd.DataFrame, of: Arm, metric: str = "accuracy", part: str | None = "test") -> pd.Series:
-    """One number per seed of an arm; accuracies in %."""
+    """A metric of an arm, by seed; accuracies in %."""
     rows = runs(frame, of)
     rows = rows[(rows["metric"] == metric) & rows["x"].isna()]
     rows = rows if part is None else rows[rows["part"] == part]
@@ -92,13 +92,13 @@ def values(frame: pd.DataFrame, of: Arm, metric: str = "accuracy", part: str | N
 
 
 def curve(frame: pd.DataFrame, of: Arm, metric: str) -> pd.DataFrame:
-    """A metric along the epochs of an arm: seeds as rows, epochs as columns."""
+    """A metric of an arm during training: seeds as rows, epochs as columns."""
     rows = runs(frame, of)
     return rows[rows["metric"] == metric].pivot_table(index="seed", columns="x", values="value")
 
 
 def decomposition(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Decomposition | None:
-    """The drop in accuracy on the width task, taken apart; None where fewer than two seeds have all runs."""
+    """The decomposition of the drop on the width task; None if fewer than two seeds have all runs."""
     table = _cells(frame, dataset)
     if table is None or len(table) < 2:
         return None
@@ -127,7 +127,7 @@ def decomposition(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Decomposi
 
 
 def arms_of(dataset: str) -> Mapping[object, Arm]:
-    """The arms of the decomposition: "plain", "scratch", "concrete", and one for every set of switches."""
+    """The arms of the decomposition: "plain", "scratch", "concrete", and one for each set of switches."""
     found: dict[object, Arm] = {
         "plain": arm("plain", dataset=dataset),
         "scratch": arm(f"scratch[of='{SWEEP}']", "mode", dataset=dataset),
@@ -140,7 +140,7 @@ def arms_of(dataset: str) -> Mapping[object, Arm]:
 
 
 def _cells(frame: pd.DataFrame, dataset: str) -> pd.DataFrame | None:
-    """Test accuracy, seeds as rows, of every arm of the decomposition."""
+    """Test accuracy of every arm of the decomposition, with seeds as rows."""
     columns = {key: values(frame, one) for key, one in arms_of(dataset).items()}
     if any(column.empty for column in columns.values()):
         return None
@@ -150,7 +150,7 @@ def _cells(frame: pd.DataFrame, dataset: str) -> pd.DataFrame | None:
 
 
 def _shapley(table: pd.DataFrame, player: str) -> pd.Series:
-    """Points that a switch loses, per seed."""
+    """Points lost to a switch (its Shapley value), by seed."""
     others = [name for name in SWITCHES if name != player]
     total = pd.Series(0.0, index=table.index)
     for size in range(len(others) + 1):
@@ -161,7 +161,7 @@ def _shapley(table: pd.DataFrame, player: str) -> pd.Series:
 
 
 def _interaction(table: pd.DataFrame, one: str, other: str) -> pd.Series:
-    """Points that two switches lose together beyond what each loses, per seed."""
+    """Points lost to two switches together beyond the sum of both, by seed."""
     rest = [name for name in SWITCHES if name not in (one, other)]
     total = pd.Series(0.0, index=table.index)
     for size in range(len(rest) + 1):
@@ -177,7 +177,7 @@ def _set(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _agrees(settings: Mapping[str, Mapping[str, object]], wanted: Mapping[str, object]) -> bool:
-    """Whether the settings that a run was handed are those wanted; plain training is handed fewer."""
+    """Whether the settings of a run agree with the wanted ones. Settings that the run does not have are ignored."""
     return all(
         settings[group][name] == value
         for (group, name), value in ((key.split("."), value) for key, value in wanted.items())
@@ -186,7 +186,7 @@ def _agrees(settings: Mapping[str, Mapping[str, object]], wanted: Mapping[str, o
 
 
 def _typed(text: str) -> object:
-    """The value of a setting as rows have it."""
+    """The value of a setting in the type used in rows."""
     try:
         return json.loads(text)
     except ValueError:

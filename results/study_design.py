@@ -1,20 +1,20 @@
-"""The design of the study: which runs there are, what is asked of them, and the thresholds, all fixed beforehand.
+"""The design of the study: runs, questions and thresholds, all fixed before the runs.
 
 A *run* is a training run of the accuracy suite at the preset `study`, on one task, data set and seed. An *arm* is a set
-of runs that differ in their seed alone. Runs of equal seeds begin with equal weights and see equal minibatches, so that
-arms are compared seed by seed. `vmo-bench study` runs what stands here; `results.study` reads it.
+of runs that differ only in the seed. Runs with equal seeds have equal initial weights and see equal minibatches, so
+arms are compared seed by seed. `vmo-bench study` runs this design; `results.study` evaluates it.
 
-The distribution over architectures, q, is learned with one estimator of its gradient; the weights are trained on
-samples that may come from elsewhere. The two are separate switches:
+An estimator of φ's gradient trains q, the distribution over architectures with logits φ. The weights may train on
+samples of another kind. These are separate switches:
 
     φ by        sweep                        no bias, little variance
                 rloo                         no bias, much variance
-                averaged Concrete            bias, less variance: the mean of four draws of Concrete as the paper has it
-                concrete                     bias and much variance: Concrete at 0.1 → 0.001, as the paper has it
-    weights on  mode                         the architecture that q stands for at that step
+                averaged Concrete            bias, less variance: the mean of four draws of the paper's Concrete
+                concrete                     bias and much variance: Concrete at 0.1 → 0.001, as in the paper
+    weights on  mode                         the architecture chosen from q at that step
                 soft                         soft masks of Concrete at the paper's temperatures
 
-In every run of the parts `factorial`, `estimators`, `weights`, `schedule`, `after` and `held_out` q is held to half of
+In every run of the parts `factorial`, `estimators`, `weights`, `schedule`, `after` and `held_out`, q is held to half of
 the full network's MACs, so that all networks cost the same.
 """
 
@@ -26,17 +26,18 @@ from dataclasses import dataclass, field
 PRESET = "study"
 EPOCHS = 48
 MARGIN = 0.5
-"""Points of test accuracy: two arms whose difference lies within ± this, with its 95 % interval, are equivalent."""
+"""Smallest relevant difference in test accuracy, in points. Two arms are equivalent if the 95 % interval of their
+difference lies within ± this."""
 LEVEL = 0.05
-"""Of the tests of the ten statements together, by Holm's correction."""
+"""Significance level of all ten statements together, with Holm's correction."""
 MOST = 0.5
-"""Part of a drop in accuracy that is "most" of it."""
+"""Fraction of a drop in accuracy above which it counts as "most"."""
 TOO_MUCH = 2.0
-"""Plain steps from which a step is "too expensive" in memory or time."""
+"""A step is "too expensive" above this memory or time, in plain steps."""
 MINIMAL = 1.25
-"""Plain steps up to which an overhead is "minimal"."""
+"""An overhead is "minimal" below this time of a step, in plain steps."""
 SEEDS = 5
-"""Runs of an arm that a verdict takes. With fewer there is none: to look after every seed is to test many times."""
+"""Runs of an arm that a verdict needs. There is no verdict with fewer: testing after every seed would be many tests."""
 
 PAPER = "concrete"
 SWEEP = "sweep"
@@ -46,7 +47,7 @@ WARM = "concrete[temperature=1.0]"
 HARD = "reinforce[baseline='none']"
 RATES = ("0.02", "0.08", "0.32")
 DEPTH_RATES = ("0.005", "0.02", "0.08")
-"""Learning rates of φ that every estimator is tried with on width, and `exact` on depth."""
+"""Learning rates of φ to choose from: `RATES` for every estimator on width, `DEPTH_RATES` for `exact` on depth."""
 CHOSEN: Mapping[str, str] = {
     SWEEP: "0.08",
     RLOO: "0.32",
@@ -55,15 +56,15 @@ CHOSEN: Mapping[str, str] = {
     PAPER: "0.32",
     WARM: "0.32",
     "relax": "0.32",
-    "random": "0.02",  # which learns nothing
+    "random": "0.02",  # has no effect: q is not learned
 }
-"""Of each estimator the rate with the best accuracy on validation images on the width task, from the part `tuning`.
-Concrete at other temperatures and the mean of its draws have that of Concrete."""
+"""The learning rate of each estimator with the best validation accuracy on the width task, from the part `tuning`.
+Concrete at other temperatures and the mean of its draws use Concrete's rate."""
 CHOSEN_DEPTH = "0.02"
-"""The same of `exact` on the depth task; used for every estimator on depth and joint."""
+"""The best rate of `exact` on the depth task, used for every estimator on depth and joint."""
 TUNED = {"train.epochs": "20", "train.validation": "0.1"}
 LITERAL = {"penalty.target_macs": "0.0", "penalty.kind": "literal"}
-"""The paper's own penalty, 1e-3 d + 1e-8 Σ k."""
+"""The paper's penalty, 1e-3 d + 1e-8 Σ k, with depth d and widths k."""
 DEFAULTS: Mapping[str, object] = {
     "network.depth": 16,
     "network.widen": 1,
@@ -87,20 +88,20 @@ DEFAULTS: Mapping[str, object] = {
     "penalty.gamma": 0.3,
     "penalty.target_macs": 0.5,
 }
-"""The settings of a run at the preset, where an arm changes none."""
+"""The settings of a run at the preset, before the changes of its arm."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ in their seed alone.
+    """Runs that differ only in their seed.
 
     Attributes:
-        estimator: of φ, or a baseline.
-        changed: settings, beside those of the preset.
+        estimator: the estimator of φ's gradient, or a baseline.
+        changed: changes to the preset's settings.
         task: "width", "depth" or "joint".
-        dataset: of the images.
-        seeds: how many runs.
-        suites: that measure it.
+        dataset: the data set.
+        seeds: the number of runs.
+        suites: the suites that measure it.
     """
 
     estimator: str
@@ -112,7 +113,7 @@ class Arm:
 
 
 def arm(estimator: str, weights: str = "own", *, rate: bool = True, **how: object) -> Arm:
-    """An arm with the learning rate that was chosen for its estimator."""
+    """An arm with the learning rate chosen for its estimator."""
     changed = dict(how.pop("changed", {}))  # type: ignore[call-overload]
     if weights != "own":
         changed["train.weights"] = weights
@@ -123,13 +124,13 @@ def arm(estimator: str, weights: str = "own", *, rate: bool = True, **how: objec
 
 
 def _learned(estimator: str) -> str:
-    """Whose learning rate an arm has: a control that of the network it controls, an average that of its draws."""
+    """The estimator whose learning rate an arm uses: for a control or an average, that of its inner estimator."""
     learned = estimator.partition("of='")[2].rpartition("'")[0] or estimator
     return learned if learned in CHOSEN else PAPER
 
 
 def of_tuning() -> Iterator[Arm]:
-    """Every estimator at the same few learning rates of φ: half as long, on validation images, one seed."""
+    """Every estimator at the same few learning rates of φ: shorter runs, on validation images, with one seed."""
     for estimator in (SWEEP, RLOO, "reinforce", HARD, PAPER, WARM, "relax"):
         for rate in RATES:
             changed = {**TUNED, "train.phi_lr": rate}
@@ -140,7 +141,7 @@ def of_tuning() -> Iterator[Arm]:
 
 
 def of_factorial() -> Iterator[Arm]:
-    """What the drop from the plain network to Concrete's is taken apart with."""
+    """The runs for the decomposition of the drop from the plain network to Concrete's."""
     yield arm("plain")
     for weights in ("mode", PAPER):
         for estimator in (SWEEP, PAPER, RLOO):
@@ -153,19 +154,19 @@ def of_factorial() -> Iterator[Arm]:
 
 
 def of_average() -> Iterator[Arm]:
-    """The rest of the factorial, which takes longest: the bias of Concrete with less of its variance."""
+    """The rest of the factorial, which takes longest: Concrete's bias with less variance."""
     for weights in ("mode", PAPER):
         yield arm(AVERAGED, weights)
 
 
 def of_estimators() -> Iterator[Arm]:
-    """Every estimator as it comes: weights train on its own samples."""
+    """Every estimator with weights that train on its own samples."""
     for estimator in (SWEEP, RLOO, "reinforce", HARD, "relax", WARM):
         yield arm(estimator)
 
 
 def of_weights() -> Iterator[Arm]:
-    """What weights may train on, beside the factorial."""
+    """Further samples that weights may train on, besides those of the factorial."""
     for weights in (HARD, WARM):
         for estimator in (SWEEP, PAPER):
             yield arm(estimator, weights, seeds=3)
@@ -182,7 +183,7 @@ SCHEDULES = {
     "0.1 → 0.001, linear": "(0.1, 0.001, 'linear')",
     "1 → 0.1 with the entropy of q": "(1.0, 0.1, 'entropy')",
 }
-"""Temperatures of Concrete beside the paper's 0.1 → 0.001 on a log scale."""
+"""Temperature schedules of Concrete other than the paper's 0.1 → 0.001 on a log scale."""
 
 
 def of_schedule() -> Iterator[Arm]:
@@ -192,7 +193,7 @@ def of_schedule() -> Iterator[Arm]:
 
 
 def of_after() -> Iterator[Arm]:
-    """Longer training of the weights once the choice is made, at equal numbers of epochs."""
+    """Longer training of the weights after the choice of the architecture, compared at equal numbers of epochs."""
     for frozen in (EPOCHS // 4, EPOCHS // 2):
         yield arm(PAPER, changed={"train.freeze": str(frozen)})
     twice = {"train.epochs": str(2 * EPOCHS)}
@@ -204,7 +205,7 @@ def of_after() -> Iterator[Arm]:
 
 
 def of_table_1(dataset: str) -> Iterator[Arm]:
-    """The paper's Table 1: its own penalty."""
+    """The paper's Table 1, with the paper's penalty."""
     yield arm("plain", dataset=dataset)
     for task in ("depth", "width", "joint"):
         yield arm(PAPER, task=task, dataset=dataset, changed=LITERAL)
@@ -212,7 +213,7 @@ def of_table_1(dataset: str) -> Iterator[Arm]:
 
 
 def of_depth() -> Iterator[Arm]:
-    """Depth, where the gradient of φ can be had exactly."""
+    """The depth task, where the gradient of φ can be computed exactly."""
     for estimator in (RLOO, "reinforce"):
         yield arm(estimator, task="depth", changed=LITERAL)
     yield arm(f"scratch[of='{PAPER}']", task="depth", changed=LITERAL)
@@ -221,13 +222,13 @@ def of_depth() -> Iterator[Arm]:
 
 
 def of_held_out() -> Iterator[Arm]:
-    """φ learned on images that train no weights."""
+    """φ learns from images that do not train weights."""
     for estimator in (SWEEP, PAPER):
         yield arm(estimator, "mode", changed={"train.held_out": "0.1"}, seeds=3)
 
 
 def of_deciding(dataset: str, seeds: int) -> Iterator[Arm]:
-    """The arms that the statement on bias rests on, elsewhere."""
+    """The arms behind the statement on bias, on another data set."""
     yield arm("plain", dataset=dataset, seeds=seeds)
     for estimator, weights in ((PAPER, "own"), (SWEEP, "mode"), (PAPER, "mode")):
         yield arm(estimator, weights, dataset=dataset, seeds=seeds)
@@ -243,7 +244,7 @@ def of_all_images() -> Iterator[Arm]:
 
 
 def of_convergence() -> Iterator[Arm]:
-    """Whether runs are long enough: plain training, also three times as long, by both recipes."""
+    """Tests whether runs are long enough: plain training with both recipes, also three times as long."""
     for recipe, lr in (("fast", "0.2"), ("wrn", "0.1")):
         for epochs in (EPOCHS, 3 * EPOCHS):
             yield arm("plain", changed={"train.recipe": recipe, "train.lr": lr, "train.epochs": str(epochs)}, seeds=3)
@@ -253,7 +254,7 @@ TEMPERATURES = ("0.03", "0.1", "0.3", "1.0", "3.0")
 
 
 def of_gradient() -> Iterator[Arm]:
-    """Bias and variance of one estimate along a reference run, and Concrete's along its temperature."""
+    """Bias and variance of one estimate on a reference run, for Concrete at several temperatures."""
     names = [f"concrete[temperature={t}]" for t in TEMPERATURES]
     for estimator in (*names, HARD, "reinforce", RLOO, "rebar", "relax", SWEEP):
         yield Arm(estimator, {"penalty.target_macs": "0.0"}, seeds=1, suites=("bias", "variance"))
@@ -277,4 +278,4 @@ PARTS = {
     "all-images": lambda: of_all_images(),
     "cifar10-32": lambda: of_deciding("cifar10", 3),
 }
-"""The parts of the study, in the order in which they are run."""
+"""The parts of the study, in the order in which they run."""

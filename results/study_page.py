@@ -1,4 +1,4 @@
-"""The page of the study: verdicts with everything behind them, the drop taken apart, every arm, and its figures."""
+"""The page of the study: verdicts with their tests, the decomposition of the drop, all arms, and figures."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DATASETS = ("cifar10_16", "cifar100_16", "cifar10", "cifar100")
 
 
 def of_study(frame: pd.DataFrame) -> pd.Series:
-    """Which rows are of the training runs of the study."""
+    """A mask of the rows of the study's training runs."""
     return (frame["preset_name"] == PRESET) & (frame["suite"] == "accuracy")
 
 
 def write(frame: pd.DataFrame, judged: Sequence[Statement], out: Path) -> dict[str, Any]:
-    """Write the page and its figures, and return what the first page shows of it.
+    """Write the page and its figures. Returns what the main page shows of it.
 
     Args:
         frame: all rows.
@@ -97,7 +97,7 @@ def _decompositions(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _arms(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Every arm that has runs, by part of the study."""
+    """All arms with runs, by part of the study."""
     for part, make in PARTS.items():
         if part in ("tuning", "gradient"):
             continue
@@ -128,7 +128,7 @@ def _arm(frame: pd.DataFrame, of: Arm) -> dict[str, str] | None:
 
 
 def _tuning(frame: pd.DataFrame) -> pd.DataFrame | None:
-    """Validation accuracy of every estimator at every rate, in %."""
+    """Validation accuracy of every estimator at every learning rate, in %."""
     lines: dict[str, dict[str, str]] = {}
     for arm in PARTS["tuning"]():
         found = study.values(frame, arm, part="validation")
@@ -143,7 +143,7 @@ def _tuning(frame: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def _tables_1(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """The paper's Table 1 beside ours, by its own penalty."""
+    """The paper's Table 1 and ours with the paper's penalty."""
     for dataset in DATASETS:
         arms = [one for part in PARTS.values() for one in part() if one.dataset == dataset and _is_literal(one)]
         rows = pd.concat([frame.iloc[:0], *(study.runs(frame, one) for one in arms)])

@@ -1,4 +1,4 @@
-"""From rows to one number with an interval per estimator: what figures, verdicts and the final table all start from."""
+"""Summarises rows: one number with an interval per estimator, for figures, verdicts and tables."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from results import stats
 
 CONTEXT = ["preset", "dataset"]
 NO_DATA = "none"
-"""The data set of what reads no data."""
+"""The name of the data set for measurements that read no data."""
 CONTROLS = ("random", "uniform", "scratch")
-"""Names of networks trained for comparison, which are neither estimators nor plain training."""
+"""Names of the controls: networks trained for comparison, neither with an estimator nor as plain training."""
 QUANTITIES = (
     "relative bias",
     "variance",
@@ -24,21 +24,21 @@ QUANTITIES = (
     "objective gap",
     "test ELBO",
 )
-"""What is compared between estimators, in the order of tables."""
+"""The quantities that are compared between estimators, in the order of the tables."""
 COMPARED = (
     "bias_sq", "variance", "peak_ratio", "time_ratio", "accuracy", "width_fraction", "layers", "objective_gap", "elbo",
 )  # fmt: skip
-"""The metrics from which these are made."""
+"""The metrics that these quantities are computed from."""
 BY_SIZE = ("scaling",)
-"""Suites that measure the same at several sizes, of which no one is compared."""
+"""Suites that repeat a metric at several sizes; they are left out of the comparison."""
 _MEASURE = ["task", *CONTEXT, "part", "point", "x", "estimator", "name", "metric"]
-# Training runs differ from seed to seed by far more than the error of evaluating one of them.
+# The spread of training runs over seeds is far larger than the error of evaluating one of them.
 _OVER_SEEDS = ("accuracy",)
 _FIRST = {"plain": 0, "zero": 1, "exact": 2, "random": 4, "scratch": 5, "uniform": 5}
 
 
 def measured(frame: pd.DataFrame, metric: str | Sequence[str], **where: str) -> pd.DataFrame:
-    """The finite rows of finished cells with this metric and these column values."""
+    """Rows with this metric, status ok, a finite value and these column values."""
     metrics = [metric] if isinstance(metric, str) else list(metric)
     chosen = frame["metric"].isin(metrics) & (frame["status"] == "ok") & frame["value"].notna()
     for column, value in where.items():
@@ -47,10 +47,10 @@ def measured(frame: pd.DataFrame, metric: str | Sequence[str], **where: str) -> 
 
 
 def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
-    """One line per group: value, low, high (95 %), n, and seeds.
+    """One line per group: value, low, high (95 % interval), n, and seeds.
 
-    With two seeds or more of a training run the interval is Student t over the seeds and n counts them; otherwise it
-    is ± 1.96 standard errors, those of several seeds taken together, and n counts the draws.
+    For training runs with at least two seeds, the interval is a Student t interval over seeds and n is their number.
+    Otherwise it is ± 1.96 standard errors, combined over seeds, and n is the number of draws.
     """
     keys = list(by)
     found = rows.assign(
@@ -76,9 +76,9 @@ def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
 
 
 def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
-    """Squared bias as a part of the squared norm of the gradient it is a bias of, pooled over seeds.
+    """Squared bias divided by the squared norm of the gradient, pooled over seeds.
 
-    Only where that norm is itself significantly above zero: elsewhere the ratio means nothing.
+    Left out where that norm is not significantly above zero, because the ratio would be meaningless.
     """
     keys = [*CONTEXT, "task", "part", "point", "seed"]
     norms = measured(frame, "gradient_sq")
@@ -89,7 +89,7 @@ def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_context(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the one preset and data set that most estimators were measured with."""
+    """The rows of the preset and data set with the most estimators."""
     if rows.empty:
         return rows
     learned = rows[~rows["name"].isin(CONTROLS)]
@@ -108,31 +108,31 @@ def in_context(rows: pd.DataFrame, preset: str, dataset: str) -> pd.DataFrame:
 
 
 def context_label(rows: pd.DataFrame) -> str:
-    """``preset, dataset`` of some rows, for titles; the preset alone for what needs no data."""
+    """``preset, dataset`` of some rows, for titles; only the preset if no data are read."""
     names = rows[CONTEXT].drop_duplicates().itertuples(index=False)
     return "; ".join(label(*name) for name in names)
 
 
 def label(preset: str, dataset: str) -> str:
-    """``preset, dataset`` of a context, for titles; the preset alone for what needs no data."""
+    """``preset, dataset`` of a context, for titles; only the preset if no data are read."""
     return preset if dataset == NO_DATA else f"{preset}, {dataset}"
 
 
 def data_notes(rows: pd.DataFrame) -> str:
-    """What deviates in the data sets of some rows, said once for each; empty where nothing does."""
+    """Notes on the data sets of some rows, once for each data set; empty if there are none."""
     noted = rows.loc[rows["data_note"].fillna("") != "", ["dataset", "data_note"]].drop_duplicates()
     said = [f"{name}: {note}" for name, note in sorted(noted.itertuples(index=False, name=None))]
     return "; ".join(said)
 
 
 def one_point(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one point of training: "mid" where there is one, else the first."""
+    """The rows of one point of training: "mid" if it exists, else the first."""
     points = list(rows["point"].dropna().unique())
     return rows[rows["point"] == ("mid" if "mid" in points else points[0])] if points else rows
 
 
 def quantities(frame: pd.DataFrame, task: str) -> dict[str, pd.DataFrame]:
-    """What is compared between estimators on one task: name to pooled rows of one preset, data set and point."""
+    """The compared quantities on one task: from name to pooled rows of one preset, data set and point."""
     frame = frame[frame["task"] == task]
     bias, variance = relative_bias(frame), pool(measured(frame, "variance"))
     found = {
@@ -151,15 +151,15 @@ def quantities(frame: pd.DataFrame, task: str) -> dict[str, pd.DataFrame]:
 
 
 def _times(rows: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
-    """Pooled rows, multiplied by what one estimate costs; the error of a cost is small beside that of a variance."""
+    """Pooled rows, multiplied by the cost of one estimate. The error of the cost is neglected, as it is small."""
     both = rows.merge(cost[["task", *CONTEXT, "estimator", "value"]].rename(columns={"value": "cost"}), how="inner")
     return both.assign(**{name: both[name] * both["cost"] for name in ("value", "low", "high")})
 
 
 def summary(frame: pd.DataFrame, task: str) -> pd.DataFrame:
-    """One line per estimator that was tried on ``task``, one column per quantity, as text with ± and n.
+    """A table for ``task``: one line per estimator, one column per quantity, as text with ± and n.
 
-    The last column, where there is one, says which statuses other than ok its cells have, and of which part was ok.
+    If cells failed, a last column "failed" has their statuses, with "partly" if other rows of the cell are ok.
     """
     columns = {}
     for name, rows in quantities(frame, task).items():
@@ -173,7 +173,7 @@ def summary(frame: pd.DataFrame, task: str) -> pd.DataFrame:
 
 
 def failures(rows: pd.DataFrame) -> pd.Series:
-    """How cells of each estimator failed, as words; "partly" where some rows of such a cell are ok."""
+    """The statuses of failed cells of each estimator, as text; "partly" if some rows of the cell are ok."""
     failed = rows[rows["status"] != "ok"]
     partly = failed["hash"].isin(rows.loc[rows["status"] == "ok", "hash"])
     words = failed["status"].mask(partly, "partly " + failed["status"])
@@ -181,7 +181,7 @@ def failures(rows: pd.DataFrame) -> pd.Series:
 
 
 def with_error(line: object) -> str:
-    """``0.81 ± 0.02 (n = 5)``, the half width of the interval after the sign."""
+    """``0.81 ± 0.02 (n = 5)``; ± is half the width of the interval."""
     value, low, high, n = (getattr(line, name) for name in ("value", "low", "high", "n"))
     half = (high - low) / 2
     return f"{_short(value)} (n = {n:,})" if np.isnan(half) else f"{_short(value)} ± {_short(half, 2)} (n = {n:,})"
@@ -192,6 +192,6 @@ def _short(number: float, digits: int = 3) -> str:
 
 
 def ordered(rows: pd.DataFrame) -> list[str]:
-    """Distinct labels: ``plain``, ``zero`` and ``exact`` first, the rest by name, and what is a control last."""
+    """Distinct labels: ``plain``, ``zero`` and ``exact`` first, then the rest by name, controls last."""
     pairs = rows[["estimator", "name"]].drop_duplicates("estimator").itertuples(index=False, name=None)
     return [label for label, _ in sorted(pairs, key=lambda pair: (_FIRST.get(pair[1], 3), pair[0]))]

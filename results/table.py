@@ -1,8 +1,8 @@
-"""The table: JSON Lines, one immutable file per finished cell, ``DIR/<hash>.jsonl``, or many packed into one.
+"""The table of results: JSON Lines, one immutable file ``DIR/<hash>.jsonl`` per finished cell, or many packed in one.
 
-A file is written under a temporary name and moved into place, so that it is there whole or not at all; two sweeps may
-share a directory, and merging two tables is reading two directories. JSON Lines after https://jsonlines.org; NaN and
-infinities, which JSON has no word for, are stored as null. What a row is made of: `results.schema`.
+A file is written under a temporary name and then renamed, so it is always complete. Several sweeps may share a
+directory. To merge two tables, read both directories. The format is that of https://jsonlines.org; NaN and infinities,
+which JSON does not support, are stored as null. The format of a row: `results.schema`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
     "write",
 ]
 
-# Every column of `read`, where it is found in a row, and its dtype; one more for every option, `option.<name>`.
+# The columns of `read`, their place in a row, and their dtype. There is one more for every option, `option.<name>`.
 _COLUMNS = {
     "hash": ("", "str"),
     "suite": ("cell", "str"),
@@ -72,11 +72,11 @@ _COLUMNS = {
     "torch": ("provenance", "str"),
     "numpy": ("provenance", "str"),
 }
-_STALE = 24 * 3600.0  # seconds after which a temporary file is one of a writer that was killed
+_STALE = 24 * 3600.0  # age in seconds at which a temporary file counts as abandoned
 
 
 class Outcome(NamedTuple):
-    """The worst status among the rows of a cell, and the message that came with it."""
+    """The worst status among the rows of a cell, and its message."""
 
     status: str
     message: str
@@ -95,7 +95,7 @@ def row(
     status: str = "ok",
     message: str | None = None,
 ) -> dict[str, Any]:
-    """The measured half of a row: ``value`` ± ``se`` from ``n`` draws; TableError when a field has the wrong type."""
+    """The measured values of a row: ``value`` ± ``se`` from ``n`` draws. TableError if a field has the wrong type."""
     fields = locals()
     measured: dict[str, Any] = {key: schema.plain(fields[key]) for key in MEASURED}
     if problem := schema.wrong_measure(measured):
@@ -104,13 +104,13 @@ def row(
 
 
 def write(directory: str | os.PathLike[str], cell_hash: str, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write all rows of one cell as ``directory/<cell_hash>.jsonl``, whole or not at all, and return that path.
+    """Write all rows of one cell to ``directory/<cell_hash>.jsonl`` atomically. Returns the path.
 
-    ``schema`` and ``hash`` are filled in. Raises TableError, before anything is written, on a row that lacks a field.
-    What writers that were killed have left a day ago or more is removed.
+    ``schema`` and ``hash`` are filled in. An invalid row raises TableError before anything is written. Temporary files
+    that are older than a day are removed.
     """
     if not rows:
-        raise TableError(f"cell {cell_hash}: no rows; a cell that failed is a row with another status than ok")
+        raise TableError(f"cell {cell_hash}: no rows; a failed cell needs a row with its status")
     lines = []
     for number, given in enumerate(rows, 1):
         full = schema.plain({"schema": SCHEMA, "hash": cell_hash, **given})
@@ -142,11 +142,11 @@ def _sweep(directory: Path) -> None:
 
 
 def read_file(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of one file; TableError names the file, the line, what is wrong and what to do about it."""
+    """The rows of one file. TableError names the file, the line, the problem and what to do."""
     path = Path(path)
     rows: list[dict[str, Any]] = []
     try:
-        # Not splitlines: it also splits at U+2028 and its like, which JSON strings may hold unescaped.
+        # Not splitlines, which also splits at U+2028 and similar characters that JSON strings may contain unescaped.
         *lines, rest = path.read_text(encoding="utf-8").split("\n")
         for line in lines:
             rows.append(schema.load(line, path.stem))
@@ -160,9 +160,9 @@ def read_file(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def pack(directory: str | os.PathLike[str], file: str | os.PathLike[str]) -> Path:
-    """Write all cells of a directory into one compressed file, which `read` takes where it is a folder's rows.jsonl.gz.
+    """Write all cells of a directory into one compressed file. `read` reads it if its name is rows.jsonl.gz.
 
-    The same rows make the same bytes. Raises TableError where there are no rows.
+    Equal rows give equal bytes. Raises TableError if there are no rows.
     """
     cells = _cells([directory])
     if not cells:
@@ -171,13 +171,13 @@ def pack(directory: str | os.PathLike[str], file: str | os.PathLike[str]) -> Pat
 
 
 def read(*directories: str | os.PathLike[str]) -> pd.DataFrame:
-    """Every row of the directories as flat columns; a cell that is in several is taken from the first.
+    """All rows of the directories as a frame. A cell that is in several directories is taken from the first.
 
-    Options are columns ``option.<name>`` of Python objects, lists as tuples, None where an estimator has no such
-    option; ``settings`` and ``changed`` are JSON. A directory that does not exist has no rows, and no rows are an
-    empty frame with the same columns and dtypes, but for the options.
+    Options are columns ``option.<name>`` of Python objects, with lists as tuples and None if an estimator has no such
+    option. ``settings`` and ``changed`` are JSON text. A missing directory has no rows. Without rows the frame is
+    empty, with the same columns and dtypes but no options.
     """
-    import pandas as pd  # a second, which whoever only writes rows need not wait for
+    import pandas as pd  # takes a second to import, and writing rows does not need it
 
     cells = _cells(directories).values()
     records = [record for rows in cells for record in _flat(rows)]
@@ -192,19 +192,19 @@ def read(*directories: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def hashes(directory: str | os.PathLike[str]) -> set[str]:
-    """The cells that a directory has, without reading those that have files of their own."""
+    """The hashes of a directory's cells, without reading the files of single cells."""
     files = {path.stem for path in Path(directory).glob("*.jsonl") if not path.name.startswith(".")}
     return files | set(packed.read(directory))
 
 
 def status(directory: str | os.PathLike[str], cell_hash: str) -> str | None:
-    """The worst status among the rows of a cell, or None when the directory does not have it."""
+    """The worst status among the rows of a cell, or None if the directory does not contain it."""
     found = outcome(directory, cell_hash)
     return None if found is None else found.status
 
 
 def outcome(directory: str | os.PathLike[str], cell_hash: str) -> Outcome | None:
-    """How a cell ended, with the message of what went wrong in it; None when the directory does not have it."""
+    """The worst status of a cell and its message, or None if the directory does not contain it."""
     path = Path(directory) / f"{cell_hash}.jsonl"
     rows = read_file(path) if path.exists() else packed.read(directory).get(cell_hash)
     if rows is None:
@@ -214,7 +214,7 @@ def outcome(directory: str | os.PathLike[str], cell_hash: str) -> Outcome | None
 
 
 def _cells(directories: Iterable[str | os.PathLike[str]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows by cell; of a cell in several places those of the first, a file of its own before a packed one."""
+    """Rows by cell, from the first directory that has it; the file of a single cell comes before a packed file."""
     files: dict[str, Path] = {}
     cells: dict[str, list[dict[str, Any]]] = {}
     for directory in directories:
@@ -228,7 +228,7 @@ def _cells(directories: Iterable[str | os.PathLike[str]]) -> dict[str, list[dict
 
 
 def _flat(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """The columns of the rows of one cell, which all say the same of the cell."""
+    """The columns of the rows of one cell, whose ``cell`` entries are all equal."""
     cell = {
         name: json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
         for name, value in rows[0]["cell"].items()

@@ -1,6 +1,6 @@
-"""What a training step may cost, as a part of a plain one of the same network, and what it does.
+"""Targets for the cost of a training step, relative to a plain step of the same network, and whether they are met.
 
-A target is met where the whole 95 % interval is below it, missed where the whole interval is above.
+A target is met if the whole 95 % interval is below it, and missed if the whole interval is above it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import pandas as pd
 from results import summary
 
 Estimator = tuple[str, dict[str, Any]]
-"""A name and the values of options; without any, all at their defaults."""
+"""A name and values of options; without options, all have their defaults."""
 
 
 class Target(NamedTuple):
-    """The most that estimators may need on a task, in plain steps.
+    """The largest allowed cost of estimators on a task, in plain steps.
 
     Attributes:
-        task: of the rows.
-        estimators: names with options.
-        time: of a step with q as it begins.
-        memory: at the peak of a step.
-        held: instead of `time`, of a step with q held at a part of the width: the part, and the most.
+        task: the task.
+        estimators: the estimators.
+        time: time of a step at the uniform q; None: see `held`.
+        memory: memory at the peak of a step.
+        held: time of a step with q held at fractions of the width: pairs of a fraction and the target.
     """
 
     task: str
@@ -53,14 +53,14 @@ TARGETS = (
     Target("width", (("rloo", {"parts": "own"}), ("rloo", {"parts": "first"})), None, 1.03, ((1.0, 1.05),)),
     Target("width", _LEAN, None, 1.10, ((1.0, 1.70),)),
 )
-_PRESET = "cpu"  # whose networks and minibatch these are
-_FREE = {"train.bf16", "overhead.pairs"}  # what else may be changed of it
+_PRESET = "cpu"  # the targets are for the networks and minibatch of this preset
+_FREE = {"train.bf16", "overhead.pairs"}  # settings that may differ from it
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line for each target that was measured: what was asked, the estimate with its interval, and the verdict.
+    """One line for each measured target: the target, the estimate with its interval, and the verdict.
 
-    Only rows of the preset whose networks the targets are meant for count.
+    Only rows of the preset that the targets are meant for are used.
     """
     meant = frame["changed"].map(lambda text: set(json.loads(text)) <= _FREE).astype(bool)
     frame = frame[meant & (frame["preset_name"] == _PRESET) & frame["suite"].isin(("overhead", "memory"))]
@@ -85,7 +85,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is(frame: pd.DataFrame, name: str, options: dict[str, Any]) -> pd.Series:
-    """Where rows are of an estimator: of its defaults, or with these values of its options."""
+    """A mask of the rows of an estimator with default options, or with these values of options."""
     if not options:
         return frame["estimator"] == name
     found = frame["name"] == name

@@ -1,6 +1,6 @@
-"""The words of the report: its templates, and what suites, tasks, quantities and figures are called in it.
+"""The text of the report: its templates, and the titles of suites, tasks, quantities and figures.
 
-They stand in ``results/templates``; whatever has no words of its own, as of another package, appears under its name.
+They are in ``results/templates``. Anything without an entry there, for example from another package, is shown by name.
 """
 
 import functools
@@ -21,7 +21,7 @@ def _words() -> dict[str, dict[str, str]]:
 
 
 def render(template: str, **found: Any) -> str:
-    """A page from its template."""
+    """Render a page from its template."""
     made = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
     made.filters["markdown"] = markdown
     text = made.get_template(template).render(**found)
@@ -29,7 +29,7 @@ def render(template: str, **found: Any) -> str:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table, labels of estimators and presets as code, so that nothing in them is taken for markup."""
+    """A Markdown table. Labels of estimators and presets are code, so that they are not read as markup."""
     text = frame.astype("str").replace({"nan": "", "None": "", "<NA>": ""}).replace({r"\|": r"\\|"}, regex=True)
     for column in {"estimator", "preset", "model"} & set(text):
         text[column] = text[column].map(code)
@@ -38,14 +38,14 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def code(label: str) -> str:
-    """A label as code; one in bold stays so."""
+    """A label as Markdown code; bold labels stay bold."""
     if label.startswith("**") and label.endswith("**"):
         return f"**{code(label[2:-2])}**"
     return f"`{label}`" if label else ""
 
 
 def ordered(names: Iterable[str], section: str) -> list[str]:
-    """Names in the order of a section of the words, and others after them."""
+    """Names in the order of a section of words.toml, then all others."""
     there, known = set(names), list(_words()[section])
     return [*(name for name in known if name in there), *sorted(there - {*known})]
 
@@ -56,7 +56,7 @@ def suite(name: str) -> str:
 
 
 def checks() -> dict[str, str]:
-    """Suites whose rows are of no task, with their headings."""
+    """Suites whose rows belong to no task, with their headings."""
     return _words()["checks"]
 
 
@@ -66,7 +66,7 @@ def task(name: str) -> str:
 
 
 def metric(name: str, units: Iterable[str] = ()) -> str:
-    """The heading of a column: what was measured, and in which unit where it is one and says something."""
+    """The heading of a column: what was measured and, if there is exactly one, its unit."""
     said = _words()["metrics"].get(name, name.replace("_", " "))
     named = {_words()["units"].get(unit, unit) for unit in units} - {""}
     return f"{said}, {named.pop()}" if len(named) == 1 else said

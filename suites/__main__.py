@@ -15,7 +15,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 def _completion_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, help="whose")
+    parser.add_argument("shell", choices=SHELLS, help="which shell")
 
 
 def _completion(args: Namespace) -> int:
@@ -32,7 +32,7 @@ def _completion(args: Namespace) -> int:
 
 COMPLETION = Command(
     "completion",
-    "Print what completes this program in a shell.",
+    "Print a completion script for a shell.",
     _completion_arguments,
     _completion,
     f'In bash: eval "$({PROGRAM} completion bash)"',
@@ -41,7 +41,7 @@ COMMANDS = (run.COMMAND, report.COMMAND, *scripts.COMMANDS, COMPLETION)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns its exit status: 2, after one line, for what cannot be done."""
+    """Run a command. Returns its exit status; an error is one line on standard error and status 2."""
     parser, made = _parser()
     by_name = {one.name: one for one in COMMANDS}
     words = sys.argv[1:] if argv is None else list(argv)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> tuple[ArgumentParser, dict[Command, ArgumentParser]]:
     parser = ArgumentParser(
         prog=PROGRAM,
-        description="Gradient estimators for learning the depth and width of a network, measured against each other.",
+        description="A benchmark of gradient estimators for learning the depth and width of a network.",
         exit_on_error=False,
         allow_abbrev=False,
         version=command.version(),

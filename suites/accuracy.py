@@ -1,12 +1,12 @@
-"""A whole training run, and what it leaves: accuracy, size, and the state of q along the way. See `Task.train`.
+"""A whole training run and its result: accuracy and size of the network, and q during the run. See `Task.run`.
 
-Beside the estimators there are baselines, each by the same recipe, for the same epochs and from the same seed:
+Besides estimators it measures baselines, each with the same recipe, number of epochs and seed:
 
     plain              the full network
-    random             q stays uniform; weights train on its samples, and one more sample is what is deployed (with a
-                       target for its cost, the one that is most probable under Gumbel noise and meets it)
-    uniform[of=NAME]   of full depth, every block cut by one factor, at the MACs of the network that NAME learned
-    scratch[of=NAME]   the network that NAME learned, trained anew from initial weights of its own size
+    random             q stays uniform; weights train on its samples, and one more sample is the final network (with a
+                       target for the cost: the most probable one under Gumbel noise that meets the target)
+    uniform[of=NAME]   full depth, with all blocks narrowed by one factor to the MACs of the network that NAME learned
+    scratch[of=NAME]   the network that NAME learned, trained again from new initial weights
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vmo.space import Architecture
 
 
 class Missing(ValueError):
-    """There is no learned network to be a control of."""
+    """The learned network that a control needs does not exist."""
 
 
 class Accuracy(OfSteps):
-    """Whole runs."""
+    """Whole training runs."""
 
     name = "accuracy"
     title = "whole training runs"
@@ -58,16 +58,16 @@ class Accuracy(OfSteps):
     }
 
     def run(self, job: Job) -> Rows:
-        """The rows of a run.
+        """Run the training. Returns its rows.
 
         Raises:
-            Missing: the run that this is a control of has not finished.
-            vmo.learner.Diverged: see there.
+            Missing: the run that learns the network of a control has not finished.
+            vmo.learner.Diverged: the run has diverged.
         """
         task, label, seed, keeper = job.task, job.label, job.seed, job.keeper
         if label.name == PLAIN:
             return task.run(None, seed, keeper)
-        if label.name == RANDOM:  # hard samples, at their cheapest
+        if label.name == RANDOM:  # the cheapest estimator with hard samples
             return task.run(parse("reinforce[baseline=none]").make, seed, keeper, learn=False)
         if label.name in FIXED:
             learned = _learned(job)
@@ -77,14 +77,14 @@ class Accuracy(OfSteps):
 
 
 def _learned(job: Job) -> Architecture:
-    """What the run that a cell is a control of has come to, from its rows."""
+    """The architecture that a control needs, from the rows of the run that learned it."""
     found = job.learned()
     widths = {row["x"]: int(row["value"]) for row in found if row["metric"] == "block_width"}
     if not widths:
-        status = found[0]["status"] if found else "not there"
+        status = found[0]["status"] if found else "missing"
         status = "without a row of its widths" if status == "ok" else status
         raise Missing(
-            f"needs what {job.label.of} learned on {job.task.name}, seed {job.seed}, and that run is {status}"
+            f"needs the network that {job.label.of} learned on {job.task.name}, seed {job.seed}; that run is {status}"
         )
     hidden = tuple(widths[block] for block in sorted(widths))
     return Architecture(len(hidden), hidden)

@@ -1,9 +1,9 @@
 """Bias of the gradient estimates, at three points of a run.
 
-Logits: the estimates' mean against enumeration, or against a reference estimate with its own error, on independent
-minibatches: the squared norm of the difference without the bias that noise gives it. Weights: the gradient at the
-samples that the estimator trains on minus that at their own argmax, paired on the same noise and minibatch. It is 0 for
-an estimator that trains on hard samples, and is what Concrete does to the weights.
+Logits: the mean estimate is compared with the exact gradient, or with an independent reference estimate. The measure is
+the squared norm of the difference, corrected for the noise of both. Weights: the gradient at the samples that the
+estimator trains on, minus the gradient at their argmax, paired on the same noise and minibatch. It is 0 for estimators
+that train on hard samples; for Concrete it is the effect of soft samples on the weights.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ State = list[tuple[str, float, str]]
 
 
 def measured(job: Job) -> list[tuple[str, State, Measurement]]:
-    """Name, state and measurement of every point; kept until another estimator is measured, as two suites read it."""
+    """Name, state and measurement of every point. Cached for the last estimator, because two suites use it."""
     handed = job.task.handed
     return _measured(job.task.task, handed["points"], handed["estimates"], job.label, job.seed)
 
@@ -99,7 +99,7 @@ def _measured(
 
 
 def references(job: Job) -> dict[str, np.ndarray]:
-    """The reference gradients of every point, computed once and shared by all estimators."""
+    """The reference gradient of every point, computed once and shared by all estimators."""
     return _references(job.task.task, job.task.handed["points"], job.task.truth, job.seed)
 
 

@@ -1,14 +1,14 @@
-"""The contest: what is left of a gradient's error at equal compute, biased and unbiased estimators side by side.
+"""The contest: the mean squared error of a gradient estimate at equal compute, for biased and unbiased estimators.
 
-    MSE(C) = bias² + variance · cost / C,    C in plain training steps,
+    MSE(C) = bias² + variance · cost / C,    C: compute in plain training steps
 
-of the gradient ∂φ E_minibatch E_q f, and of E ∂f/∂w, at fixed weights of a part-trained network: train-mode BN on whole
-minibatches for all, minibatch and augmentation drawn anew for every estimate. What an estimator learns it has learned
-from minibatches of earlier steps. The cost is that of the whole training step, in plain steps of the same network timed
-in turn with it, at the very q. Rows hold what MSE(C) is made of; `results.contest` puts it together.
+It is measured for ∂φ E_minibatch E_q f and for E ∂f/∂w, at fixed weights of a part-trained network, with BN in training
+mode on whole minibatches. Minibatch and augmentation are drawn again for every estimate. Estimators adapt on
+minibatches of earlier steps. The cost is that of the whole training step at this q, in plain steps of the same network,
+timed in turn. Rows hold the parts of MSE(C); `results.contest` combines them.
 
-And what a gradient is for: with weights frozen, φ follows the estimator from a uniform q (Adam) until as much time is
-spent as a number of plain steps take; the gain in E_q f + penalty, on the same minibatches before and after.
+It also measures the gain from a gradient: with frozen weights, φ follows the estimator (Adam) from a uniform q for as
+much time as a given number of plain steps takes. The gain is the decrease of E_q f + penalty on fixed minibatches.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from suites.tasks.base import Point, Sites, Task, Workload, seed_of
 from vmo.learner import Learner
 
 REFERENCE = "sweep[samples=3]"
-"""By what the true gradient is estimated, on minibatches of its own: of all that are unbiased the most exact."""
+"""The unbiased estimator with the least error. It estimates the reference gradient, on separate minibatches."""
 START = "uniform"
-"""The point from which φ is optimised."""
+"""The point where the optimisation of φ starts."""
 BUNDLE = 5
 """Steps of φ between two timings of a plain step."""
 MINIBATCHES, SAMPLED = 24, 4
-"""On which the gain is measured, and architectures drawn for each."""
+"""Minibatches on which the gain is measured, and architectures drawn for each."""
 
 
 class Rates(Settings):
-    """Learning rates of φ alone."""
+    """Learning rates for the optimisation of φ alone."""
 
     phi_lr: float = Field(0.05, ge=0)
     control_lr: float = Field(0.01, ge=0)
@@ -57,13 +57,13 @@ class ContestGroup(Group, name="contest"):
     estimates: int = Field(100, ge=2)
     """Estimates per point."""
     steps: int = Field(60, ge=1)
-    """Plain steps' worth of time for which φ alone is optimised."""
+    """Time for which φ alone is optimised, in plain steps."""
     runs: int = Field(2, ge=1)
-    """How often φ alone is optimised."""
+    """Number of optimisations of φ alone."""
     pairs: int = Field(8, ge=2)
     """Interleaved pairs of steps that are timed."""
     seconds: float = Field(5.0, ge=0)
-    """Time after which no further pair is begun."""
+    """Time in seconds after which no further pair starts."""
 
     presets: ClassVar = {
         "smoke": {"estimates": 12, "steps": 4, "pairs": 3},
@@ -81,7 +81,7 @@ class ContestSettings(Settings):
 
 
 class Contest(Suite):
-    """Errors and costs side by side."""
+    """Error of the gradient at equal compute."""
 
     name = "contest"
     title = "error of the gradient at equal compute"
@@ -152,13 +152,13 @@ def _cost(job: Job, point: Point) -> Rows:
 
 
 class Descent:
-    """Steps of φ alone along an estimator's gradient, each on a fresh minibatch.
+    """Optimises φ alone with an estimator's gradient, each step on a fresh minibatch.
 
     Args:
-        point: where it starts; its weights must be frozen.
-        estimator: in training mode.
-        rates: of φ and of what the estimator learns.
-        seed: of minibatches and noise.
+        point: the start; its weights must be frozen.
+        estimator: the estimator, in training mode.
+        rates: learning rates of φ and of the estimator's parameters.
+        seed: seed of minibatches and noise.
     """
 
     def __init__(self, point: Point, estimator: Estimator, rates: Rates, seed: int) -> None:
@@ -192,7 +192,7 @@ class Descent:
 
 
 def _descents(job: Job, point: Point) -> Rows:
-    """One pair of rows for each run, whose number is x."""
+    """Gain and steps of each optimisation of φ; its number is x."""
     runs, device, rows = job.settings.contest.runs, job.task.context.device, []
     plain = job.task.at(None, point.logits)
     with frozen(point):
@@ -209,7 +209,7 @@ def _descents(job: Job, point: Point) -> Rows:
 
 
 def _spend(job: Job, descent: Descent, plain: Workload) -> None:
-    """Let it go on until it has taken as long as the stated number of plain steps would."""
+    """Optimise until the time of the given number of plain steps is spent."""
     device, budget, spent, base = job.task.context.device, job.settings.contest.steps, 0.0, []
     while spent < budget:
         descent.estimator.anneal(min(1.0, spent / budget))
@@ -220,7 +220,7 @@ def _spend(job: Job, descent: Descent, plain: Workload) -> None:
 
 @torch.no_grad()
 def _values(point: Point, logits: Sites) -> np.ndarray:
-    """E_q f + penalty on each of the same minibatches, with the same noise."""
+    """E_q f + penalty on each of the fixed minibatches, with fixed noise."""
     noise = torch.Generator(logits[0].device).manual_seed(seed_of("gain"))
     rows = tuple(site.expand(SAMPLED, -1) for site in logits)
     penalty = float(point.penalty([torch.softmax(site, -1) for site in logits]))

@@ -1,4 +1,4 @@
-"""Labels of what is measured: estimators with their options (see `estimators.labels`), and baselines beside them."""
+"""Labels of what is measured: estimators with their options (see `estimators.labels`), and baselines."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from estimators import Estimator, labels
 
 PLAIN = "plain"
-"""The label of the baseline: the same network trained without a distribution over architectures."""
+"""The label of plain training: the same network without a distribution over architectures."""
 RANDOM = "random"
-"""The label of a control: weights trained on samples of a uniform q that is never learned, and one of these chosen."""
+"""The label of a control: q stays uniform, weights train on its samples, and one sample is chosen at the end."""
 FIXED = ("uniform", "scratch")
-"""Labels of controls for the network that an estimator learned, which the option `of` names. See `suites.accuracy`."""
+"""Labels of controls for a network learned by the estimator that the option `of` names. See `suites.accuracy`."""
 BASELINES = (PLAIN, RANDOM, *FIXED)
 
 
 @dataclass(frozen=True)
 class Label:
-    """An estimator with all of its options, or a baseline; equal labels are equal cells."""
+    """An estimator with all of its options, or a baseline. Equal labels give equal cells."""
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -35,24 +35,24 @@ class Label:
 
     @property
     def of(self) -> Label | None:
-        """The label whose learned network this is a control of."""
+        """For a control: the label of the estimator whose network it is compared with. Otherwise None."""
         return parse(dict(self.options)["of"]) if self.name in FIXED else None
 
     @property
     def version(self) -> int:
-        """The estimator's own version; of a control, that of the estimator it belongs to."""
+        """The estimator's version; for a control, that of its `of`."""
         if (of := self.of) is not None:
             return of.version
         return 1 if self.name in BASELINES else self._estimator.version
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """The labels of the estimators inside it."""
+        """The labels of the estimators nested inside it."""
         of = self.of if self.of is not None else self
         return () if of.name in BASELINES else tuple(map(str, of._estimator.inside))
 
     def make(self, sizes: Sequence[int]) -> Estimator:
-        """The estimator. Raises ValueError where it cannot work."""
+        """The estimator. Raises ValueError if it cannot work on these sizes."""
         return self._estimator.make(sizes)
 
     def with_(self, **options: Any) -> Label:
@@ -61,7 +61,7 @@ class Label:
 
 
 def parse(text: str) -> Label:
-    """A label from what was typed.
+    """Read a label from text.
 
     Raises:
         ValueError: see `estimators.labels.parse`.
@@ -74,7 +74,9 @@ def parse(text: str) -> Label:
     if name in FIXED:
         of = given.get("of")
         if set(given) != {"of"} or not isinstance(of, str) or (learned := parse(of)).name in BASELINES:
-            raise ValueError(f"{name} is a control of what an estimator learned, and must read {name}[of=ESTIMATOR]")
+            raise ValueError(
+                f"{name} is a control for a learned network and must be written as {name}[of=ESTIMATOR], got {text!r}"
+            )
         return Label(name, (("of", str(learned)),))
     found = labels.parse(text)
     return Label(found.name, found.options)

@@ -1,4 +1,4 @@
-"""Gradient estimates at a point, and the gradient they should average to."""
+"""Gradient estimates at a point of a run, and the reference gradient that they should average to."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ REFERENCE = "rloo[samples=8]"
 
 @dataclass
 class Measurement:
-    """Estimates of one estimator at one point, one row each; `logits` projected onto zero sum per site.
+    """n estimates of one estimator at one point, one per row. Gradients of logits are projected to sum 0 per site.
 
     Args:
-        logits: `(n, D)` on fresh minibatches.
-        conditional: `(n / 4, D)` on one fixed minibatch; None where minibatches do not differ.
-        weights: `(n, W)` gradients of the weights on fresh minibatches; None without weights.
-        hard_weights: `(m, W)`, m ≤ n: the same with every sample replaced by its own argmax, on the same noise.
-        evaluations: evaluations of the objective per estimate, counted.
+        logits: `(n, D)`, on fresh minibatches.
+        conditional: `(n / 4, D)`, on one fixed minibatch; None if all minibatches are equal.
+        weights: `(n, W)`, gradients of the weights on fresh minibatches; None without weights.
+        hard_weights: `(m, W)`, m ≤ n: as `weights`, with the same noise and every sample replaced by its argmax.
+        evaluations: counted evaluations of the objective per estimate.
     """
 
     logits: np.ndarray
@@ -47,7 +47,7 @@ class Measurement:
 
 
 class Hardened(Wrapper):
-    """An objective that puts every sample on its nearest vertex; ∂f/∂sample passes straight through."""
+    """An objective that moves every sample to its argmax vertex; gradients pass straight through."""
 
     def __call__(self, sample: Sites, /) -> Tensor:
         hard = (one_hot(x.argmax(-1), x.shape[-1], x.dtype) + (x - x.detach()) for x in sample)
@@ -55,7 +55,7 @@ class Hardened(Wrapper):
 
 
 class Counted(Wrapper):
-    """An objective that counts its evaluations; one of a part of its data counts as one."""
+    """An objective that counts its evaluations. An evaluation on a part of the data counts as one."""
 
     def __init__(self, inner: Objective, counts: list[int] | None = None) -> None:
         super().__init__(inner)
@@ -63,7 +63,7 @@ class Counted(Wrapper):
 
     @property
     def count(self) -> int:
-        """Evaluations so far, of all parts."""
+        """Evaluations so far, including those of parts."""
         return sum(self._counts)
 
     def _counted(self, value: Tensor) -> Tensor:
@@ -88,10 +88,10 @@ class Counted(Wrapper):
 
 
 def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measurement:
-    """n estimates on fresh minibatches and n / 4 on a fixed one, in `eval()` mode, after riding along if it learns.
+    """n estimates on fresh minibatches and n / 4 on a fixed one, in `eval()` mode. An adaptive estimator adapts first.
 
-    Where all is fixed but the noise they are rows of a few calls, and gradients of weights, which no call can give row
-    by row, are measured on at most `WEIGHED` of them.
+    If only the noise is random, many estimates are made in one call. Gradients of weights cannot be computed row by
+    row, so there they are measured for at most `WEIGHED` estimates.
     """
     _settle(point, estimator)
     noise = _noise(point, "measure", seed)
@@ -119,13 +119,13 @@ def measure(point: Point, estimator: Estimator, n: int, seed: int) -> Measuremen
 
 
 def fresh(point: Point, estimator: Estimator, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `measure` gives of fresh minibatches alone: logits `(n, D)`, weights `(n, W)` and hard weights `(m, W)`."""
+    """The part of `measure` on fresh minibatches: logits `(n, D)`, weights `(n, W)` and hard weights `(m, W)`."""
     _settle(point, estimator)
     return _one_by_one(point, estimator, n, _noise(point, "measure", seed))
 
 
 def _settle(point: Point, estimator: Estimator) -> None:
-    """Let an estimator adapt, if it does, and put it in the state in which it is measured."""
+    """Let an adaptive estimator adapt, and put the estimator into the state in which it is measured."""
     if estimator.learns:
         point.ride(estimator.train())
     estimator.eval().anneal(point.progress)
@@ -136,7 +136,7 @@ def _noise(point: Point, stream: str, seed: int) -> torch.Generator:
 
 
 def _vectorised(point: Point, estimator: Estimator, n: int, noise: torch.Generator) -> np.ndarray:
-    """n estimates, `(n, D)`, as many of them in one call as are `TOGETHER` numbers."""
+    """n estimates, `(n, D)`, with at most about `TOGETHER` numbers per call."""
     shape = point.logits[0].shape[:-1]
     numbers = sum(site.numel() for site in point.logits) * max(1, estimator.evaluations)
     found = []
@@ -150,7 +150,7 @@ def _vectorised(point: Point, estimator: Estimator, n: int, noise: torch.Generat
 def _one_by_one(
     point: Point, estimator: Estimator, n: int, noise: torch.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """n estimates on fresh minibatches with the gradients of weights, and some of them at their own argmax as well."""
+    """n estimates on fresh minibatches with gradients of weights; for some of them also the gradients at the argmax."""
     sizes = [site.shape[-1] for site in point.logits]
     logits, weights, hard = [], [], []
     pairs = max(_FEW, n // 2) if estimator.relaxed else _FEW
@@ -165,7 +165,7 @@ def _one_by_one(
             inner = adapt(objective, sizes, torch.float32)
             hard.append(_both(point, estimator, Hardened(inner), draw)[1])
             if i + 1 == _FEW and all(map(np.array_equal, weights, hard)):
-                pairs = _FEW  # its weights see vertices alone
+                pairs = _FEW  # its weights train on vertices only, so no more pairs are needed
     _clear(point)
     return np.stack(logits), np.stack(weights), np.stack(hard)
 
@@ -182,7 +182,7 @@ def _both(
 
 @contextmanager
 def frozen(point: Point) -> Iterator[None]:
-    """Without gradients of the weights, where only those of the logits are wanted."""
+    """Disable gradients of the weights, where only those of the logits are needed."""
     wanted = [weight.requires_grad for weight in point.weights]
     for weight in point.weights:
         weight.requires_grad_(False)
@@ -199,20 +199,20 @@ def _clear(point: Point) -> None:
 
 
 def _flat(grads: Sites) -> np.ndarray:
-    """`(*rows, D)`: sites concatenated, each projected onto zero sum, in float64."""
+    """`(*rows, D)` in float64: all sites concatenated, each projected to sum 0."""
     return torch.cat([g.double() - g.double().mean(-1, keepdim=True) for g in grads], -1).cpu().numpy()
 
 
 def reference(point: Point, truth: Truth | None, cache: Path | None, seed: int, by: str = REFERENCE) -> np.ndarray:
-    """`(m, D)` independent estimates of the gradient on fresh minibatches, or the exact one as `(1, D)`.
+    """The reference gradient: the exact one as `(1, D)`, or `(m, D)` independent estimates on fresh minibatches.
 
-    Each is enumerated where the space has at most `truth.enumerate` configurations, and otherwise an estimate `by` an
-    unbiased estimator, `PER_MINIBATCH` as many where no minibatch has to be drawn. Kept in `cache` under the hash of
-    the point's own bits, so that it can never be taken for another's.
+    Each estimate is an enumeration if the space has at most `truth.enumerate` configurations. Otherwise the unbiased
+    estimator `by` makes it. Without minibatches there are `PER_MINIBATCH` times as many. The result is cached in
+    `cache` under a hash of the point's bits.
     """
     if point.gradient is not None:
         return _flat(point.gradient)[None]
-    assert truth is not None  # which only a task goes without whose points all have exact gradients
+    assert truth is not None  # only tasks whose points have exact gradients lack it
     sizes = [site.shape[-1] for site in point.logits]
     exact = math.prod(sizes) <= truth.enumerate
     m = truth.minibatches if point.stochastic else 1 if exact else PER_MINIBATCH * truth.minibatches
@@ -224,7 +224,7 @@ def reference(point: Point, truth: Truth | None, cache: Path | None, seed: int, 
             with np.load(path, allow_pickle=False) as archive:
                 return archive["gradients"]
         except (OSError, ValueError, KeyError, EOFError):
-            path.unlink()  # a cache that cannot be read is computed again
+            path.unlink()  # unreadable: compute it again
     estimator = label.make(sizes).to(point.logits[0].device)
     _settle(point, estimator)
     noise = _noise(point, "reference", seed)

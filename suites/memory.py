@@ -1,8 +1,8 @@
-"""Storage of a training step, counted under fake tensors: nothing is computed, every allocation is seen.
+"""Memory of a training step, counted with fake tensors: nothing is computed, but every allocation is seen.
 
-The second step is counted, when optimizer state exists. What is alive at the peak is split into parameters (with
-buffers), gradients, optimizer state and the rest, which are activations and temporaries. On a GPU the allocator's own
-peak of a real step stands beside it.
+The second step is counted, because optimizer state exists only then. The memory at the peak is split into parameters
+(with buffers), gradients, optimizer state, and the rest: activations and temporary tensors. On a GPU the allocator's
+peak in a real step is measured too.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from suites.tasks.granted import Granted
 
 PARTS = ("parameters", "activations", "gradients", "optimizer")
 COUNTED = 512
-"""Most evaluations in a step whose memory is counted."""
+"""Memory is not counted for steps with more evaluations than this."""
 
 
 class StorageCounter(TorchDispatchMode):
-    """Bytes of live storages and their peak, by category; what nobody claimed is an activation."""
+    """Counts the bytes of live storages and their peak by category. A storage without a category is an activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,13 +48,13 @@ class StorageCounter(TorchDispatchMode):
         return out
 
     def claim(self, tensors: list[Tensor], category: str) -> None:
-        """Put the storages of these tensors in a category."""
+        """Put the storages of these tensors into a category."""
         for tensor in tensors:
             self._see(tensor)
             self._category[tensor.untyped_storage()._cdata] = category
 
     def split(self) -> dict[str, int]:
-        """Live bytes by category, now."""
+        """The bytes that are live now, by category."""
         sums = dict.fromkeys(PARTS, 0)
         for key, (_, size) in self._live.items():
             sums[self._category.get(key, "activations")] += size
@@ -74,7 +74,7 @@ class StorageCounter(TorchDispatchMode):
 
 
 def count(task: Granted, role: str, make: Make | None, size: Size | None = None) -> dict[str, int]:
-    """Bytes alive at the peak of a training step, by category, under fake tensors."""
+    """Bytes at the peak of a training step, by category, counted with fake tensors."""
     with FakeTensorMode(), StorageCounter() as counter:
         workload = task.workload(role, make, size)
         _claim_gradients(workload, counter)
@@ -98,7 +98,7 @@ def _claim_gradients(workload: Workload, counter: StorageCounter) -> None:
 
 
 class Memory(OfSteps):
-    """Bytes of a training step."""
+    """Memory of a training step."""
 
     name = "memory"
     title = "memory of a training step"
@@ -111,8 +111,8 @@ class Memory(OfSteps):
         if reason is not None or label.name in BASELINES:
             return reason
         evaluations = label.make(sizes).evaluations
-        if evaluations > COUNTED:  # every one of them is gone through to count it
-            return f"{evaluations:,} evaluations in a step are more than the {COUNTED} whose memory is counted"
+        if evaluations > COUNTED:  # counting goes through every single evaluation
+            return f"memory is counted up to {COUNTED} evaluations per step, but this step needs {evaluations:,}"
         return None
 
     def run(self, job: Job) -> Rows:

@@ -1,10 +1,10 @@
-"""Time and multiply-accumulates of a training step relative to a plain step of the same network.
+"""Time and multiply-accumulates of a training step, relative to a plain step of the same network.
 
-The two steps alternate in one process, so that the ratio survives a machine whose speed drifts. The step is a whole
-one: forward, backward, the estimator's own fits, all optimizers. q is as it begins, uniform. Where an objective can be
-had without the rest of the step, the estimator's `backward` alone is set against one evaluation of it, forward and
-backward, by hand at a hard sample. Where a hard sample is run on slices, what a step takes depends on how wide it is,
-and is timed with q held at three widths as well.
+The two steps alternate in one process, so that drifts of the machine's speed cancel in the ratio. A step is complete:
+forward, backward, the estimator's own fits, all optimizers. q is uniform. For tasks whose objective is available
+separately, the estimator's `backward` is also compared with one evaluation of the objective by hand, forward and
+backward at a hard sample. If hard samples run on slices, the cost of a step depends on the width; it is then also timed
+with q held at three widths.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from suites.tasks.granted import Granted
 
 WARM_UP = 2
 MANY = 10
-"""Evaluations beyond which a step is timed as q begins and not held, and its MACs are those of one step."""
+"""With more evaluations than this a step is only timed at the uniform q, and its MACs are counted for one step."""
 PARTS = (0.5, 0.75, 1.0)
-"""Of the network's width, at which q is held."""
+"""Fractions of the network's width at which q is held."""
 
 
 def macs(workload: Workload, steps: int) -> float:
@@ -46,7 +46,7 @@ def macs(workload: Workload, steps: int) -> float:
 
 
 def seconds(workload: Workload, device: torch.device, repeats: int) -> float:
-    """Wall time of one step, by events on a GPU."""
+    """Wall time of one step in seconds, the mean of `repeats` steps; on a GPU measured by events."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
@@ -62,13 +62,13 @@ def seconds(workload: Workload, device: torch.device, repeats: int) -> float:
 
 
 class Alone:
-    """An estimator's `backward`, or (without one) the objective by hand, forward and backward once at a hard sample."""
+    """A step that is an estimator's `backward`, or without one the objective, forward and backward at a hard sample."""
 
     def __init__(self, objective: Callable[[Sites], Tensor], logits: Sites, estimator: Estimator | None) -> None:
         self.objective, self.estimator = objective, estimator
         self.leaves = tuple(site.clone().requires_grad_() for site in logits)
         self.generator = torch.Generator(logits[0].device).manual_seed(0)
-        if estimator is None:  # a sample, of which the gradient is wanted
+        if estimator is None:  # the leaves are a sample
             drawn = gumbel_argmax(logits, uniform(logits, self.generator))
             pairs = zip(drawn, logits, strict=True)
             self.leaves = tuple(one_hot(i, site.shape[-1], site.dtype).requires_grad_() for i, site in pairs)
@@ -89,15 +89,15 @@ class Alone:
 def interleaved(
     base: Workload, own: Workload, device: torch.device, pairs: int, patience: float = math.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of a step of each, `(n,)`, measured in turn.
+    """Seconds per step of `base` and of `own`, `(n,)` each, measured in turn.
 
-    n is `pairs`, or fewer, but two at least, where these take longer than `patience` seconds.
+    n is `pairs`, or fewer (at least 2) if these take longer than `patience` seconds.
     """
     began = time.perf_counter()
     for _ in range(WARM_UP):
         if time.perf_counter() - began < patience / 10:
             seconds(base, device, 1), seconds(own, device, 1)
-    # a step of a microsecond-sized objective is timed in bundles
+    # very short steps are timed in bundles
     repeats = max(1, int(0.01 / seconds(base, device, 1)))
     times: list[tuple[float, float]] = []
     began = time.perf_counter()
@@ -107,7 +107,7 @@ def interleaved(
 
 
 def ratio(spent: np.ndarray, base: np.ndarray) -> tuple[float, float]:
-    """The geometric mean of the ratios, and one standard error on their scale, from that of their logarithm."""
+    """The geometric mean of the ratios, and its standard error, from that of the logarithms."""
     estimate = ratio_interval(spent, base).estimate
     return estimate, estimate * float(np.std(np.log(spent / base), ddof=1)) / len(base) ** 0.5
 
@@ -118,7 +118,7 @@ class OverheadGroup(Group, name="overhead"):
     pairs: int = Field(8, ge=2)
     """Interleaved pairs of steps."""
     seconds: float = Field(5.0, ge=0)
-    """Time after which no further pair is begun; the rows say how many there were."""
+    """Time in seconds after which no further pair starts; rows record the number of pairs."""
 
     presets: ClassVar = {
         "smoke": {"pairs": 3},
@@ -168,8 +168,8 @@ class Overhead(OfSteps):
             row("time_ratio", estimate, se=se, n=n, unit="plain steps"),
             row("seconds", float(np.median(spent)), n=n, unit="s"),
         ]
-        if of_plain := macs(plain, 1):  # some objectives have no multiply-accumulates that are counted
-            steps = 1 if many else max(how.pairs, 10)  # some tune at every tenth
+        if of_plain := macs(plain, 1):  # 0 for objectives without operations that are counted
+            steps = 1 if many else max(how.pairs, 10)  # some estimators only tune at every tenth step
             rows.append(row("macs_ratio", macs(own, steps) / of_plain, n=steps, unit="plain steps"))
         if estimator is not None and not many:
             rows += _held(task, how, job.label, plain, of_plain)
@@ -185,11 +185,11 @@ class Overhead(OfSteps):
 
 
 def _held(task: Granted, how: OverheadGroup, label: Label, plain: Workload, of_plain: float) -> Rows:
-    """Rows of a step with q held at parts of the width, where what it takes depends on them."""
+    """Rows of a step with q held at fractions of the width, if its cost depends on the width."""
     steps = {part: step for part in PARTS if (step := task.held(label.make, part)) is not None}
     counted = {part: macs(step, 1) for part, step in steps.items()}
     if not steps or max(counted.values()) < 1.01 * min(counted.values()):
-        return []  # nothing is sliced
+        return []  # the cost does not depend on the width
     device, rows = task.context.device, []
     for part, step in steps.items():
         base, spent = interleaved(plain, step, device, max(2, how.pairs // 2), how.seconds)

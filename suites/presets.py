@@ -1,4 +1,4 @@
-"""Presets: the names under which every suite and every task declares values of its settings."""
+"""Presets: names of complete sets of values. Every suite and task declares its settings' values at each of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from suites import settings, suite, tasks
 from suites.settings import Group, Preset
 
 PRESETS = {
-    "smoke": "seconds: whether everything runs",
+    "smoke": "seconds: checks that everything runs",
     "quick": "minutes on two CPU cores: small networks, 8×8 digits",
     "cpu": "hours on two CPU cores: WRN-16-1, CIFAR-10",
-    "study": "hours on two CPU cores, runs that converge: WRN-16-1, CIFAR-10 at 16×16",
-    "paper": "a GPU: WRN-28-10, CIFAR-10, 200 epochs, as in the VMO paper",
+    "study": "hours on two CPU cores, with runs that converge: WRN-16-1, CIFAR-10 at 16×16",
+    "paper": "needs a GPU: WRN-28-10, CIFAR-10, 200 epochs, as in the VMO paper",
 }
 DATASETS = {"smoke": "digits", "quick": "digits", "cpu": "cifar10", "study": "cifar10_16", "paper": "cifar10"}
-"""The data set of each preset, where the command line names none."""
+"""The default data set of each preset."""
 
 
 def groups() -> list[type[Group]]:
@@ -30,7 +30,7 @@ def resolve(name: str, assignments: Sequence[str] = ()) -> Preset:
     """A preset with `group.field=value` overrides.
 
     Raises:
-        ValueError: unknown preset, group or field (with the nearest), a wrong type, or a value out of range.
+        ValueError: unknown preset, group or field (the message suggests the nearest), wrong type or value out of range.
     """
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}{nearest(name, PRESETS)}; there are {', '.join(PRESETS)}")

@@ -1,4 +1,4 @@
-"""The command that measures: python -m suites.run --estimator relax --task width."""
+"""The command that runs measurements: python -m suites.run --estimator relax --task width."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from suites.commands.command import Command
 REFERENCE = Path(results.__file__).parent / "reference" / "rows"
 OVERWRITE = ("never", "failed", "always")
 Seeds = restricted_number_type("a number of seeds, 1 … 1000", int, [(">=", 1), ("<=", 1000)])
-Part = restricted_number_type("a part of the MACs, in (0, 1]", float, [(">", 0), ("<=", 1)])
+Part = restricted_number_type("a fraction of the MACs, in (0, 1]", float, [(">", 0), ("<=", 1)])
 
 ESTIMATOR = (
-    'one or more, or "all"; options in brackets: "relax[hidden=32]"; or a baseline of the accuracy suite: plain, '
-    'random, "uniform[of=NAME]", "scratch[of=NAME]"'
+    'one or more estimators, with options in brackets: "relax[hidden=32]"; or "all"; or baselines of the accuracy '
+    'suite: plain, random, "uniform[of=NAME]", "scratch[of=NAME]"'
 )
 DESCRIPTION = """\
-Bias, variance, memory, overhead and accuracy, as rows, figures and a report.
-A finished cell is never run twice: the same command answers from its rows, and
-an interrupted one goes on.
+Each cell is one suite, task, estimator and seed. Results are written as rows,
+figures and a report. Finished cells are not run again: repeat a command to see
+its results, or to resume it after an interruption.
 
 examples:
   python -m suites.run --estimator relax --task width
@@ -41,54 +41,75 @@ examples:
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     several: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "NAME"}
     tasks, suites = listing.names("tasks"), source.suites()
     parser.add_argument("--estimator", **several, help=ESTIMATOR)
     parser.add_argument("--task", **several, help=f"one or more of {', '.join(tasks)}")
     parser.add_argument(
-        "--suite", **several, help=f"some of {', '.join(suites)}; by default all but those by name only"
+        "--suite", **several, help=f"one or more of {', '.join(suites)}; by default all that need not be named (--list)"
     )
-    parser.add_argument("--preset", default="quick", help=", ".join(listing.names("presets")))
+    parser.add_argument("--preset", default="quick", help=f"one of {', '.join(listing.names('presets'))}")
     parser.add_argument(
         "--set",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="change settings of the preset: train.epochs=2; in place of those of a --config before it",
+        help="change settings of the preset, e.g. train.epochs=2; replaces the settings of an earlier --config",
     )
     parser.add_argument(
-        "--target-macs", type=Part, metavar="R", help="hold q to this part of the full network's MACs, unpenalised"
+        "--target-macs",
+        type=Part,
+        metavar="R",
+        help="target for q's expected MACs, as a fraction of the full network's; replaces the penalty",
     )
-    parser.add_argument("--dataset", help=f"{', '.join(listing.names('datasets'))}; by default the preset's")
-    parser.add_argument("--data-root", type=Path | None, help="where data sets lie; by default $VMO_DATA or data")
-    parser.add_argument("--seeds", type=Seeds, metavar="N", help="of suites that repeat; by default the preset's")
+    parser.add_argument("--dataset", help=f"one of {', '.join(listing.names('datasets'))}; by default the preset's")
+    parser.add_argument(
+        "--data-root", type=Path | None, help="folder of the data sets; by default $VMO_DATA, else data"
+    )
+    parser.add_argument(
+        "--seeds", type=Seeds, metavar="N", help="number of seeds, for suites that repeat; by default the preset's"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--out", default="results/runs", metavar="DIR", help="the folder of all that is written")
+    parser.add_argument("--out", default="results/runs", metavar="DIR", help="folder for everything that is written")
     parser.add_argument(
-        "--checkpoint-seconds", type=NonNegativeFloat, default=60.0, metavar="S", help="between checkpoints of a run"
+        "--checkpoint-seconds",
+        type=NonNegativeFloat,
+        default=60.0,
+        metavar="S",
+        help="least time between two checkpoints of a run",
     )
-    parser.add_argument("--workers", type=PositiveInt, default=1, metavar="N", help="processes at a time")
+    parser.add_argument("--workers", type=PositiveInt, default=1, metavar="N", help="number of processes")
     parser.add_argument(
         "--launcher",
         default="local",
         choices=("local", "ray"),
-        help="ray: on the Ray cluster of RAY_ADDRESS or of this machine, OMP_NUM_THREADS (or 1) CPUs a cell",
+        help="local: this machine; ray: the Ray cluster at RAY_ADDRESS or on this machine, with OMP_NUM_THREADS (or 1) "
+        "CPUs per cell",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the cells, which are done, and an estimate")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the cells, their status and an estimate of the time; run nothing"
+    )
     parser.add_argument("--overwrite", default="never", choices=OVERWRITE, help="which finished cells to run again")
     parser.add_argument(
-        "--list", nargs="?", const="all", choices=listing.KINDS, metavar="WHAT", help=f"{', '.join(listing.KINDS)}"
+        "--list",
+        nargs="?",
+        const="all",
+        choices=listing.KINDS,
+        metavar="WHAT",
+        help=f"list what is available: {', '.join(listing.KINDS)}",
     )
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="run both and print their paired difference")
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="run two estimators and print their paired difference"
+    )
     command.talk(parser)
     parser.add_argument(
-        "-h", "--help", action="store_true", help="this, and every setting at --preset with its meaning"
+        "-h", "--help", action="store_true", help="show this help, and every setting with its value at --preset"
     )
 
 
 def run(args: Namespace) -> int:
-    """Measure, or tell. Returns the exit status: 0, or 1 where a cell met an error."""
+    """Run the command. Returns the exit status: 0, or 1 if a cell failed with an error."""
     if args.help:
         tables.say(COMMAND.parser().format_help())
         tables.say(setting_list.text(asked.preset(args)))
@@ -96,7 +117,7 @@ def run(args: Namespace) -> int:
     if args.list is not None:
         return _list(args)
     if not (args.estimator or args.compare) or not args.task:
-        raise ValueError("--estimator and --task are needed (--help explains, --list names them)")
+        raise ValueError("--estimator and --task are needed (--list shows their names, --help explains)")
     return _measure(args)
 
 
@@ -137,7 +158,7 @@ def _measure(args: Namespace) -> int:
         found = plan(shop, preset, args.task, chosen, suites, rows, seeds=args.seeds, overwrite=args.overwrite)
         if not found:
             names = ", ".join(map(str, chosen))
-            raise ValueError(f"no cell: {', '.join(suites)} does not apply to {names} on {', '.join(args.task)}")
+            raise ValueError(f"nothing to run: {', '.join(suites)} does not apply to {names} on {', '.join(args.task)}")
         asked.notice_unused(args, preset, found)
         if args.dry_run:
             known = table.read(rows, REFERENCE)
@@ -193,7 +214,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, 1 where a cell met an error, 2 for what cannot be done."""
+    """Run the command line. Returns the exit status: 0, 1 if a cell failed with an error, 2 for a wrong command."""
     return COMMAND.main(argv, "python -m suites.run")
 
 

@@ -1,7 +1,7 @@
-"""The VMO paper's Figure 2: what the Concrete relaxation makes of a width, at three temperatures.
+"""The VMO paper's Figure 2: draws of the Concrete relaxation of a width, at three temperatures.
 
-One categorical over K = 16 widths; per temperature a few draws on common noise, as soft samples and soft masks, and as
-their argmax. Made by the code that trains.
+There is one categorical over K = 16 widths. For each temperature there are a few draws with the same noise: soft
+samples, soft masks, and their argmax. The code is the one that trains.
 """
 
 from __future__ import annotations

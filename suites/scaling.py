@@ -1,12 +1,12 @@
-"""How the cost of a training step grows: its seconds and its bytes as one size is varied and the others are held.
+"""How the cost of a training step grows: its time and memory when one size varies and the others are fixed.
 
-They are held at the network that the preset trains, on 32×32 images, with minibatches of `scaling.batch` and the
-estimator's own number of samples. Varied are the minibatch, the widen factor, the residual blocks (each is a site of
-the width task), K, by the step of the width, and the samples of an estimator that has such an option. A row's `point`
-is what is varied and its `x` to what; rows of the metric `base` say where it is held.
+The fixed sizes (the base) are those of the preset's network, on 32×32 images, with minibatches of `scaling.batch` and
+the estimator's own number of samples. These sizes vary: the minibatch, the widening factor, the number of residual
+blocks (each is a site of the width task), K (through the width step), and the number of samples if the estimator has
+this option. A row's `point` is what varies and its `x` is the value. Rows of the metric `base` hold the base values.
 
-Seconds are taken as in `suites.overhead`, in turn with a plain step of the same network, and bytes counted as in
-`suites.memory`. The base is measured once and stands in every range.
+Time is measured as in `suites.overhead`, in turn with a plain step of the same network. Memory is counted as in
+`suites.memory`. The base is measured once and is part of every range.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from suites.settings import Group, Settings
 from suites.suite import Job, OfSteps, Rows
 from suites.tasks.base import Size
 
-# what is varied, the field that does it, and its values, of which a preset takes the first so many
+# what varies: the field and its values; a preset uses the first few of them
 RANGES = {
     "batch": ("batch", (16, 32, 64, 128)),
     "widen": ("widen", (1, 2, 3, 4)),
@@ -42,15 +42,15 @@ class ScalingGroup(Group, name="scaling"):
     """How the cost of a step is measured as one size grows."""
 
     batch: int = Field(16, ge=1)
-    """Images of a step, where the minibatch is not what is varied."""
+    """Images per step, where the minibatch does not vary."""
     values: int = Field(4, ge=2, le=5)
-    """Values of each range that are taken."""
+    """How many values of each range are measured."""
     pairs: int = Field(4, ge=2)
     """Interleaved pairs of steps at each value."""
     seconds: float = Field(5.0, ge=0)
-    """Time after which no further pair is begun."""
+    """Time in seconds after which no further pair starts."""
     budget: int = Field(400, ge=1)
-    """Most evaluations of the objective at each value; a step that needs more is infeasible."""
+    """Most evaluations of the objective at each value; a step that needs more is recorded as infeasible."""
 
     presets: ClassVar = {
         "smoke": {"values": 2, "pairs": 2, "budget": 60},
@@ -67,7 +67,7 @@ class ScalingSettings(Settings):
 
 @dataclass(frozen=True)
 class At:
-    """What the cost of a step is measured at; no samples where the estimator has no such option."""
+    """The sizes at which a step is measured. `samples` is None if the estimator has no such option."""
 
     size: Size
     samples: int | None
@@ -77,7 +77,7 @@ class At:
         return self.samples if name == "samples" else int(getattr(self.size, name))
 
     def with_(self, name: str, value: int) -> At:
-        """The same with another value of a field."""
+        """A copy with another value of a field."""
         if name == "samples":
             return replace(self, samples=value)
         return replace(self, size=self.size._replace(**{name: value}))
@@ -101,7 +101,7 @@ class Scaling(OfSteps):
     }
 
     def run(self, job: Job) -> Rows:
-        """The rows of a scaling cell; a size at which the estimator cannot work is a row that says why."""
+        """Measure all sizes. A size at which the estimator cannot work gives a row with the reason."""
         base = _base(job)
         sizes = list(_sizes(job, base))
         rows = [row("base", x, point=what) for what, x, at in sizes if at == base]
@@ -120,19 +120,19 @@ def _base(job: Job) -> At:
 
 
 def _sizes(job: Job, base: At) -> Iterator[tuple[str, int, At]]:
-    """What is varied, to what, and the size that this is, in ascending order."""
+    """What varies, its value, and the resulting sizes, in ascending order."""
     for what, (name, values) in RANGES.items():
         held = base.get(name)
         if held is None or (job.label.name == PLAIN and what not in OF_PLAIN):
             continue
         found = {}
         possible = [(value, base.with_(name, value)) for value in values]
-        # where a site has one category there is nothing to estimate
+        # with one category per site there is nothing to estimate
         possible = [(value, at) for value, at in possible if what != "K" or min(_categories(job, at)) > 1]
         for value, at in [*possible[: job.settings.scaling.values], (held, base)]:
             x = max(_categories(job, at)) if what == "K" else value // 2 - 2 if what == "blocks" else value
             found[x] = at
-        if len(found) > 1:  # the step of the width is nothing to the depth task
+        if len(found) > 1:  # for example, the width step does not affect the depth task
             yield from ((what, x, at) for x, at in sorted(found.items()))
 
 
@@ -141,7 +141,7 @@ def _categories(job: Job, at: At) -> tuple[int, ...]:
 
 
 def _measure(job: Job, at: At) -> Rows:
-    """Seconds and bytes at one size, or why there are none."""
+    """Time and memory at one size, or a row with the reason why there are none."""
     task, how, make = job.task, job.settings.scaling, None
     device = task.context.device
     try:
@@ -150,18 +150,18 @@ def _measure(job: Job, at: At) -> Rows:
             make = job.label.with_(**given).make
             evaluations = make(_categories(job, at)).evaluations
             if evaluations * (WARM_UP + how.pairs) > how.budget:
-                needed = f"{evaluations} evaluations a step, which scaling.budget={how.budget} is not enough to time"
+                needed = f"a step needs {evaluations} evaluations, too many for scaling.budget={how.budget}"
                 raise ValueError(needed)
         plain_step, own_step = (task.workload("scaled", made, at.size) for made in (None, make))
         base, spent = interleaved(plain_step, own_step, device, how.pairs, how.seconds)
         peak, plain = (sum(count(job.on_cpu, "scaled", made, at.size).values()) for made in (make, None))
     except ValueError as error:
         return [row("seconds", None, n=0, status="infeasible", message=str(error))]
-    except (torch.OutOfMemoryError, MemoryError) as error:  # of the largest sizes, which the others are worth without
+    except (torch.OutOfMemoryError, MemoryError) as error:  # at the largest sizes; the others are still useful
         return [row("seconds", None, n=0, status="oom", message=" ".join(str(error).split())[:300])]
     estimate, se = ratio(spent, base)
-    n = len(spent)  # fewer than pairs where they take long
-    # the error of the median of normal times
+    n = len(spent)  # fewer than pairs if they take long
+    # the standard error of the median, for normally distributed times
     median, error_of = float(np.median(spent)), float(np.std(spent, ddof=1)) * (np.pi / 2 / n) ** 0.5
     return [
         row("seconds", median, se=error_of, n=n, unit="s"),

@@ -1,17 +1,17 @@
-"""Settings: frozen, typed groups of numbers, and the presets that choose their values.
+"""Settings: frozen, typed groups of values, and the presets that choose these values.
 
-A *group* holds the settings of one thing, such as `train` or `overhead`, under a name that the command line uses:
-`--set train.epochs=2`. Every suite and every task declares its groups in its own file, with their values at each
-preset. The code of a cell is *handed* a model whose fields are views of groups:
+A *group* is a named set of settings, for example `train` or `overhead`. The command line uses its name:
+`--set train.epochs=2`. Every suite and task declares its groups in its own file, with their values at each preset. The
+code of a cell is *handed* a model whose fields are views of groups:
 
-    class Timing(Settings): ...                  # the part of `train` that decides what a step takes
+    class Timing(Settings): ...                  # the part of `train` that determines the cost of a step
     class Train(Timing, Group, name="train"): ...
 
-    class TimedSettings(Settings):               # what a role is handed
+    class TimedSettings(Settings):               # handed to a role
         train: Timing
 
-A view has the fields of a base class of the group, and no others. A cell's hash is made of exactly what was handed
-over, so that a number that is not in the identity cannot be read.
+A view is a base class of the group and has only its fields. The hash of a cell covers exactly what was handed over. So
+code cannot read a setting that is not in the hash.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from estimators.options import nearest
 
 
 class Settings(BaseModel):
-    """Frozen and typed; unknown fields, infinities and NaN are refused. The docstring of a field is its meaning."""
+    """Frozen and typed. Unknown fields, infinities and NaN are rejected. A field's docstring is its help text."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
@@ -35,11 +35,11 @@ class Settings(BaseModel):
 
 
 class Group(Settings):
-    """Settings under a name of their own. The defaults are those of the preset `quick`."""
+    """A named set of settings. The defaults are the values of the preset `quick`."""
 
     group: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Values that differ from the defaults, by the name of the preset."""
+    """Values that differ from the defaults, by preset."""
 
     def __init_subclass__(cls, name: str | None = None, **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -48,12 +48,12 @@ class Group(Settings):
 
     @classmethod
     def at(cls, preset: str) -> Group:
-        """The values of a preset; a preset that the group does not know has the defaults."""
+        """The values at a preset; the defaults if the group does not mention it."""
         return cls(**cls.presets.get(preset, {}))
 
     @classmethod
     def impossible(cls, preset: str) -> Mapping[str, Any]:
-        """What a preset asks for and this machine cannot do, with what it becomes."""
+        """Replacements for values of a preset that this machine does not support."""
         return {}
 
 
@@ -64,12 +64,12 @@ SEPARATOR = "."
 
 @dataclass(frozen=True)
 class Preset:
-    """The values of all groups, under the name of the preset that chose them.
+    """The values of all groups.
 
     Attributes:
-        name: of the preset.
-        groups: by name.
-        changed: dotted names and values of what differs from the preset of that name.
+        name: the name of the preset.
+        groups: the groups by name.
+        changed: settings that differ from the preset, by dotted name.
     """
 
     name: str
@@ -77,22 +77,22 @@ class Preset:
     changed: Mapping[str, Any] = field(default_factory=dict)
 
     def hand(self, kind: type[Handed]) -> Handed:
-        """What code that asks for `kind` is handed: a view of a group for each of its fields."""
+        """An instance of `kind`: for each of its fields a view of the group of that name."""
         views = ((name, info.annotation) for name, info in kind.model_fields.items())
         return kind(**{name: narrow(self.groups[name], cast(Any, view)) for name, view in views})
 
     def label(self, names: Iterable[str]) -> tuple[str, dict[str, Any]]:
-        """`quick`, or `quick[train.epochs=2]` where some of the dotted `names` were changed; and what was changed."""
+        """`quick`, or `quick[train.epochs=2]` if some of the dotted `names` were changed; and these changes."""
         wanted = set(names)
         changed = {name: value for name, value in sorted(self.changed.items()) if name in wanted}
         inside = ", ".join(f"{name}={value!r}" for name, value in changed.items())
         return (f"{self.name}[{inside}]" if inside else self.name), changed
 
     def with_(self, assignments: Mapping[str, Any]) -> Preset:
-        """The same with other values under dotted names.
+        """The same preset with other values for dotted names.
 
         Raises:
-            ValueError: no such group or field (with the nearest), or a value of the wrong type or out of range.
+            ValueError: unknown group or field (the message suggests the nearest), wrong type or value out of range.
         """
         groups = dict(self.groups)
         for group, values in _by_group(assignments, groups).items():
@@ -113,7 +113,7 @@ def resolve(name: str, groups: Iterable[type[Group]], assignments: Sequence[str]
     """A preset of these groups, with `group.field=value` overrides.
 
     Raises:
-        ValueError: see `Preset.with_`; a group of a name that another has; something that is no assignment.
+        ValueError: see `Preset.with_`; two groups with one name; a text that is not an assignment.
     """
     found: dict[str, type[Group]] = {}
     for group in groups:
@@ -127,17 +127,17 @@ def resolve(name: str, groups: Iterable[type[Group]], assignments: Sequence[str]
 
 
 def narrow(settings: Settings, view: type[Handed]) -> Handed:
-    """The part of settings that a view has."""
+    """The fields of a view, taken from settings."""
     return view(**{name: getattr(settings, name) for name in view.model_fields})
 
 
 def parse(assignments: Sequence[str]) -> dict[str, str]:
-    """Dotted names and the text of their values. Raises ValueError for what is no assignment or is given twice."""
+    """Dotted names and the text of their values. Raises ValueError for a malformed or repeated assignment."""
     values: dict[str, str] = {}
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"a setting must read GROUP.FIELD=VALUE, got {text!r}")
+            raise ValueError(f"a setting must be written as GROUP.FIELD=VALUE, got {text!r}")
         if key in values:
             raise ValueError(f"setting {key} is given twice: {values[key]} and {value}")
         values[key] = value
@@ -145,7 +145,7 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
 
 
 def identity(handed: Iterable[Settings]) -> dict[str, dict[str, Any]]:
-    """Group, field, value of all that was handed over, as plain JSON types."""
+    """Everything that was handed over, by group and field, as plain JSON types."""
     found: dict[str, dict[str, Any]] = {}
     for model in handed:
         for group, values in model.model_dump(mode="json").items():
@@ -179,7 +179,7 @@ def _validated(group: Group, values: Mapping[str, Any]) -> Group:
 
 
 def explained(error: ValidationError, group: str) -> str:
-    """One line: which setting, what is wrong with it, and what was given."""
+    """One line: the setting, what is wrong, and the given value."""
     first = error.errors()[0]
     what = first["msg"].removeprefix("Value error, ")
     where = ".".join([group, *(str(part) for part in first["loc"])])

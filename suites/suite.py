@@ -1,7 +1,7 @@
-"""A suite: what is measured, of what, and how. They register like estimators and tasks do; one is one file.
+"""The base class and the registry of suites. A suite is one file that defines a kind of measurement.
 
-A suite names the settings of its own and the roles of a task that it needs (see `suites.tasks.base`). What it is given
-to measure is a `Job`: nothing else can be reached from there, and all of it is in the hash of the cell.
+A suite declares its own settings and the roles that it needs of a task (see `suites.tasks.base`). It measures a `Job`,
+which is all that it can reach. Everything that a job contains is in the hash of the cell.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """One cell, as the suite that measures it sees it.
+    """One cell, as its suite sees it.
 
     Attributes:
         label: the estimator, or a baseline.
-        seed: of the cell.
-        settings: the suite's own, of the type that it names.
-        task: with the roles that the suite names.
+        seed: the seed.
+        settings: the suite's settings, of its type `settings`.
+        task: the task, with the suite's roles.
         on_cpu: the same task on the CPU.
-        keeper: of the checkpoints of the cell's run.
-        learned: of a control, the rows of the run whose learned network it controls; nothing where there are none.
+        keeper: keeps the checkpoints of the cell's run.
+        learned: for a control, returns the rows of the run that learned the network; empty if there are none.
     """
 
     label: Label
@@ -45,7 +45,7 @@ class Job:
     learned: Callable[[], Rows]
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Say what is under way."""
+        """Report progress: what is running, how much is done, and the total."""
         self.task.context.progress(what, done, total)
 
 
@@ -53,19 +53,20 @@ class Suite(ABC):
     """A suite.
 
     Attributes:
-        name, version: part of a cell's identity; the version is raised when what is measured changes.
+        name: part of a cell's identity.
+        version: part of a cell's identity; raise it when the measurement changes.
         title: a few words for tables and help.
         groups: the groups of settings that it declares.
-        settings: what it is handed of them.
-        roles: what it needs of a task; the first says at which size an estimator is made.
-        uses: labels of the estimators that it uses beside the one that is measured.
-        measures: the unit of each metric that its rows may have.
-        baseline: whether plain training is a cell of it.
-        controls: whether the other baselines are.
-        alone: whether it times something, so that nothing else may run beside it.
-        by_name: whether it runs only where it is asked for by name.
-        shares: a word that suites have in common which read the same measurement; cells of these are run together.
-        seeds: repetitions at each preset, where it repeats over seeds.
+        settings: the type of the settings that it is handed.
+        roles: the roles that it needs of a task. The first determines the sizes for which the estimator is made.
+        uses: labels of estimators that it uses besides the measured one.
+        measures: the unit of each metric in its rows.
+        baseline: whether it measures plain training too.
+        controls: whether it measures the other baselines too.
+        alone: whether it measures time, so that nothing else may run meanwhile.
+        by_name: whether it runs only if named.
+        shares: suites with the same word use the same measurement, and their cells run together.
+        seeds: number of seeds at each preset, if it repeats over seeds.
     """
 
     name: ClassVar[str]
@@ -84,7 +85,7 @@ class Suite(ABC):
     seeds: ClassVar[Mapping[str, int]] = {}
 
     def applies(self, task: Task, label: Label) -> bool:
-        """Whether a task and an estimator are a cell of this suite."""
+        """Whether this suite measures this estimator or baseline on this task."""
         if not set(self.roles) <= set(task.roles):
             return False
         if label.name == PLAIN:
@@ -102,16 +103,16 @@ class Suite(ABC):
         return None
 
     def dtype(self, settings: Mapping[str, Mapping[str, Any]]) -> str:
-        """The arithmetic of what is measured, by a cell's settings."""
+        """The dtype of the measured computation, from a cell's settings."""
         return "float32"
 
     @abstractmethod
     def run(self, job: Job) -> Rows:
-        """The rows of a cell."""
+        """Measure a cell. Returns its rows."""
 
 
 class OfSteps(Suite):
-    """A suite that measures whole training steps, in the arithmetic in which they are trained."""
+    """A suite that measures whole training steps, in the dtype that training uses."""
 
     def dtype(self, settings: Mapping[str, Mapping[str, Any]]) -> str:
         return "bfloat16" if settings.get("train", {}).get("bf16") else "float32"
@@ -135,14 +136,14 @@ def available() -> tuple[str, ...]:
 
 
 def register(name: str, suite: str | type[Suite]) -> None:
-    """Add a suite: a `Suite` subclass, or "module:class". Raises ValueError where the name is taken."""
+    """Add a suite: a `Suite` subclass, or "module:class". Raises ValueError if the name is taken."""
     if name in _REGISTRY:
         raise ValueError(f"there is a suite {name!r} already")
     _REGISTRY[name] = suite
 
 
 def get(name: str) -> Suite:
-    """A suite. Raises ValueError, with the nearest, where there is none."""
+    """A suite by name. Raises ValueError for an unknown name; the message suggests the nearest."""
     if name not in _REGISTRY:
         raise ValueError(f"no suite {name!r}{nearest(name, _REGISTRY)}; there are {', '.join(_REGISTRY)}")
     found = _REGISTRY[name]

@@ -1,9 +1,9 @@
-"""Variance of one gradient estimate, at three points of a run, and what the estimate costs.
+"""Variance of one gradient estimate, at three points of a run, and the cost of the estimate.
 
-The trace of the covariance of the logits' and of the weights' gradient, minibatch and augmentation redrawn for every
-estimate; conditional on one minibatch, beside it, for the logits. Cost: evaluations of the objective, counted, and the
-multiply-accumulates of a training step, fits included, in units of those of a plain step; or evaluations where the
-objective has no multiply-accumulates that are counted.
+The variance is the trace of the covariance of the logits' and of the weights' gradient, with minibatch and augmentation
+drawn again for every estimate. For the logits it is also measured on one fixed minibatch. The cost is the counted
+evaluations of the objective, and the multiply-accumulates of a training step (including fits) in plain steps. For
+objectives without counted multiply-accumulates, the cost is the evaluations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from suites.bias import measured
 from suites.overhead import macs
 from suites.suite import Job, Rows, Suite
 
-STEPS = 10  # over which MACs are averaged: those of a sliced sample depend on the sample, and not every step tunes
+STEPS = 10  # MACs are averaged over these: with slices they depend on the sample, and not every step tunes
 
 
 class Variance(Suite):
@@ -54,6 +54,6 @@ class Variance(Suite):
         plain, own = macs(task.workload("step", None), 1), macs(task.workload("step", job.label.make), STEPS)
         if plain:
             rows.append(row("cost", own / plain, n=STEPS, unit="plain steps (MACs)"))
-        else:  # nothing that is counted
+        else:  # no counted operations
             rows.append(row("cost", m.evaluations, n=STEPS, unit="evaluations"))
         return rows

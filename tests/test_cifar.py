@@ -105,13 +105,13 @@ def test_a_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_broken_archive_is_named(tmp_path: Path) -> None:
     archive = tmp_path / "archive.tar.gz"
     binary_archive(archive, "cifar10")
-    with pytest.raises(ValueError, match=r"archive\.tar\.gz is not the archive"):
+    with pytest.raises(ValueError, match=r"archive\.tar\.gz is not the expected archive"):
         cifar.parse(archive, cifar.ARCHIVES["cifar100"], "train")
     archive.write_bytes(archive.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"archive\.tar\.gz is not the archive"):
+    with pytest.raises(ValueError, match=r"archive\.tar\.gz is not the expected archive"):
         cifar.parse(archive, cifar.ARCHIVES["cifar10"], "train")
     archive.write_bytes(b"<html>404</html>")
-    with pytest.raises(ValueError, match=r"archive\.tar\.gz is not the archive"):
+    with pytest.raises(ValueError, match=r"archive\.tar\.gz is not the expected archive"):
         cifar.parse(archive, cifar.ARCHIVES["cifar10"], "train")
 
 

@@ -61,7 +61,7 @@ def test_the_list_as_json_is_what_is_registered(capsys: pytest.CaptureFixture[st
     assert [one["name"] for one in found["tasks"]] == list(tasks.available())
     assert [one["name"] for one in found["suites"]] == list(suite.available())
     of = {one["name"]: one for one in found["estimators"]}
-    assert of["exact"]["options"] == {"limit": "4096", "chunk": "64"} and "oracle" in of["exact"]["summary"]
+    assert of["exact"]["options"] == {"limit": "4096", "chunk": "64"} and "enumeration" in of["exact"]["summary"]
     assert all(one["summary"] for kind in ("estimators", "tasks", "suites", "presets") for one in found[kind])
 
 
@@ -136,7 +136,7 @@ def test_seeds_that_mean_nothing_are_said_to(tmp_path: Path, capsys: pytest.Capt
 def test_settings_that_no_cell_depends_on_are_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--estimator", "rloo", *TOY, "--suite", "bias", "--dry-run", "--out", str(tmp_path)]
     assert main([*words, "--set", "train.epochs=3", "function.estimates=30"]) == 0
-    assert capsys.readouterr().err == "note: no cell that was asked for depends on train.epochs\n"
+    assert capsys.readouterr().err == "note: no requested cell depends on train.epochs\n"
     assert main([*words, "--target-macs", "0.5"]) == 0
     assert "penalty.target_macs" in capsys.readouterr().err
 

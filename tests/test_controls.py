@@ -123,7 +123,7 @@ def test_a_run_without_widths_has_no_controls(tmp_path: Path) -> None:
     frame = table.read(tmp_path / "rows")
     control = frame[frame["estimator"] == "scratch[of='rloo']"].iloc[0]
     assert control["status"] == "infeasible"
-    needed = "needs what rloo learned on width, seed 0, and that run is without a row of its widths"
+    needed = "needs the network that rloo learned on width, seed 0; that run is without a row of its widths"
     assert control["message"] == needed
 
 
@@ -148,7 +148,7 @@ def test_a_control_of_a_run_that_failed_is_infeasible(tmp_path: Path, monkeypatc
     frame = table.read(tmp_path / "rows")
     control = frame[frame["estimator"] == "scratch[of='rloo']"].iloc[0]
     assert control["status"] == "infeasible"
-    assert control["message"] == "needs what rloo learned on width, seed 0, and that run is diverged"
+    assert control["message"] == "needs the network that rloo learned on width, seed 0; that run is diverged"
 
 
 def test_a_checkpoint_says_what_a_run_has_come_to(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_checkpoint_says_what_a_run_has_come_to(tmp_path: Path) -> None:
     "text", ["scratch", "scratch[]", "uniform[of=3]", "uniform[of=rloo, a=1]", "scratch[of=plain]"]
 )
 def test_a_control_must_name_an_estimator(text: str) -> None:
-    with pytest.raises(ValueError, match=r"must read (scratch|uniform)\[of=ESTIMATOR\]"):
+    with pytest.raises(ValueError, match=r"must be written as (scratch|uniform)\[of=ESTIMATOR\]"):
         labels.parse(text)
 
 

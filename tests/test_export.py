@@ -175,7 +175,7 @@ def test_an_export_replaces_the_one_before(finished: Path, tmp_path: Path, capsy
     assert {file.name for file in tmp_path.iterdir()} == {*export.FILES, "notes.txt"} - {"model.onnx"}
     captured = capsys.readouterr()
     assert captured.out == (tmp_path / "table.md").read_text()
-    assert "left out, as was asked" in captured.out
+    assert "model.onnx (as requested)" in captured.out
     assert "fine-tuned for 1 epoch." in captured.out
     assert re.fullmatch(r"fine-tuning: epoch 1 of 1, loss \d\.\d{4}\n", captured.err)
 
@@ -252,7 +252,7 @@ def test_what_is_not_a_finished_run(finished: Path, tmp_path: Path, capsys: pyte
     checkpoint.save(other, {**state, "epoch": 1})
     assert "0 of 1 epochs" in refused(capsys, other, *to)
     checkpoint.save(other, {**state, "run": {**state["run"], "network": {**state["run"]["network"], "widen": 2}}})
-    assert "does not hold a whole run" in refused(capsys, other, *to)
+    assert "does not hold a complete run" in refused(capsys, other, *to)
     wide = {"blocks": 2, "hidden": [8, 24_000]}
     checkpoint.save(other, {**state, "run": {**state["run"], "architecture": wide}})
     assert "are not part of" in refused(capsys, other, *to)
@@ -267,7 +267,7 @@ def test_a_checkpoint_that_does_not_say_what_the_data_were(
     for missing in ("data", "data_name"):
         about = {key: value for key, value in state["run"].items() if key != missing}
         checkpoint.save(path, {**state, "run": about})
-        assert f"does not hold a whole run: KeyError: '{missing}'" in refused(capsys, path, "--to", tmp_path / "out")
+        assert f"does not hold a complete run: KeyError: '{missing}'" in refused(capsys, path, "--to", tmp_path / "out")
 
 
 def test_a_folder_that_cannot_be_written(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

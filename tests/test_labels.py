@@ -86,7 +86,7 @@ def test_inner_options_nest_to_any_depth() -> None:
         ("rloo[samples=2, samples=3]", "option 'samples' of 'rloo[samples=2, samples=3]' is given twice"),
         ("rloo[samples=2", "lacks its closing bracket"),
         ("averaged[of=rloo[samples=2]", "lacks a closing"),
-        ("rloo[samples]", "must read name=value"),
+        ("rloo[samples]", "must be written as name=value"),
         ("rloo[sample=2]", "did you mean 'samples'?"),
         ("rlo", "did you mean 'rloo'?"),
         ("concrete[temperature=(1, 2, 3)]", "must be a number or a pair of numbers"),
@@ -96,7 +96,7 @@ def test_inner_options_nest_to_any_depth() -> None:
         ("averaged[of=nonsense]", "no estimator 'nonsense'"),
         ("unordered[samples=100]", "samples must be a whole number ≥ 2 and ≤"),
         ("plain[samples=2]", "plain has no options"),
-        ("uniform[of=plain]", "must read uniform[of=ESTIMATOR]"),
+        ("uniform[of=plain]", "must be written as uniform[of=ESTIMATOR]"),
     ],
 )
 def test_what_is_no_label_is_one_line(text: str, said: str) -> None:

@@ -182,7 +182,7 @@ def test_an_interrupted_sweep_ends_its_tasks(cluster: Any, tmp_path: Path) -> No
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    for words, said in ((["--workers", "2"], "--workers is of the local launcher"), ([], "found no Ray cluster")):
+    for words, said in ((["--workers", "2"], "--workers needs --launcher local"), ([], "found no Ray cluster")):
         done = subprocess.run(
             command("--estimator", "rloo", "--task", "toy", "--launcher", "ray", *words, out=tmp_path),
             env={**os.environ, "RAY_ADDRESS": "auto", "PYTHONPATH": str(ROOT)},

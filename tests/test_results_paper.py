@@ -82,8 +82,8 @@ def test_noise_is_what_is_left_beside_seeds_and_networks(tmp_path: Path) -> None
     # differences between the seeds of 2, 4 and 3 points: residuals of ± ½, ± ½ and 0
     spread = np.sqrt(4 * 0.5**2 / 2)
     least = 4.3027 * spread * np.sqrt(2 / 2)
-    assert f"deviation of {spread:.2f} points (pooled over 3 networks of 2 seeds, 2 degrees" in noise
-    assert f"less than {least:.2f} points" in noise
+    assert f"deviation of {spread:.2f} points (pooled over 3 networks with 2 seeds each, 2 degrees" in noise
+    assert f"below {least:.2f} points" in noise
 
 
 def test_plain_counts_once_whatever_it_is_a_baseline_of(tmp_path: Path) -> None:

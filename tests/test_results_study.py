@@ -216,7 +216,7 @@ def test_what_stays_open_says_what_its_seeds_can_show(tmp_path: Path) -> None:
         write(tmp_path, arm("random"), seed, 80.0)
         write(tmp_path, arm("reinforce"), seed, 80.5 + noise)
     first = by_number(table.read(tmp_path))[1]
-    assert first.verdict == "undecided" and "5 seeds show" in first.open and "takes" in first.open
+    assert first.verdict == "undecided" and "5 seeds detect" in first.open and "needs" in first.open
 
 
 def test_the_network_alone_that_is_ahead_makes_exploration_slow(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The two .npz files, one per split, in which a data set is kept once it has been downloaded.
+"""The two .npz files, one per split, that store a downloaded data set.
 
-They are made in a temporary folder beside their place and renamed into it: nothing half-written is ever left under a
-final name, and several processes may start at once. What a killed process left is removed by the next one.
+They are written to a temporary folder and then renamed. So no file under a final name is ever incomplete, and several
+processes may run at once. The next process removes what a killed process left behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vmo import partial
 
 TIMEOUT = 10.0
-"""Seconds without an answer after which a download gives up; torchvision's own default is to wait for ever."""
+"""Seconds without an answer after which a download fails; torchvision's default is to wait for ever."""
 
 
 def paths(name: str, root: Path) -> dict[str, Path]:
@@ -30,13 +30,13 @@ def fill(name: str, root: Path, make: Callable[[str, Path], tuple[NDArray[Any], 
     """Write the missing .npz files of `name` under `root`.
 
     Args:
-        name: of the data set.
-        root: folder of the data sets; made if it is not there.
-        make: gives the images and labels of a split ("train" or "test"). It may download into the folder it is given,
-            which is deleted in the end; no answer within `TIMEOUT` seconds is an `OSError` there.
+        name: the data set's name.
+        root: folder of the data sets; created if missing.
+        make: returns the images and labels of a split ("train" or "test"). It may download into the folder it is given,
+            which is deleted at the end. A download raises `OSError` after `TIMEOUT` seconds without an answer.
 
     Raises:
-        OSError: `root` cannot be written. What `make` raises passes through.
+        OSError: `root` cannot be written. Errors of `make` are passed on.
     """
     root.mkdir(parents=True, exist_ok=True)
     with partial.folder(root, "download") as scratch, _socket_timeout(TIMEOUT):

@@ -1,9 +1,8 @@
-"""Checkpoints: one safetensors file, moved into place whole; no pickle.
+"""Checkpoints: one safetensors file, renamed into place when it is complete; no pickle.
 
-Tensors are stored as such. What holds them, nested dicts and lists of tensors and plain numbers, is JSON in the file's
-metadata, in which every tensor is a reference to its name. The file before the newest is kept, so that one that a disk
-has damaged costs the steps since the one before. A run's checkpoints say whose they are, so that no other goes on from
-them.
+Tensors are stored as such. The nested dicts and lists around them are JSON in the file's metadata, where each tensor is
+a reference to its name. The previous file is kept too, so a damaged file only costs the steps since the previous one. A
+checkpoint records which run it belongs to, so that no other run resumes from it.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ VERSION = 3
 
 
 def save(path: Path, state: Any, about: Mapping[str, Any] | None = None) -> None:
-    """Write `state` to `path`, whole or not at all, and keep the file that stood there as `path`.previous.
+    """Write `state` to `path` atomically, and keep the file that was there as `path`.previous.
 
     Args:
         path: the file.
-        state: nested dicts and lists of tensors and plain numbers.
-        about: whose it is, as JSON has it. See `Keeper`.
+        state: nested dicts and lists of tensors, plain numbers and strings.
+        about: which run it belongs to, as JSON data. See `Keeper`.
 
     Raises:
-        OSError: it cannot be written, as on a full disk; what stood there stays.
+        OSError: it cannot be written, for example on a full disk. The existing file then stays.
     """
     tensors: dict[str, Tensor] = {}
     metadata = {
@@ -54,16 +53,16 @@ def save(path: Path, state: Any, about: Mapping[str, Any] | None = None) -> None
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Any | None:
-    """The newest state that can be read, from `path` or else from the file before it; None where there is neither.
+    """The newest state that can be read, from `path` or else from the previous file; None if neither can.
 
-    Tensors come on `device`, but for generator states (uint8), which belong on the CPU.
+    Tensors are put on `device`, except generator states (uint8), which belong on the CPU.
     """
     found = _newest(path, device)
     return None if found is None else found[0]
 
 
 def _newest(path: Path, device: torch.device | str) -> tuple[Any, dict[str, Any]] | None:
-    """The state, and whose it is."""
+    """The newest readable state, and which run it belongs to."""
     for candidate in (path, _previous(path)):
         if not candidate.exists():
             continue
@@ -75,7 +74,7 @@ def _newest(path: Path, device: torch.device | str) -> tuple[Any, dict[str, Any]
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
             return _filled(json.loads(metadata["state"]), tensors, device), json.loads(metadata["about"])
         except (SafetensorError, OSError, RuntimeError, ValueError, KeyError):
-            continue  # truncated or damaged: the one before it is whole, for it was moved into place whole
+            continue  # damaged: try the previous file
     return None
 
 
@@ -84,9 +83,8 @@ class Keeper:
 
     Args:
         path: the file.
-        seconds: the least time between two of them.
-        about: whose they are, in plain numbers, strings, dicts and lists: what has to be the same for a run to go on,
-            such as its data.
+        seconds: the least time between two checkpoints.
+        about: JSON data that must be the same for a run to resume, for example its seed and its data.
     """
 
     def __init__(self, path: Path, seconds: float = 60.0, about: Mapping[str, Any] | None = None) -> None:
@@ -95,10 +93,10 @@ class Keeper:
         self._last = time.monotonic()
 
     def load(self, device: torch.device | str) -> Any | None:
-        """What to go on from, if anything. See `load`.
+        """The state to resume from, or None. See `load`.
 
         Raises:
-            ValueError: it is another run's; one line that says what differs.
+            ValueError: the checkpoint belongs to another run; one line that says what differs.
         """
         found = _newest(self.path, device)
         if found is None:
@@ -109,23 +107,23 @@ class Keeper:
             if own != theirs:
                 raise ValueError(
                     f"{self.path} is the checkpoint of a run whose {key} is {theirs!r}, and this one's is {own!r}; "
-                    "delete it to begin anew"
+                    "delete it to start from the beginning"
                 )
         return state
 
     def offer(self, state: Callable[[], Any]) -> None:
-        """Save `state()` if it is time to."""
+        """Save `state()` if the last checkpoint is old enough."""
         if time.monotonic() - self._last >= self.seconds:
             save(self.path, state(), self.about)
             self._last = time.monotonic()
 
     def finish(self, state: Any) -> None:
-        """Save the last state, beside which no other is needed."""
+        """Save the final state and delete the previous file."""
         save(self.path, state, self.about)
         _previous(self.path).unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Forget the run."""
+        """Delete the checkpoint and the previous file."""
         for path in (self.path, _previous(self.path)):
             path.unlink(missing_ok=True)
 
@@ -135,7 +133,7 @@ def _previous(path: Path) -> Path:
 
 
 def _outline(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a nested value, whose tensors go into `tensors`. Dicts become pairs, for JSON keys are only strings."""
+    """JSON for a nested value; tensors go into `tensors`. Dicts become pairs, because JSON keys are strings."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().clone(memory_format=torch.contiguous_format)

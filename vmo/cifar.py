@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 from their authors' binary archives: download, parse, cache.
 
-torchvision's own CIFAR classes read the Python archives, which are pickles, and a pickle can run code. The binary
-archives hold the same images as fixed-size records, one or two label bytes and then 3,072 bytes of a (3, 32, 32) image,
-and numpy reads them directly. torchvision's downloader is still the one used, with its MD5 check.
+torchvision's CIFAR classes read the Python archives, which are pickles, and a pickle can run code. The binary archives
+hold the same images as fixed-size records: one or two label bytes, then 3,072 bytes of a (3, 32, 32) image. numpy reads
+them directly. The download uses torchvision, with its MD5 check.
 
 Reference: Krizhevsky, "Learning multiple layers of features from tiny images" (2009).
 """
@@ -21,14 +21,14 @@ from vmo import cache
 
 @dataclass(frozen=True)
 class Archive:
-    """One binary archive: where it is, what it must hash to and how its records are laid out.
+    """One binary archive: its address, its hash and the layout of its records.
 
     Attributes:
         url: address of the .tar.gz.
         md5: hash of the whole archive, hexadecimal.
         classes: number of classes.
         label_bytes: label bytes before the pixels; the last one is the (fine) class.
-        members: names inside the archive, for each of "train" and "test".
+        members: names of the files inside the archive, for "train" and for "test".
     """
 
     url: str
@@ -64,7 +64,7 @@ ARCHIVES = {
 }
 
 NORMALISATION = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-"""Mean and standard deviation of each channel by the recipe of Wide Residual Networks, in units of 0 … 255."""
+"""Mean and standard deviation of each channel, in units of 0 … 255, from the Wide Residual Networks recipe."""
 
 CLASS_NAMES = {
     "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
@@ -79,17 +79,17 @@ CLASS_NAMES = {
         worm
     """,
 }
-"""Words in the order of the labels; those of CIFAR-100 are the fine ones."""
+"""Class names in the order of the labels; for CIFAR-100 the fine classes."""
 
 
 def fetch(name: str, root: Path) -> None:
     """Write the missing .npz files of `name` ("cifar10" or "cifar100") under `root`.
 
-    Uses the archive lying in `root` if there is one and downloads it otherwise.
+    Uses the archive in `root` if there is one, and downloads it otherwise.
 
     Raises:
-        OSError: there is no network, the server does not answer in time, or `root` cannot be written.
-        RuntimeError: what was downloaded does not have the MD5 it should have.
+        OSError: no network, no answer in time, or `root` cannot be written.
+        RuntimeError: the download has the wrong MD5.
         ValueError: the archive in `root` is damaged.
     """
     from torchvision.datasets.utils import check_md5, download_url  # slow to import, and needed only here
@@ -116,7 +116,7 @@ def parse(path: Path, archive: Archive, split: str) -> tuple[NDArray[np.uint8], 
         images uint8 (N, 32, 32, 3) and labels uint8 (N,).
 
     Raises:
-        ValueError: a member is missing or is no whole number of records.
+        ValueError: a file is missing in the archive, or is not a whole number of records.
     """
     record = archive.label_bytes + 3 * 32 * 32
     parts = []
@@ -126,10 +126,10 @@ def parse(path: Path, archive: Archive, split: str) -> tuple[NDArray[np.uint8], 
                 handle = tar.extractfile(member)
                 parts.append(np.frombuffer(handle.read() if handle else b"", np.uint8))
     except (KeyError, tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{path} is not the archive it should be: {error}") from error
+        raise ValueError(f"{path} is not the expected archive: {error}") from error
     flat = np.concatenate(parts)
     if flat.size == 0 or flat.size % record:
-        raise ValueError(f"{path}: {flat.size} bytes of {split} data are not records of {record} bytes")
+        raise ValueError(f"{path}: {flat.size} bytes of {split} data are not a whole number of {record}-byte records")
     rows = flat.reshape(-1, record)
     images = rows[:, archive.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), rows[:, archive.label_bytes - 1].copy()

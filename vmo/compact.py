@@ -1,8 +1,8 @@
 """The compact network of a finished run, and what it saves.
 
-The last checkpoint of a run of the accuracy suite holds the gated network, q, and under "run" what these mean. The
-compact network is the architecture that the run chose, extracted; its BN statistics are measured anew on the training
-images, because those of the gated network are of many architectures mixed. It may then be trained on for some epochs.
+The last checkpoint of a run of the accuracy suite holds the gated network, q, and their description under "run". The
+compact network is extracted from the gated network with the architecture that the run has chosen. Its BN statistics are
+measured again on training images, because those of the gated network mix many architectures. It may then be fine-tuned.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
 BATCHES = (1, 128)
-"""Images at a time when latency is measured."""
+"""Batch sizes for which latency is measured."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Run:
     """A finished run.
 
     Attributes:
-        task: "depth", "width" or "joint"; "plain" of a run without a distribution.
-        data: what it was trained on.
-        seed: of the run.
-        recipe: by which it was trained.
+        task: "depth", "width" or "joint"; "plain" for a run without a distribution.
+        data: the data that it was trained on.
+        seed: its seed.
+        recipe: its hyperparameters.
         network: the gated network, on the CPU.
-        architecture: what it has come to; the whole network where the run had no distribution.
+        architecture: the chosen architecture; the whole network for a run without a distribution.
     """
 
     task: str
@@ -59,7 +59,7 @@ def read(path: Path) -> Run:
     """The finished run whose checkpoint is at `path`.
 
     Raises:
-        ValueError: there is none, or the run is not finished; one line.
+        ValueError: no such checkpoint, or the run is not finished; one line.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -72,10 +72,10 @@ def read(path: Path) -> Run:
         run = _run(state["run"], state["trainer"])
         epochs = run.recipe.epochs + run.recipe.continued
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold a whole run: {type(error).__name__}: {error}") from None
+        raise ValueError(f"{path} does not hold a complete run: {type(error).__name__}: {error}") from None
     if state["epoch"] <= epochs:
         raise ValueError(
-            f"{path}: the run is not finished ({state['epoch'] - 1} of {epochs} epochs are); give its command again"
+            f"{path}: the run is not finished ({state['epoch'] - 1} of {epochs} epochs); repeat its command to resume"
         )
     return run
 
@@ -84,7 +84,7 @@ def _run(about: dict[str, Any], trained: dict[str, Any]) -> Run:
     network = dict(about["network"])
     hidden = network.pop("hidden")
     config = WideResNetConfig(**network, hidden=None if hidden is None else tuple(hidden))
-    with torch.device("meta"):  # nothing is initialised that is about to be replaced
+    with torch.device("meta"):  # skips the initialisation, because all weights are loaded below
         gated = WideResNet(config)
     gated.load_state_dict(trained["learner"]["modules"]["network"], assign=True)
     chosen = about["architecture"]
@@ -100,22 +100,22 @@ def dataset(run: Run, root: Path | None, device: torch.device | str = "cpu") -> 
     """The data that the run was trained on.
 
     Raises:
-        DataError: they cannot be had, or are others.
+        DataError: the data cannot be loaded, or their content differs.
     """
     try:
         found = load(run.data.name, root, device)
     except DataError as error:
-        raise DataError(f"the run was trained on {run.data}, but {error}; --data-root names its folder") from None
+        raise DataError(f"the run was trained on {run.data}, but {error}; --data-root sets its folder") from None
     if found.identity.content != run.data.content:
         raise DataError(
             f"the run was trained on {run.data}, but what is found is {found.identity}; "
-            "--data-root names the folder of the run's data"
+            "--data-root sets the folder of the run's data"
         )
     return found
 
 
 def class_names(data: Dataset) -> list[str]:
-    """By label; the labels themselves where the data name no classes."""
+    """Class names in the order of the labels; numbers if the data set has no names."""
     return cifar.CLASS_NAMES.get(data.name, " ".join(map(str, range(data.classes)))).split()
 
 
@@ -126,16 +126,16 @@ def compact(
     fine_tune: int = 0,
     progress: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> WideResNet:
-    """The network of the run's architecture, on the data's device, in eval mode.
+    """The compact network of the run, on the data's device, in eval mode.
 
     Args:
         run: the finished run.
-        data: what it was trained on.
-        fine_tune: epochs of plain training by the run's recipe, at the learning rate at which that ended.
-        progress: told of every such epoch, and its mean loss.
+        data: the data that it was trained on.
+        fine_tune: epochs of plain training by the run's recipe, at its last learning rate.
+        progress: called after each of these epochs with its number and mean loss.
 
     Raises:
-        Diverged: fine-tuning did.
+        Diverged: fine-tuning has diverged.
     """
     network = extract(run.network, run.architecture).to(data.train.images.device)
     recalibrate(network, data)
@@ -143,7 +143,7 @@ def compact(
         trainer = Trainer(
             network, data, replace(run.recipe, epochs=fine_tune, freeze=0, continued=0, groups=1), seed=run.seed
         )
-        trainer.learner.step_count = trainer.steps  # the end of the schedule, where the learning rate stays as it is
+        trainer.learner.step_count = trainer.steps  # the end of the schedule: the learning rate stays at its last value
         for epoch in range(fine_tune):
             progress(epoch + 1, trainer.epoch())
         recalibrate(network, data)
@@ -160,14 +160,14 @@ def macs(network: nn.Module, shape: Sequence[int]) -> int:
 
 @torch.inference_mode()
 def latency(networks: Sequence[nn.Module], images: Tensor, seconds: float = 3.0) -> tuple[list[float], int]:
-    """Median seconds of each network on a minibatch, and the number of runs of each.
+    """Median time in seconds of each network on a minibatch, and the number of runs of each.
 
-    The networks take turns, so that a machine whose speed drifts slows all of them; a first turn is not counted.
+    The networks run in turn, so that drifts of the machine's speed affect all of them. The first round is a warm-up.
 
     Args:
         networks: in eval mode, on the device of `images`.
         images: `(B, C, H, W)`, normalised.
-        seconds: after which no further turn begins; at least 5 are taken and at most 50.
+        seconds: no further round starts after this time; there are at least 5 and at most 50 rounds.
     """
     times: list[list[float]] = [[] for _ in networks]
     began = time.perf_counter()
@@ -182,7 +182,7 @@ def latency(networks: Sequence[nn.Module], images: Tensor, seconds: float = 3.0)
 
 
 def comparison(run: Run, network: WideResNet, data: Dataset, fine_tuned: int = 0) -> str:
-    """What the compact network saves against the full one: a table in Markdown."""
+    """A Markdown table that compares the compact network with the full one."""
     device, full, kept = data.train.images.device, run.network.config.widths, network.config.widths
     whole = extract(run.network, Architecture(len(full), full)).to(device).eval()
     both = (whole, network)

@@ -1,11 +1,11 @@
-"""A minibatch whose network is compiled: what may go through `torch.compile`, and what may not.
+"""The minibatch objective of a network compiled by `torch.compile`.
 
-Compiled is one call of the network, gates in and logits out. Noise is drawn before it, by the estimator, and a compiled
-region reads no width, so samples come as masks. What a control variate evaluates runs eagerly: its tuning
-differentiates twice, and a compiled region has no double backward.
+One call of the network is compiled: gates in, logits out. The estimator draws its noise outside. A compiled region
+cannot read a width, so samples are passed as masks. Control variates evaluate the network eagerly, because tuning them
+needs a double backward, which compiled regions do not support.
 
-A graph is made for each share that a pass has in BN's running statistics, so S of them for an estimator of S samples;
-from the ninth on torch runs passes eagerly, which is slower and no less right.
+One graph is compiled for each value of BN's momentum, so an estimator of S samples needs S graphs. From the ninth graph
+on torch runs the pass eagerly: slower, with the same result.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from vmo.wrn import WideResNet
 
 
 def compile_network(network: WideResNet) -> None:
-    """Compile its calls in place; parameters, buffers and their names stay as they are."""
+    """Compile the network's calls in place. Parameters, buffers and their names do not change."""
     network.compile(dynamic=False)  # every minibatch has the same size
 
 
 class CompiledObjective(MinibatchObjective):
-    """The objective of a network that `compile_network` was given; make it with `slicing=False`."""
+    """The objective of a network compiled by `compile_network`. Create it with `slicing=False`."""
 
     def __call__(self, sample: Sites, /) -> Tensor:
-        with warnings.catch_warnings():  # tracing looks for a gradient of the masks, which are no leaves
+        with warnings.catch_warnings():  # tracing reads .grad of the masks, which are not leaves
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
             return super().__call__(sample)
 

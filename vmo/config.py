@@ -1,4 +1,4 @@
-"""The shape of a Wide ResNet: its blocks, and what each and each of its channels costs."""
+"""The shape of a Wide ResNet, and the cost of each block and channel."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WideResNetConfig:
-    """A Wide ResNet, plain JSON types only.
+    """The configuration of a Wide ResNet, in plain JSON types.
 
     Args:
-        depth: 6n + 4 layers.
+        depth: number of layers, 6n + 4.
         widen: the widening factor.
-        classes: of the output.
-        channels: of the input.
-        hidden: channels between the two convolutions of each block; None: as many as the block puts out.
-        blocks: keep only the first so many blocks; None: all 3n.
-        heads: "last" or "all": a classifier after the last block or after every one.
+        classes: number of classes.
+        channels: input channels.
+        hidden: channels between the two convolutions of each block; None: as many as the block's output channels.
+        blocks: how many of the first blocks to keep; None: all 3n.
+        heads: "last": a classifier after the last block; "all": one after every block.
+
+    Raises:
+        ValueError: an invalid value; the message gives the range.
     """
 
     depth: int = 16
@@ -48,7 +51,7 @@ class WideResNetConfig:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Stride of each block: the second and third group begin with 2."""
+        """Stride of each block: 2 in the first block of the second and third group, else 1."""
         n = (self.depth - 4) // 6
         return tuple(2 if group and not i else 1 for group in range(3) for i in range(n))[: self.blocks]
 
@@ -58,13 +61,13 @@ class WideResNetConfig:
         return self.outputs if self.hidden is None else self.hidden
 
     def macs(self, size: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-        """Multiply-accumulates of convolutions and linear layers for one `size` × `size` image.
+        """Multiply-accumulates (MACs) of convolutions and linear layers for one `size` × `size` image.
 
-        A head counts with the blocks: block l brings what the head after it costs more than the head before it, so that
-        the first d blocks together bring the one head of a network of d blocks.
+        The head is counted with the blocks: block l includes the cost of the head after it minus that of the head
+        before it. So the first d blocks together include the one head of a network of d blocks.
 
         Returns:
-            (stem, per block whatever its hidden width, per block and hidden channel).
+            MACs of the stem; of each block, independent of its hidden width; of each block per hidden channel.
         """
         areas, area = [], size
         for stride in self.strides:
@@ -77,25 +80,25 @@ class WideResNetConfig:
         return 9.0 * self.channels * 16 * size**2, fixed, slope
 
     def parameters(self) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-        """Trainable scalars, as in `macs`; there is one head, whatever `heads` says."""
+        """Trainable parameters, split as in `macs`. One head is counted, whatever `heads` is."""
         fixed = tuple(2.0 * i + i * o * s + g * (2 + self.classes) for i, o, s, g in self._geometry)
         slope = tuple(9.0 * (i + o) + 2 for i, o, _, _ in self._geometry)
         return 9.0 * self.channels * 16 + self.classes, fixed, slope
 
     @property
     def _geometry(self) -> list[tuple[int, int, bool, int]]:
-        """Of each block: inputs, outputs, whether its shortcut projects, inputs its head has more than the last."""
+        """For each block: inputs, outputs, whether the shortcut is a convolution, outputs minus the block before."""
         inputs = (16, *self.outputs[:-1])
         shortcuts = map(projects, inputs, self.outputs, self.strides)
         gains = (o - i for i, o in zip((0, *self.outputs[:-1]), self.outputs, strict=True))
         return list(zip(inputs, self.outputs, shortcuts, gains, strict=True))
 
     def total_macs(self, size: int) -> float:
-        """Multiply-accumulates of the whole network for one image."""
+        """Multiply-accumulates of the whole network for one `size` × `size` image."""
         rest, fixed, slope = self.macs(size)
         return rest + sum(fixed) + sum(s * k for s, k in zip(slope, self.widths, strict=True))
 
 
 def projects(inputs: int, outputs: int, stride: int) -> bool:
-    """Whether a block's shortcut is a convolution of its own."""
+    """Whether a block's shortcut is a convolution, and not the identity."""
     return inputs != outputs or stride != 1

@@ -1,12 +1,13 @@
-"""Image classification data sets, held on the device as uint8 and augmented there in batches.
+"""Image classification data sets, stored on the device as uint8 and augmented there in batches.
 
-A training set of 50,000 CIFAR images is 154 MB as uint8, so that it fits beside any network; moving it once and
-augmenting whole batches with tensor operations needs no worker processes and no copy from the host. Augmentation is the
-one of Wide Residual Networks (arXiv:1605.07146): reflection padding, a random crop and a random horizontal flip.
+The 50,000 training images of CIFAR take 154 MB as uint8, which fits beside any network. They are moved to the device
+once, and whole batches are augmented by tensor operations, so no worker processes and no copies from the host are
+needed. Augmentation is that of Wide Residual Networks (arXiv:1605.07146): reflection padding, a random crop and a
+random horizontal flip.
 
-Available: "digits" (scikit-learn's 8 × 8 digits, which need no download), "cifar10", "cifar100", "cifar10_16" and
-"cifar100_16" (the same images at 16 × 16, every pixel the mean of 2 × 2), "mnist", "fashion_mnist", "omniglot", and any
-"NAME.npz" of the user's own. Nothing here reads a pickle.
+Available: "digits" (scikit-learn's 8 × 8 digits, no download), "cifar10", "cifar100", "cifar10_16" and "cifar100_16"
+(the same images at 16 × 16, every pixel the mean of 2 × 2), "mnist", "fashion_mnist", "omniglot", and the user's own
+"NAME.npz". Pickles are never read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from vmo import sources
 from vmo.identity import Identity, Measured, describe, hashed, kept
-from vmo.npz import DataError as DataError  # these three are for those who load
+from vmo.npz import DataError as DataError  # these three are re-exported
 from vmo.sources import NAMES as NAMES
 from vmo.sources import ROOT_VARIABLE as ROOT_VARIABLE
 
@@ -50,14 +51,16 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split, and how their images are normalised and augmented.
+    """A training and a test split, with their normalisation and augmentation.
 
     Attributes:
         name: a name from `NAMES`, or the file name of a user's own .npz.
-        train, test: the two splits.
+        train: the training split.
+        test: the test split.
         classes: number of classes.
-        mean, std: one number per channel, in units of 0 … 255.
-        pad: pixels of reflection padding on every side before the random crop; 0 for no crop.
+        mean: mean of each channel, in units of 0 … 255.
+        std: standard deviation of each channel, in the same units.
+        pad: pixels of reflection padding on every side before the random crop; 0: no crop.
         flip: whether images may be flipped left to right.
     """
 
@@ -72,7 +75,7 @@ class Dataset:
 
     @functools.cached_property
     def identity(self) -> Identity:
-        """Which data these are, by the very arrays that are held here."""
+        """The identity of these data, computed from the arrays in memory."""
         content = hashed([(split.images, split.labels) for split in (self.train, self.test)])
         return describe(self.name, content, len(self.train), len(self.test))
 
@@ -92,16 +95,16 @@ def load(name: str, root: str | os.PathLike[str] | None = None, device: torch.de
 
     Args:
         name: one of `NAMES`, or the path of a .npz file, relative to the working directory or to `root`. Such a file
-            holds `images` uint8 (N, H, W) or (N, H, W, C) and integer `labels` (N,) from 0 without gaps, and may hold
-            `test_images` and `test_labels`; without them a fifth of every class, always the same one, becomes the test
-            set. Other keys are ignored.
-        root: folder of the data sets; by default that of the environment variable VMO_DATA, or "data". All but the
-            digits are read from `<root>/<name>_train.npz` and `<root>/<name>_test.npz`, and downloaded into them when
-            they are missing.
-        device: where the tensors go.
+            holds `images` uint8 (N, H, W) or (N, H, W, C) and integer `labels` (N,) from 0 without gaps. It may hold
+            `test_images` and `test_labels`; otherwise a fixed fifth of every class becomes the test set. Other arrays
+            are ignored.
+        root: folder of the data sets; default: that of the environment variable VMO_DATA, else "data". All sets except
+            the digits are read from `<root>/<name>_train.npz` and `<root>/<name>_test.npz`. Missing files are
+            downloaded.
+        device: the device of the tensors.
 
     Raises:
-        DataError: there is no such data set, it cannot be downloaded, or its file is damaged.
+        DataError: unknown data set, failed download or damaged file.
     """
     raw = sources.read(name, _folder(root))
     train, test = _split(raw.train), _split(raw.test)
@@ -110,11 +113,10 @@ def load(name: str, root: str | os.PathLike[str] | None = None, device: torch.de
 
 
 def identify(name: str, root: str | os.PathLike[str] | None = None) -> Identity:
-    """Which data `load` would give, by their content.
+    """The identity of the data that `load` would return.
 
-    The hash of the arrays is kept in a file `<name>.sha256` beside the data, so that only the first call reads them;
-    where that folder cannot be written every process reads them once. Data that are missing are downloaded, as by
-    `load`, for without them nothing can be said of them.
+    The hash of the arrays is cached in a file `<name>.sha256` beside the data, so only the first call reads the arrays.
+    Without write permission every process reads them once. Missing data are downloaded, as by `load`.
 
     Raises:
         DataError: see `load`.
@@ -132,19 +134,19 @@ def identify(name: str, root: str | os.PathLike[str] | None = None) -> Identity:
 
 
 def split_off(dataset: Dataset, part: float) -> tuple[Dataset, Split]:
-    """A data set without a part of its training images, and these images; which they are is the same for every run.
+    """Split off a part of the training images: the data set without them, and these images. The same in every run.
 
     Args:
-        dataset: whose training images are divided.
-        part: in (0, 1), of the training images.
+        dataset: the data set to divide.
+        part: the fraction of training images to split off, in (0, 1).
 
     Raises:
-        ValueError: nothing would be left on one of the sides.
+        ValueError: one of the two sides would be empty.
     """
     count = round(part * len(dataset.train))
     if not 0 < count < len(dataset.train):
         raise ValueError(f"a part of {part:g} cannot be split off {len(dataset.train)} training images")
-    # RandomState, because its stream is frozen for ever
+    # RandomState, because numpy guarantees its stream
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(dataset.train)))
     off, rest = (
         index.sort().values.to(dataset.train.labels.device) for index in order.split([count, len(order) - count])
@@ -158,12 +160,12 @@ def normalise(images: Tensor, dataset: Dataset) -> Tensor:
 
     Args:
         images: uint8 (B, C, H, W), or any numbers in units of 0 … 255.
-        dataset: whose `mean` and `std` to use.
+        dataset: provides `mean` and `std`.
 
     Returns:
         float32 (B, C, H, W) on the same device and in the same memory format.
     """
-    # One channel at a time, because a tensor of means would be copied from the host, which waits for the device.
+    # One channel at a time, because copying a tensor of means from the host would wait for the device.
     result = images.to(torch.float32, copy=True)
     for channel, (mean, std) in enumerate(zip(dataset.mean, dataset.std, strict=True)):
         result[:, channel].sub_(mean).div_(std)
@@ -171,15 +173,15 @@ def normalise(images: Tensor, dataset: Dataset) -> Tensor:
 
 
 def augment(images: Tensor, dataset: Dataset, generator: torch.Generator) -> Tensor:
-    """Crop every image at random out of its reflection padding, flip it at random, and normalise.
+    """Random crop of every image from its reflection padding, random flip, and normalisation, without a device wait.
 
     Args:
         images: uint8 (B, C, H, W) in any memory format.
-        dataset: whose `pad`, `flip`, `mean` and `std` to use.
-        generator: source of the randomness, on the device of `images`; it alone decides the result.
+        dataset: provides `pad`, `flip`, `mean` and `std`.
+        generator: the only source of randomness, on the device of `images`.
 
     Returns:
-        float32 (B, C, H, W) in the standard memory format. The device is never waited for.
+        float32 (B, C, H, W) in the standard memory format.
     """
     batch, channels, height, width = images.shape
     device = images.device
@@ -190,7 +192,7 @@ def augment(images: Tensor, dataset: Dataset, generator: torch.Generator) -> Ten
         flipped = torch.randint(2, (batch, 1), generator=generator, device=device).bool()
         columns = torch.where(flipped, width - 1 - columns, columns)
     columns = _reflect(columns + offsets[1], width)
-    # Reading through reflected indices is the crop of the padded image, without building the padded image.
+    # Reflected indices give the crop of the padded image without building the padded image.
     cropped = images[
         torch.arange(batch, device=device).view(batch, 1, 1, 1),
         torch.arange(channels, device=device).view(channels, 1, 1),
@@ -203,19 +205,19 @@ def augment(images: Tensor, dataset: Dataset, generator: torch.Generator) -> Ten
 def batches(
     n: int, batch_size: int, generator: torch.Generator, device: torch.device | str | None = None
 ) -> Iterator[Tensor]:
-    """The minibatches of one shuffled epoch; the last one is skipped when it would be partial.
+    """The minibatches of one shuffled epoch, without a last partial one.
 
     Args:
         n: number of images.
         batch_size: images in a minibatch.
-        generator: source of the order, on `device`.
-        device: of the indices; by default that of `generator`.
+        generator: random generator of the order, on `device`.
+        device: device of the indices; default: that of `generator`.
 
     Returns:
-        an iterator of int64 (batch_size,), n // batch_size of them, none with an index in common.
+        an iterator over n // batch_size disjoint index tensors, int64 (batch_size,).
 
     Raises:
-        ValueError: there is not a single full minibatch.
+        ValueError: n is too small for one full minibatch.
     """
     if not 1 <= batch_size <= n:
         raise ValueError(f"a batch size of {batch_size} leaves no full minibatch: there are {n} images")
@@ -224,7 +226,7 @@ def batches(
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Fold indices from -(size-1) to 2(size-1) into 0 … size-1, without repeating the border."""
+    """Reflect indices from -(size-1) … 2(size-1) into 0 … size-1, without repeating the border."""
     return size - 1 - (size - 1 - index.abs()).abs()
 
 

@@ -1,4 +1,4 @@
-"""A plain network as it will be used: BN's statistics measured on training images, loss and accuracy on others."""
+"""Evaluation of a plain network: BN statistics are measured on training images, loss and accuracy on other images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vmo.wrn import WideResNet
 
 @torch.no_grad()
 def recalibrate(network: WideResNet, dataset: Dataset, batch_size: int = 256, limit: int = 50) -> None:
-    """Replace BN's running statistics by their mean over up to `limit` unaugmented training minibatches.
+    """Replace BN's running statistics by their mean over at most `limit` unaugmented training minibatches.
 
     Leaves the network in eval mode.
     """

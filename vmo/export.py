@@ -1,14 +1,14 @@
-"""A finished run as a network that others can load: python -m vmo.export CHECKPOINT --to DIR.
+"""Export the network of a finished run: python -m vmo.export CHECKPOINT --to DIR.
 
-What is written into DIR, all of it for normalised images `(B, C, H, W)` in and logits `(B, classes)` out:
+These files are written to DIR. The network maps normalised images `(B, C, H, W)` to logits `(B, classes)`.
 
     config.json        the network's WideResNetConfig, mean and std of the normalisation, class names, input shape
     model.safetensors  its weights
     model.pt2          a program of torch.export
-    model.onnx         the same for other runtimes, where the extra `export` is installed
+    model.onnx         the same for other runtimes, if the extra `export` is installed
     table.md           parameters, MACs, latency and accuracy; also printed
 
-`load` reads the first two, with neither pickle nor anything of what trains. See docs/how-to/export.md.
+`load` reads the first two, without pickle and without any training code. See docs/how-to/export.md.
 """
 
 from __future__ import annotations
@@ -38,42 +38,42 @@ from vmo.wrn import WideResNet
 FILES = ("config.json", "model.safetensors", "model.pt2", "model.onnx", "table.md")
 FORMAT = 1
 TOLERANCE = 1e-4
-"""By how much the logits of a written program may differ, relative to the largest logit where that is above 1."""
+"""Largest allowed difference of a written program's logits, relative to the largest logit if that is above 1."""
 
 
 def load(folder: str | os.PathLike[str]) -> WideResNet:
-    """The network in `folder`, on the CPU and in eval mode; it takes normalised images.
+    """The network in `folder`, on the CPU and in eval mode. Its input is normalised images.
 
     Raises:
         OSError: config.json or model.safetensors cannot be read.
-        ValueError: config.json is of another format.
+        ValueError: config.json has another format version.
     """
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     if config.get("format") != FORMAT:
         raise ValueError(f"{folder}: config.json has format {config.get('format')}, but this version reads {FORMAT}")
     shape = config["network"]
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and overwritten
+    with torch.random.fork_rng(devices=[]):  # making the network draws initial weights, which are overwritten
         network = WideResNet(WideResNetConfig(**{**shape, "hidden": tuple(shape["hidden"])}))
     network.load_state_dict(safetensors.torch.load_file(Path(folder) / "model.safetensors"))
     return network.eval()
 
 
 def write(folder: Path, network: WideResNet, config: dict[str, Any], images: Tensor, onnx: bool) -> dict[str, float]:
-    """Write everything but the table, and run what was written.
+    """Write everything except the table, and check the written programs.
 
     Args:
         folder: an existing directory.
-        network: compact, on the CPU, in eval mode.
-        config: for config.json, next to what is known of the network itself.
-        images: normalised, `(B, C, H, W)`, on which programs are compared with the network.
+        network: the compact network, on the CPU, in eval mode.
+        config: further entries of config.json.
+        images: normalised, `(B, C, H, W)`; programs and network are compared on them.
         onnx: whether to write model.onnx.
 
     Returns:
-        largest difference of the logits of each program.
+        for each program, the largest difference of its logits from the network's.
 
     Raises:
-        OSError: something cannot be written.
-        ValueError: a program gives other logits than the network.
+        OSError: a file cannot be written.
+        ValueError: the logits of a program differ from the network's.
     """
     about = {"format": FORMAT, "network": asdict(network.config), **config}
     (folder / "config.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -101,19 +101,19 @@ def write(folder: Path, network: WideResNet, config: dict[str, Any], images: Ten
 
 
 def _program(network: WideResNet, images: Tensor) -> torch.export.ExportedProgram:
-    """For any number of images."""
+    """The network as an exported program for any number of images."""
     plain = copy.deepcopy(network)
-    for parameter in plain.parameters():  # torch.export.save warns of weights that are not in the standard format
+    for parameter in plain.parameters():  # torch.export.save warns of weights in another memory format
         parameter.data = parameter.data.contiguous()
     example = images[:2] if len(images) > 1 else images.expand(2, -1, -1, -1)  # one image would fix the number
     program = torch.export.export(plain, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names folders of this machine
+        node.meta.pop("stack_trace", None)  # contains folder names of this machine
     return program
 
 
 def _onnx_session(path: Path) -> Any:
-    import onnxruntime  # of an extra
+    import onnxruntime  # installed by an extra
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
@@ -121,19 +121,19 @@ def _onnx_session(path: Path) -> Any:
 
 @torch.no_grad()
 def _difference(network: nn.Module, program: Any, images: Tensor) -> float:
-    """Largest difference of logits, one image alone and all at once."""
+    """Largest difference of logits, for one image and for all at once. Raises ValueError if it is too large."""
     worst = 0.0
     for part in (images[:1], images):
         expected, got = network(part), program(part.contiguous())
         difference = float((got - expected).abs().max())
         if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-            raise ValueError(f"a written program gives logits that differ by {difference:.1e} from the network's")
+            raise ValueError(f"the logits of a written program differ by {difference:.1e} from the network's")
         worst = max(worst, difference)
     return worst
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, or 2 for what cannot be done."""
+    """Run the command line. Returns the exit status: 0, or 2 after an error."""
     parser = argparse.ArgumentParser(
         prog="python -m vmo.export", description="Export the compact network of a finished run of the accuracy suite."
     )
@@ -147,13 +147,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: Any) -> int:
-    """Export as the options say and print what was written. Raises ValueError or OSError for what cannot be done."""
+    """Export as the options say and print the table. Raises ValueError or OSError with a message of one line."""
     print(_export(args))
     return 0
 
 
 def _export(args: Any) -> str:
-    from vmo import compact  # with what trains, which `load` does without
+    from vmo import compact  # imports the training code, which `load` does not need
     from vmo.data import normalise
 
     if args.fine_tune < 0:
@@ -166,10 +166,10 @@ def _export(args: Any) -> str:
     onnx = not missing if args.onnx is None else args.onnx
     run = compact.read(args.checkpoint)
     device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
-    with _staged(args.to) as folder:  # found to be writable before anything is computed
+    with _staged(args.to) as folder:  # fails early if the folder is not writable
         dataset = compact.dataset(run, args.data_root, device)
         if (dataset.classes, dataset.shape[0]) != (run.network.config.classes, run.network.config.channels):
-            raise ValueError(f"the {dataset.name} found have other classes or channels than those trained on")
+            raise ValueError(f"the {dataset.name} found here differs in classes or channels from the run's")
 
         def report(epoch: int, loss: float) -> None:
             print(f"fine-tuning: epoch {epoch} of {args.fine_tune}, loss {loss:.4f}", file=sys.stderr)
@@ -190,7 +190,7 @@ def _export(args: Any) -> str:
         apart = ", ".join(f"{name} {value:.1g}" for name, value in differences.items())
         table += f"\nLargest difference of logits from torch's: {apart}."
         if not onnx:
-            reason = f"it needs {INSTALL}" if args.onnx is None else "left out, as was asked"
+            reason = f"it needs {INSTALL}" if args.onnx is None else "as requested"
             table += f"\nNot written: model.onnx ({reason})."
         (folder / "table.md").write_text(table + "\n", encoding="utf-8")
     return table
@@ -198,7 +198,7 @@ def _export(args: Any) -> str:
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A folder whose files move into `folder` at the end, in the place of those that stood there, or not at all."""
+    """A temporary folder. Without an error, its files replace those in `folder` at the end."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stack = ExitStack()
@@ -211,7 +211,7 @@ def _staged(folder: Path) -> Iterator[Path]:
             made = inside / name
             if made.exists():
                 os.replace(made, folder / name)
-            else:  # of an earlier export, and so of another network
+            else:  # a file of an earlier export belongs to another network
                 (folder / name).unlink(missing_ok=True)
 
 

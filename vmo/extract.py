@@ -12,13 +12,14 @@ from vmo.wrn import WideResNet
 
 @torch.no_grad()
 def extract(network: WideResNet, architecture: Architecture) -> WideResNet:
-    """The network that `architecture` leaves: its first blocks, the first hidden channels of each, and one head.
+    """The network that `architecture` keeps: its first blocks, the first hidden channels of each, and one head.
 
-    Its logits equal the gated network's under the hard sample, up to the order of summation. It shares no storage.
+    Its logits equal those of the gated network under the hard sample, up to the order of summation. It is a copy: no
+    storage is shared.
     """
     d, hidden = architecture.blocks, architecture.hidden
     like = next(network.parameters())
-    with torch.device("meta"):  # nothing is initialised that is about to be overwritten
+    with torch.device("meta"):  # skips the initialisation, because all values are overwritten below
         compact = WideResNet(replace(network.config, hidden=hidden, blocks=d, heads="last")).to(like.dtype)
     compact.to_empty(device=like.device).train(network.training)
     # every tensor of the compact network is the leading corner of the tensor of the same name
@@ -29,5 +30,5 @@ def extract(network: WideResNet, architecture: Architecture) -> WideResNet:
 
 
 def parameters(network: WideResNet) -> int:
-    """Number of trainable scalars."""
+    """Number of trainable parameters (scalars)."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -1,8 +1,8 @@
-"""What data are: a name to show and a hash of the arrays, so that other data under the same name are other data.
+"""The identity of a data set: a name and a hash of its arrays, so that different data under one name are distinguished.
 
-The hash is of what is trained on and tested on, images as uint8 and labels as int64 of both splits, with their shapes.
-Neither the compression of a file nor the type in which it stores its labels changes it. It is kept beside the file,
-with size and times of the file, and made anew when these are others.
+The hash covers the images (uint8) and labels (int64) of both splits, with their shapes. It does not depend on a file's
+compression or on the type in which the labels are stored. It is cached beside the file together with the file's size
+and times, and computed again when these change.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from torch import Tensor
 from vmo import partial
 
 FORMAT = 1
-"""Of the kept hash; raise it when the hash is made in another way."""
+"""Version of the cached hash; raise it when the computation of the hash changes."""
 
 SETTLED = 2.0
-"""Seconds for which a file must have been left alone before its times tell it from a later one."""
+"""Seconds since the last change of a file before its hash is cached: a later change could have the same times."""
 
 
 @dataclass(frozen=True)
 class Official:
-    """A data set as it was published.
+    """A data set as published.
 
     Attributes:
-        train, test: number of images.
-        content: hash of its arrays; None where it is not known.
+        train: number of training images.
+        test: number of test images.
+        content: hash of its arrays; None if unknown.
         variants: notes on other arrays of the same size that are in use, by their hash.
     """
 
@@ -68,11 +69,11 @@ class Identity:
     """Which data these are. See `vmo.data.identify`.
 
     Attributes:
-        name: by which they are loaded, without folders: "cifar10", "my.npz".
-        content: 16 hexadecimal digits of a SHA-256 of the arrays.
-        dataset: what to call them: the name, beside that of a published set the sizes where they are not its own, and
-            beside that of a file of the user's own the start of the hash.
-        note: "", or a short sentence on how they differ from the published set of this name and size.
+        name: the name they are loaded by, without folders: "cifar10", "my.npz".
+        content: 16 hexadecimal digits of the SHA-256 of the arrays.
+        dataset: the name to show. For a published set it includes the sizes if they differ from the published ones; for
+            a user's own file it includes the start of the hash.
+        note: "", or a short note on how the data differ from the published set of this name and size.
     """
 
     name: str
@@ -84,17 +85,17 @@ class Identity:
         return f"{self.dataset.partition('@')[0]} with content {self.content}"
 
     def recorded(self) -> dict[str, str]:
-        """For a record of what was made of these data."""
+        """The identity as entries of a result's record."""
         return {"data": self.content, "dataset": self.dataset, "data_name": self.name, "data_note": self.note}
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Identity:
-        """Out of such a record. Raises KeyError where it does not say what the data were."""
+        """Read the identity from such a record. Raises KeyError if entries are missing."""
         return cls(record["data_name"], record["data"], record["dataset"], record["data_note"])
 
 
 def describe(name: str, content: str, train: int, test: int) -> Identity:
-    """The identity of data of which the hash and the number of images in each split are known."""
+    """The identity of data with this hash and this number of images in each split."""
     official = OFFICIAL.get(name)
     if official is None:
         return Identity(name, content, f"{name}@{content[:8]}", "")  # two files may have one name
@@ -105,7 +106,7 @@ def describe(name: str, content: str, train: int, test: int) -> Identity:
 
 
 def hashed(splits: Sequence[tuple[Tensor, Tensor]]) -> str:
-    """16 hexadecimal digits for the images, uint8 (N, C, H, W), and labels, int64 (N,), of each split."""
+    """The hash, 16 hexadecimal digits, of the images, uint8 (N, C, H, W), and labels, int64 (N,), of each split."""
     digest = hashlib.sha256()
     for images, labels in splits:
         digest.update(repr(tuple(images.shape)).encode())
@@ -121,13 +122,13 @@ _known: dict[tuple[str, str], Measured] = {}
 
 
 def kept(place: Path, files: Sequence[Path], measure: Callable[[], Measured]) -> Measured:
-    """What `measure` gives for `files`, from the file `place` where it is kept there.
+    """The result of `measure` for `files`, cached in the file `place` and in this process.
 
-    It is kept there where that folder can be written, and for this process anyway; but not of files that were changed a
-    moment ago or while they were read.
+    Without write permission for the folder it is only cached in this process. Nothing is cached for files that have
+    just changed, or that changed while they were read.
 
     Raises:
-        OSError: a file is not there. What `measure` raises passes through.
+        OSError: a file is missing. Errors of `measure` are passed on.
     """
     stamps = _stamps(files)
     key = (str(place.absolute()), json.dumps(stamps))
@@ -143,13 +144,13 @@ def kept(place: Path, files: Sequence[Path], measure: Callable[[], Measured]) ->
 
 
 def _stamps(files: Sequence[Path]) -> dict[str, list[int]]:
-    """Size and times of each file; that of a change of state cannot be set, and so moves with every other content."""
+    """Size and times of each file. ctime cannot be set by a user, so it changes with every change of content."""
     stats = {file.name: file.stat() for file in files}
     return {name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats.items()}
 
 
 def _read(place: Path, stamps: dict[str, list[int]]) -> Measured | None:
-    """What is kept of these very files; None where nothing is, or it is of others, or damaged."""
+    """The cached result for exactly these files; None if it is missing, damaged or of other files."""
     try:
         known = json.loads(place.read_text(encoding="utf-8"))
         content, train, test = known["content"], known["train"], known["test"]
@@ -162,5 +163,5 @@ def _read(place: Path, stamps: dict[str, list[int]]) -> Measured | None:
 def _write(place: Path, stamps: dict[str, list[int]], found: Measured) -> None:
     content, train, test = found
     text = json.dumps({"format": FORMAT, "content": content, "train": train, "test": test, "files": stamps})
-    with suppress(OSError), partial.file(place) as temporary:  # without it the next process computes it anew
+    with suppress(OSError), partial.file(place) as temporary:  # if this fails, the next process computes it again
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -1,13 +1,13 @@
 """Blocks and heads of a gated Wide ResNet.
 
-The mask m of a block sits on the hidden activations, after BN and ReLU and before the second convolution, where it is
-the same as scaling that convolution's input weights, conv(m·a, W) = conv(a, W·m), in value and in every gradient. It is
-folded there: no extra activation. (Folded into BN's affine parameters it would have no gradient where m_i = 0, since
-relu'(0) = 0; before a train-mode BN a soft mask would be cancelled.)
+The mask m of a block multiplies the hidden activations, after BN and ReLU and before the second convolution. This
+equals scaling that convolution's input weights, conv(m·a, W) = conv(a, W·m), in value and in all gradients. So the mask
+is folded into the weights, which needs no extra activation. (Folded into BN's affine parameters it would have no
+gradient where m_i = 0, because relu'(0) = 0. Before a BN in training mode a soft mask would be normalised away.)
 
-In a relaxed pass, where no weight has a gradient and m_i > 0, it is folded into BN all the same, which is cheaper:
-m relu(γ x + β) = relu(m γ x + m β). Where m_i has underflowed to 0 so has the probability of every width from i on,
-and no slope at m_i reaches a logit.
+In a relaxed pass weights need no gradient and m_i > 0. There the mask is folded into BN after all, which is cheaper:
+m relu(γ x + β) = relu(m γ x + m β). If m_i has underflowed to 0, so has the probability of every width from i on, and
+the slope at m_i does not reach a logit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vmo.config import projects
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
-    # channels last is the fast layout of convolutions on GPUs and on CPUs: 1.1 to 1.5 times here
+    # channels last is the faster layout for convolutions, on GPUs and CPUs: by 1.1 to 1.5 times here
     conv.weight = nn.Parameter(conv.weight.detach().contiguous(memory_format=torch.channels_last))
     return conv
 
@@ -37,7 +37,7 @@ def bn_relu(
 ) -> Tensor:
     """BN and ReLU on the first `width` channels, times a positive mask.
 
-    `momentum` None: batch statistics, and the running ones stay.
+    With `momentum` None, batch statistics are used in training mode and the running statistics do not change.
     """
     if bn.training and momentum is None:
         mean = var = None
@@ -52,7 +52,7 @@ def bn_relu(
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
-    """What is to be summed, of a half-precision dtype in fp32."""
+    """Half precision converted to fp32, other dtypes unchanged, for sums."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -61,8 +61,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def pooled(x: Tensor) -> Tensor:
-    """The mean over positions, `(B, C)`; what reaches x comes back channels last, which from mean((2, 3)) it does not,
-    and a CPU then takes two to four times as long for all of a head."""
+    """The mean over positions, `(B, C)`. Its gradient in x is channels last. That of mean((2, 3)) is not, and the head
+    then takes two to four times as long on a CPU."""
     return x.permute(0, 2, 3, 1).mean((1, 2))
 
 
@@ -85,10 +85,10 @@ class Block(nn.Module):
         return residual + F.conv2d(h, weight, None, self.conv2.stride, self.conv2.padding)
 
     def sliced(self, x: Tensor, widths: Sequence[int], momentum: float | None) -> list[Tensor]:
-        """What it puts out with each of some hidden widths, all different and ascending, from one pass of the widest.
+        """The block's output for each of several hidden widths (distinct, ascending), from one pass with the widest.
 
-        The hidden channels of a narrower one are the first of a wider one's, batch statistics included, and the second
-        convolution is a sum over them, to which each width adds its own part.
+        The hidden channels of a narrower width are the first of a wider one, with the same batch statistics. The second
+        convolution is a sum over hidden channels, so each width adds its further channels to the sum before.
         """
         residual, h = self._hidden(x, widths[-1], momentum, None)
         parts = [b - a for a, b in itertools.pairwise((0, *widths))]
@@ -96,14 +96,14 @@ class Block(nn.Module):
         found, total = [], None
         for piece, weight in zip(h.split(parts, 1), weights, strict=True):
             more = F.conv2d(channels_last(piece), weight, None, self.conv2.stride, self.conv2.padding)
-            total = more if total is None else total + at_least_fp32(more)  # each part and each sum rounded once
+            total = more if total is None else total + at_least_fp32(more)  # sum in fp32, so that each is rounded once
             found.append(residual + total.to(more.dtype))
         return found
 
     def _hidden(
         self, x: Tensor, width: int | None, momentum: float | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """What goes past the two convolutions, and the hidden channels."""
+        """The shortcut, and the hidden channels after BN and ReLU."""
         a = bn_relu(self.bn1, x, momentum)
         residual = x if self.shortcut is None else self.shortcut(a)
         h = F.conv2d(a, self.conv1.weight[:width], None, self.conv1.stride, self.conv1.padding)
@@ -124,12 +124,12 @@ class Head(nn.Module):
         return self.linear(pooled(bn_relu(self.bn, x, momentum)))
 
     def forgetful(self, x: Tensor, momentum: float | None) -> Tensor:
-        """The same, keeping nothing for the backward pass but x, which the next block keeps anyway.
+        """The same as `forward`, but stores only x for the backward pass, which the next block stores anyway.
 
-        What BN and ReLU put out is as large as x and made again at once: with a head on every block it would be a fifth
-        of all that a step keeps.
+        The output of BN and ReLU is as large as x and cheap to recompute. With a head on every block it would be a
+        fifth of the memory that a step stores.
         """
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler decides for itself what to keep
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler decides itself what to store
             return self(x, momentum)
 
         def contexts() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
@@ -141,7 +141,7 @@ class Head(nn.Module):
 
 
 class _Aside(contextlib.AbstractContextManager[None]):
-    """While a pass is made again, it moves copies of the running statistics, which it moved the first time."""
+    """While a pass is recomputed, lets it update copies of the running statistics, which the first pass has updated."""
 
     def __init__(self, bn: nn.BatchNorm2d) -> None:
         self.bn = bn

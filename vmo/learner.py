@@ -1,12 +1,12 @@
-"""The learner: what a step of training does, whatever is trained.
+"""The learner: one training step, for any model.
 
     clear gradients → learning rates at this progress → the problem's gradients → optimizers → count
 
-A network, a VAE and a function of a sample differ in their problem: one call of it leaves the gradients of one
-minibatch in `.grad` and gives the loss. It has `Learner.backward` for what an estimator gives, at logits that are
-parameters or that an encoder puts out, and adds what is known exactly. The learner keeps the rest: the estimator and
-what it learns, optimizers, schedules, generators, progress, and all of these in a snapshot from which a run goes on to
-the bit.
+A network, a VAE and a plain function differ only in their problem: a callable that puts the gradients of one minibatch
+into `.grad` and returns the loss. For the estimator's gradients it calls `Learner.backward`, at logits that are
+parameters or an encoder's output; it adds gradients that are known exactly. The learner holds everything else: the
+estimator and its parameters, optimizers, schedules, generators and progress. A snapshot of these resumes a run bit for
+bit.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from estimators.objective import Sites
 from vmo.schedule import Schedule
 
 Problem = Callable[[], Tensor]
-"""Leaves the gradients of one minibatch in `.grad`, and gives its loss, of any shape."""
+"""Puts the gradients of one minibatch into `.grad`, and returns its loss, of any shape."""
 
 
 class Diverged(ArithmeticError):
-    """Training has left the numbers: the loss or the logits are no longer finite."""
+    """Training has diverged: the loss or the logits are no longer finite."""
 
 
 class Learner:
-    """The state of a run, and its step.
+    """The state of a run, and its training step.
 
     Args:
-        modules: what is trained, by name. The estimator need not be among them.
-        optimizers: of these, by name. Where φ is a parameter, and not the output of an encoder, its own is "phi".
-        schedules: learning rates of optimizers, by name; the others keep the one that they came with.
-        estimator: of the gradient of q's logits, or None.
-        control_lr: Adam's, on what the estimator learns by gradients, if it does: the optimizer "control".
-        generators: whose states are part of the run's, by name; that of the estimator's noise is "noise".
-        steps: of the whole run. None: it has no end, schedules stay at their beginning and nothing is annealed.
+        modules: the trained modules by name, without the estimator.
+        optimizers: their optimizers by name. If φ is a parameter (not an encoder's output), its optimizer is "phi".
+        schedules: learning-rate schedules by the optimizer's name. Other optimizers keep their learning rate.
+        estimator: the estimator of the gradient of q's logits, or None.
+        control_lr: learning rate of the optimizer "control": Adam, for the estimator's own parameters if it has any.
+        generators: random generators by name, whose states belong to the run. "noise" is the estimator's.
+        steps: steps of the whole run. None: no end; schedules stay at their start and nothing is annealed.
 
     Raises:
-        ValueError: a schedule of an optimizer that is not there.
+        ValueError: a schedule for an unknown optimizer.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class Learner:
 
     @property
     def progress(self) -> float:
-        """The part of the run that is done, in [0, 1]; after `begin_anew`, of what began then."""
+        """The completed fraction of the run, in [0, 1]; after `begin_anew`, of the part since then."""
         return 0.0 if self.steps is None else min(1.0, (self.step_count - self._began) / max(1, self.steps))
 
     def begin_anew(self, steps: int) -> None:
-        """Let schedules start again from their beginning, for so many steps. What has been learned stays."""
+        """Restart the schedules, for this number of steps. Everything that has been learned is kept."""
         self._began, self.steps = self.step_count, steps
 
     def step(self, problem: Problem) -> Tensor:
-        """One update of everything; the problem's loss, detached and still on the device.
+        """One update of everything. Returns the problem's loss, detached, on its device.
 
         Raises:
             Diverged: see `backward`.
@@ -94,7 +94,7 @@ class Learner:
             still = name == "phi" and self.held
             for group in optimizer.param_groups:
                 group["lr"] = 0.0 if still else self._rates[name](self.progress)
-        loss = problem().detach()  # what its graph kept alive need not outlast it
+        loss = problem().detach()  # frees the graph
         for name, optimizer in self.optimizers.items():
             if name != "phi" or not self.held or self._warm:
                 optimizer.step()
@@ -102,7 +102,7 @@ class Learner:
         return loss
 
     def backward(self, objective: Callable[[Sites], Tensor], logits: Sites) -> Tensor:
-        """`Estimator.backward` of the learner's estimator, annealed to the run's progress, on the learner's noise.
+        """`Estimator.backward` with the learner's estimator, annealed to the run's progress, and the learner's noise.
 
         Args:
             objective: f.
@@ -112,7 +112,7 @@ class Learner:
             the detached loss `(*rows)`.
 
         Raises:
-            Diverged: the logits are not finite. (On a GPU no estimator looks, and it is seen in the loss.)
+            Diverged: the logits are not finite. (Not checked on a GPU; there it shows in the loss.)
         """
         estimator = self._annealed(self.estimator)
         with self._divergence(logits):
@@ -121,12 +121,12 @@ class Learner:
     def estimate(
         self, objective: Callable[[Sites], Tensor], logits: Sites, estimator: Estimator | None = None
     ) -> Tensor:
-        """As `backward`, at logits that receive nothing: what trains are weights, and the estimator itself.
+        """As `backward`, but without a gradient for the logits: only weights and the estimator itself train.
 
         Args:
             objective: f.
             logits: `(*rows, K_l)` per site.
-            estimator: by default the learner's own.
+            estimator: default: the learner's estimator.
         """
         estimator = self._annealed(estimator or self.estimator)
         with self._divergence(logits):
@@ -141,7 +141,7 @@ class Learner:
 
     @contextlib.contextmanager
     def _divergence(self, logits: Sites) -> Iterator[None]:
-        """What estimators say of logits that are no distribution is said as what it is."""
+        """Turns an estimator's ValueError into Diverged if the logits are not finite."""
         try:
             yield
         except ValueError:
@@ -150,25 +150,25 @@ class Learner:
             raise Diverged(f"the logits are not finite after {self.step_count} steps") from None
 
     def hold(self, *, warm: bool = False) -> None:
-        """Let φ stay as it is, to the bit and whatever its optimizer, until `release`; all else trains on.
+        """Keep φ fixed until `release`, exactly and for any optimizer. Everything else trains on.
 
         Args:
-            warm: False: its optimizer rests as well. True: that takes its step at a learning rate of 0, so that its
-                moments follow the gradients, and a step costs what it costs where φ moves.
+            warm: False: φ's optimizer makes no step. True: it makes its step at a learning rate of 0. Then its moments
+                follow the gradients, and a step costs as much as when φ moves.
 
         Raises:
-            ValueError: no optimizer is φ's own.
+            ValueError: φ has no optimizer of its own.
         """
         if "phi" not in self.optimizers:
-            raise ValueError("there is no φ to hold: none of the optimizers is called 'phi'")
+            raise ValueError("there is no φ to hold: no optimizer is called 'phi'")
         self.held, self._warm = True, warm
 
     def release(self) -> None:
-        """Let φ move again, by the moments that its optimizer has."""
+        """Let φ train again, with the present moments of its optimizer."""
         self.held = self._warm = False
 
     def tensors(self) -> dict[str, list[Tensor]]:
-        """ "parameters" (with buffers) and "optimizer" state, as they are now."""
+        """The tensors of "parameters" (with buffers) and of "optimizer" state, for memory counts."""
         kept = [t for module in self.modules.values() for t in (*module.parameters(), *module.buffers())]
         states = [state for optimizer in self.optimizers.values() for state in optimizer.state.values()]
         return {"parameters": kept, "optimizer": [t for s in states for t in s.values() if isinstance(t, Tensor)]}
@@ -183,13 +183,13 @@ class Learner:
         return copy.deepcopy(state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Return to a snapshot, from which the run goes on exactly as it went on then."""
+        """Restore a snapshot. The run then continues exactly as it did from there."""
         self.step_count, self.held, self._warm = state["step"], state["held"], state["warm"]
         self._began, self.steps = state["began"], state["steps"]
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))  # of tensors it takes what it is given
+            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))  # it keeps the tensors it is given
         for name, generator in self.generators.items():
             generator.set_state(state["generators"][name])
 
@@ -201,14 +201,14 @@ def ride(
     control_lr: float,
     noise: torch.Generator,
 ) -> None:
-    """Let an estimator in training mode adapt along a run that is not its own: a step for each of its moments.
+    """Let an estimator in training mode adapt to a run driven by another one: one step for each point of that run.
 
     Args:
-        estimator: whatever it learns is all that moves.
-        moments: objective and logits `(*rows, K_l)`, detached; each is asked for when the one before has been used, so
-            that a run may go on in between, and anneal the estimator.
-        control_lr: of an Adam that begins here.
-        noise: of the estimates.
+        estimator: only its own parameters and buffers change.
+        moments: objective and detached logits `(*rows, K_l)` for each step. The next is requested after the previous
+            has been used, so that the run can continue in between and anneal the estimator.
+        control_lr: learning rate of a new Adam for the estimator's parameters.
+        noise: generator of the estimates' noise.
     """
     learner = Learner({}, {}, estimator=estimator, control_lr=control_lr, generators={"noise": noise})
     for objective, logits in moments:

@@ -2,8 +2,9 @@
 
     m_i = Σ_{j ≥ i} x_j
 
-For a one-hot x = k the mask is k ones followed by zeros; for x in the simplex it is non-increasing from 1. (The paper's
-appendix sums j ≤ i, a suffix mask under which a penalty on k would *widen* the layer; see docs/explanation/errata.md.)
+If x is one-hot at k, the mask is k ones followed by zeros. If x is in the simplex, it is non-increasing from 1. (The
+paper's appendix sums over j ≤ i. That is a suffix mask, and a penalty on k would then *widen* the layer; see
+docs/explanation/errata.md.)
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from torch import Tensor
 
 
 def prefix_mask(sample: Tensor, step: int = 1) -> Tensor:
-    """Masks `(*shape, step · K)` of samples `(*shape, K)`; category i keeps the first (i + 1) · step channels.
+    """Masks `(*shape, step · K)` from samples `(*shape, K)`. Category i keeps the first (i + 1) · step channels.
 
-    Summed in at least fp32: in lower precision a long soft mask would not be monotone.
+    The sum is in at least fp32: in lower precision a long soft mask would not be monotone.
     """
     if sample.dtype in (torch.float16, torch.bfloat16):
         sample = sample.float()

@@ -1,4 +1,4 @@
-"""Reading labelled images from .npz files that may be damaged or foreign, without ever reading a pickle."""
+"""Reads labelled images from .npz files, which may be damaged or malicious. Pickles are never read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 
 class DataError(ValueError):
-    """A data set that is unknown, missing or damaged; the message is one line that says which and what to do."""
+    """A data set is unknown, missing or damaged. The message is one line: which data set, and what to do."""
 
 
 def read(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
-    """The named arrays of an .npz file; any others in it are never looked at.
+    """The named arrays of an .npz file. Other arrays in it are ignored.
 
     Raises:
-        DataError: it is damaged or no such file, lacks an array, or claims more data than it holds.
+        DataError: the file is damaged or not an .npz file, lacks an array, or claims more data than it holds.
     """
     try:
         if not zipfile.is_zipfile(path):
@@ -37,12 +37,12 @@ def read(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) 
             }
     except DataError:
         raise
-    except Exception as error:  # there is no list of what zipfile, zlib and numpy raise of damaged files
+    except Exception as error:  # zipfile, zlib and numpy raise many undocumented errors for damaged files
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def _member(path: Path, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo) -> NDArray[Any]:
-    """One array, once its header and its size are known to fit: numpy allocates whatever the header claims."""
+    """One array. Its header is checked against its size first, because numpy allocates whatever the header claims."""
     with archive.open(info) as file:
         if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
             raise DataError(f"{path}: {key} is not an array")
@@ -59,16 +59,16 @@ def _member(path: Path, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInf
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype, and `file` behind the header."""
+    """Shape and dtype. Leaves `file` at the end of the header."""
     version = npy.read_magic(file)
-    if version not in ((1, 0), (2, 0)):  # 3.0 is of records whose names are not ASCII
-        raise ValueError(f"an array is in format {version[0]}.{version[1]}, which no array of numbers needs")
+    if version not in ((1, 0), (2, 0)):  # 3.0 is only needed for records with names that are not ASCII
+        raise ValueError(f"an array is in format {version[0]}.{version[1]}, but only 1.0 and 2.0 are supported")
     shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
     return shape, dtype
 
 
 def labelled(path: Path, arrays: dict[str, NDArray[Any]], prefix: str = "") -> tuple[NDArray[Any], NDArray[Any]]:
-    """Images (N, H, W, C) and labels (N,) that fit each other."""
+    """Images uint8 (N, H, W, C) and labels int64 (N,). Raises DataError if their types or shapes do not fit."""
     images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
     if images.dtype != np.uint8:
         raise DataError(f"{path}: {prefix}images must be uint8, not {images.dtype}")
@@ -77,7 +77,7 @@ def labelled(path: Path, arrays: dict[str, NDArray[Any]], prefix: str = "") -> t
     if labels.dtype.kind not in "iu":
         raise DataError(f"{path}: {prefix}labels must be integers, not {labels.dtype}")
     if labels.shape != images.shape[:1]:
-        raise DataError(f"{path}: {prefix}labels must be {images.shape[:1]} beside the images, not {labels.shape}")
+        raise DataError(f"{path}: {prefix}labels must have shape {images.shape[:1]}, not {labels.shape}")
     labels = labels.astype(np.int64)
     if labels.min() < 0:
         raise DataError(f"{path}: {prefix}label {labels.min()} is out of range; labels start at 0")

@@ -1,4 +1,4 @@
-"""A minibatch bound to "gates in, loss out": what an estimator sees of a network."""
+"""The objective of a gated network on one minibatch, as estimators see it: gates in, loss out."""
 
 from __future__ import annotations
 
@@ -22,21 +22,24 @@ from vmo.wrn import Visits, WideResNet
 class MinibatchObjective(Objective):
     """Cross-entropy (nats, mean over images) of a gated network on one minibatch, as a function of a sample.
 
-    One call of the network holds one mask, so S soft samples are S calls; samples that differ in depth alone share one,
-    because a single pass gives the logits of every head. Hard ones share on slices all that they begin with in common.
-    In training mode a call moves BN's running statistics once, by the mean over its samples; on slices, those of a
-    block or a head by the mean over the samples that have it.
+    One call of the network takes one mask, so S soft samples need S calls. Samples that differ only in depth share a
+    call, because one pass computes the logits of every head. Hard samples on slices share their common first blocks.
+    In training mode a call updates BN's running statistics once, by the mean over its samples; with slices, by the mean
+    over the samples that have the block or head.
 
     Args:
-        network: takes the gates.
-        space: what the sites mean.
+        network: the gated network.
+        space: the meaning of the sites.
         images: `(B, channels, H, W)`, normalised.
         labels: int64 `(B,)`.
-        groups: 1, or S: the last dimension of every sample then is S, sample s acts on the s-th of S equal parts of the
-            minibatch with BN statistics of its own, and its loss is divided by S.
+        groups: 1, or S. With S, the last dimension of every sample has size S. Sample s acts on the s-th of S equal
+            parts of the minibatch, with its own BN statistics, and its loss is divided by S.
         dtype: of autocast; None: no autocast.
-        slicing: evaluate `hard` on sliced convolutions, and only as deep as the sample goes, where the categories can
-            be read, in eager mode; otherwise on masks.
+        slicing: whether `hard` evaluates sliced convolutions, only as deep as the sample. This needs eager mode and
+            tensors with readable values; otherwise masks are used.
+
+    Raises:
+        ValueError: `groups` does not divide the minibatch.
     """
 
     broadcasts = True
@@ -57,7 +60,7 @@ class MinibatchObjective(Objective):
             raise ValueError(f"groups must divide the minibatch of {len(images)} images, got {groups}")
         self.network, self.space, self.images, self.labels = network, space, images, labels
         self.groups, self.dtype = groups, dtype
-        # reading a category waits for the device and breaks graphs, and a fake tensor has none
+        # reading a category breaks a compiled graph, and fake tensors have no values
         self.slicing = slicing and type(images) is Tensor and not torch.compiler.is_compiling()
 
     def __call__(self, sample: Sites, /) -> Tensor:
@@ -76,11 +79,11 @@ class MinibatchObjective(Objective):
             return None
         images, labels = self.images.tensor_split(n)[i], self.labels.tensor_split(n)[i]
         piece = type(self)(self.network, self.space, images, labels, dtype=self.dtype, slicing=self.slicing)
-        piece.momentum = 1 - (1 - self.momentum) ** (1 / n)  # n parts move running statistics as one pass does
+        piece.momentum = 1 - (1 - self.momentum) ** (1 / n)  # n parts update the running statistics as much as one pass
         return piece
 
     def around(self, index: Sites, others: Sites, /) -> tuple[Tensor, Tensor]:
-        """See `Objective.around`. On slices, of the others only what comes from the first block that differs on."""
+        """See `Objective.around`. On slices, the others are computed from the first block that differs."""
         rows = (self.groups,) if self.groups > 1 else ()
         if not self.slicing:
             loss = self.hard(index)
@@ -88,7 +91,7 @@ class MinibatchObjective(Objective):
                 pairs = zip(others, self.space.sizes, strict=True)
                 return loss, self.control(tuple(one_hot(i, size, torch.float32) for i, size in pairs))
         shape, networks = self._networks(index)
-        if any(site.shape != rows for site in index):  # no one base
+        if any(site.shape != rows for site in index):  # several samples, so no single base
             loss = self._sliced(shape, networks)
             with torch.no_grad():
                 return loss, self._sliced(*self._networks(others), still=True)
@@ -103,7 +106,7 @@ class MinibatchObjective(Objective):
         return loss, self._losses(logits, shape)
 
     def _networks(self, index: Sites) -> tuple[torch.Size, list[list[tuple[int, ...]]]]:
-        """The shape of the values at an index, and the networks that each group of images goes through."""
+        """The shape of the values at an index, and the networks for each group of images."""
         rows = (self.groups,) if self.groups > 1 else ()
         shape = torch.broadcast_shapes(rows, *(site.shape for site in index))
         flat = torch.stack([site.expand(shape) for site in index], -1).view(-1, self.groups, len(index)).tolist()
@@ -116,9 +119,9 @@ class MinibatchObjective(Objective):
         trails: Sequence[list[Tensor] | None] | None = None,
         still: bool = False,
     ) -> Tensor:
-        """The losses of each group's networks, of which `trails` receives what the blocks of a single one took in.
+        """The losses of each group's networks.
 
-        `still`: no running statistics move.
+        `trails` receives the inputs of the blocks of a single network. `still`: do not update running statistics.
         """
         visits = None if still else Visits([network for group in networks for network in group], self.momentum)
         parts = zip(self.images.tensor_split(self.groups), networks, trails or [None] * self.groups, strict=True)
@@ -130,7 +133,7 @@ class MinibatchObjective(Objective):
         """Cross-entropies of each group's networks."""
         values = []
         for mine, labels in zip(logits, self.labels.tensor_split(self.groups), strict=True):
-            different = {id(one): one for one in mine}  # of equal networks the logits are one and the same tensor
+            different = {id(one): one for one in mine}  # equal networks share one tensor of logits
             place = {key: i for i, key in enumerate(different)}
             stacked = at_least_fp32(torch.stack(list(different.values())))
             each = F.cross_entropy(stacked.flatten(0, 1), labels.repeat(len(stacked)), reduction="none")
@@ -139,7 +142,7 @@ class MinibatchObjective(Objective):
         return torch.stack(values, -1).view(shape)
 
     def _evaluate(self, sample: Sites, *, frozen: bool) -> Tensor:
-        """The losses on masks, from one pass of the network for each leading position of the width sites."""
+        """The losses on masks: one pass of the network for each leading position of the width sites."""
         depth, widths = self.space.split(sample)
         rows = (self.groups,) if self.groups > 1 else ()
         lead = torch.broadcast_shapes(rows, *(site.shape[:-1] for site in widths))
@@ -153,20 +156,20 @@ class MinibatchObjective(Objective):
         positions = list(itertools.product(*map(range, lead)))
         blocks = []
         for n, position in enumerate(positions):
-            # running statistics end at (1 − m) old + m · mean over passes
+            # so that running statistics end at (1 − m) · old + m · (mean over passes)
             share = self.momentum / len(positions)
             momentum = None if frozen else share / (1 - (len(positions) - 1 - n) * share)
             group = position[-1] if self.groups > 1 else 0
             here = tuple(slice(None) if size == 1 else p for size, p in zip(lead, position, strict=True))
             mine = [mask[n] for mask in flat]
             blocks.append(self._pass(mine, None if depth is None else depth[here], group, momentum))
-        # each dimension of `full` is either one of passes or one within a pass
+        # each dimension of `full` is either over passes or within a pass
         within = tuple(1 if size > 1 else total for size, total in zip(lead, full, strict=True))
         order = [axis for i in range(len(full)) for axis in (i, i + len(full))]
         return torch.stack(blocks).reshape((*lead, *within)).permute(order).reshape(full)
 
     def _pass(self, masks: list[Tensor], depth: Tensor | None, group: int, momentum: float | None) -> Tensor:
-        """One pass of the network; the loss, of shape `()` or that of the depths that share this pass."""
+        """The loss from one pass of the network: `()`, or the shape of the depth samples that share this pass."""
         images, labels = (part.tensor_split(self.groups)[group] for part in (self.images, self.labels))
         gates: dict[str, Any] = {"masks": masks, "momentum": momentum, "every_head": depth is not None}
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):

@@ -1,8 +1,8 @@
-"""Files and folders with a temporary name until they are whole, and the removal of those that a killed process left.
+"""Files and folders that have a temporary name until they are complete, and the removal of abandoned ones.
 
-The temporary name says which process on which machine is writing. When something is next written into the same folder,
-what nobody is writing any more is removed: what a process of this machine left that has ended, and whatever has not
-changed for a day, which is all that can be judged of another machine's.
+The temporary name identifies the machine and the process that writes. The next write into the same folder removes
+abandoned files: those of processes of this machine that have ended, and all that have not changed for a day. For
+processes of other machines only the age can be checked.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 AGE = 24 * 3600.0
-"""Seconds without a change after which nobody is taken to be writing any more."""
+"""Seconds without a change after which a temporary file counts as abandoned."""
 
 _NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)\.partial")
 
 
 @contextmanager
 def file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; in the end it becomes `path`, or on an error nothing.
+    """A temporary file name beside `path`. At the end it is renamed to `path`; after an error it is removed.
 
     Raises:
-        OSError: the folder cannot be made or the file not moved into place.
+        OSError: the folder cannot be created or the file cannot be renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
@@ -43,10 +43,10 @@ def file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder(parent: Path, what: str) -> Iterator[Path]:
-    """A temporary folder in `parent`, which exists, deleted in the end with all that is in it then.
+    """A temporary folder in `parent`, which must exist. It is deleted at the end with everything in it.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     sweep(parent)
     with TemporaryDirectory(dir=parent, prefix=f".{what}-", suffix=_suffix()) as inside:
@@ -54,7 +54,7 @@ def folder(parent: Path, what: str) -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove from `parent` what was begun there and nobody is writing any more."""
+    """Remove abandoned temporary files and folders from `parent`."""
     for path in parent.glob(".*.partial"):
         match = _NAME.fullmatch(path.name)
         if match is None:
@@ -64,7 +64,7 @@ def sweep(parent: Path) -> None:
             if old or (match["machine"] == _machine() and not _runs(int(match["process"]))):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError:
-            continue  # another process was quicker, or it is another user's
+            continue  # another process has removed it, or it belongs to another user
 
 
 def _suffix() -> str:
@@ -72,22 +72,22 @@ def _suffix() -> str:
 
 
 def _machine() -> str:
-    """8 hexadecimal digits of whatever shares its process numbers with this process."""
+    """8 hexadecimal digits that identify the machine or container that shares process numbers with this process."""
     try:
-        space = os.readlink("/proc/self/ns/pid")  # of a container
+        space = os.readlink("/proc/self/ns/pid")  # differs between containers
     except OSError:
         space = ""
     return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
 
 def _runs(process: int) -> bool:
-    """Whether a process of this machine is there; True where that cannot be asked."""
+    """Whether a process of this machine exists; True if that cannot be determined."""
     if os.name != "posix":
         return True
     try:
-        os.kill(process, 0)  # no signal, only the question
+        os.kill(process, 0)  # signal 0 only tests whether the process exists
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # of another user, or no process number
+    except (OSError, OverflowError):  # another user's process, or not a process number
         return True
     return True

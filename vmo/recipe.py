@@ -1,4 +1,4 @@
-"""How a network is trained: every number of a run but its seed."""
+"""How a network is trained: all hyperparameters of a run except its seed."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Any
 from vmo.schedule import SCHEDULES
 
 RECIPES: dict[str, dict[str, Any]] = {"wrn": {}, "fast": {"schedule": "triangular", "crop": 0.5}}
-"""Recipes by name, as what differs from the default: that of Wide ResNets, and one for few epochs."""
+"""Recipes by name, as differences from the defaults: the Wide ResNet recipe, and one for few epochs."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The defaults are those of Wide ResNets on CIFAR.
+    """Hyperparameters. The defaults are those of Wide ResNets on CIFAR.
 
     Args:
-        epochs: passes over the training set; the last partial minibatch of each is skipped.
+        epochs: passes over the training set; a last partial minibatch is skipped.
         batch_size: images per step.
-        lr: of the weights: SGD with Nesterov momentum.
-        schedule: of that rate, see `vmo.schedule`: "step", multiplied by 0.2 at 30, 60 and 80 % of the run, or
-            "triangular", with lr as its peak.
-        crop: part of the data set's padding out of which training images are cropped at random; 0: no crop.
-        momentum: of that SGD.
-        weight_decay: on all weights.
-        phi_lr: of the logits.
-        phi_optimizer: "adam", or "sgd" for the weights' own optimizer and schedule without weight decay.
-        control_lr: Adam's, for the parameters of control variates.
+        lr: learning rate of the weights, which SGD with Nesterov momentum trains.
+        schedule: of `lr`, see `vmo.schedule`: "step" multiplies it by 0.2 at 30, 60 and 80 % of the run, and
+            "triangular" has lr as its peak.
+        crop: fraction of the data set's padding that random crops of training images use; 0: no crop.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of all weights.
+        phi_lr: learning rate of the logits φ.
+        phi_optimizer: optimizer of φ: "adam", or "sgd" for the weights' optimizer and schedule without weight decay.
+        control_lr: Adam's learning rate for the parameters of control variates.
         groups: architectures per step, each on its own part of the minibatch.
-        freeze: epochs at the end in which q stays as it is and the weights of its most probable architecture train on
-            alone, as the VMO paper proposes against lost accuracy.
-        continued: epochs after these, in which that architecture trains on with the learning rate of a new run.
-        learn: whether q is learned. If not it stays as it begins, and the run comes to a sample of it.
+        freeze: number of last epochs with q fixed, in which only its most probable architecture trains. The VMO paper
+            proposes this against lost accuracy.
+        continued: further epochs after `epochs`, in which that architecture trains with the schedule of a new run.
+        learn: whether q is learned. If not, q keeps its initial value, and the run's architecture is a sample of it.
         bf16: autocast to bfloat16.
-        compile: compile the network; samples then are masks and not slices, see `vmo.compiled`.
+        compile: compile the network. Samples are then masks instead of slices, see `vmo.compiled`.
 
     Raises:
-        ValueError: a number is out of its range, which the message names.
+        ValueError: a value is out of range; the message gives the range.
     """
 
     epochs: int = 200

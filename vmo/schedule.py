@@ -1,4 +1,4 @@
-"""Learning rates as functions of progress. (Temperatures belong to the estimators and follow `anneal`.)"""
+"""Learning rates as functions of progress. (Temperatures belong to the estimators, see `Estimator.anneal`.)"""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 Schedule = Callable[[float], float]
 """The learning rate after `progress` in [0, 1] of a run."""
 MILESTONES = (0.3, 0.6, 0.8)
-"""Epochs 60, 120 and 160 of 200, the recipe of Wide ResNets, as fractions so that a shorter run keeps its shape."""
+"""Epochs 60, 120 and 160 of 200 in the Wide ResNet recipe, as fractions, so that they scale with the run."""
 
 
 RISE = 0.2
-"""Where the triangular schedule has its peak, as a fraction of the run."""
+"""Time of the triangular schedule's peak, as a fraction of the run."""
 FLOOR = 0.01
-"""Where it begins and ends, as a fraction of the peak."""
+"""First and last learning rate of the triangular schedule, as a fraction of the peak."""
 
 
 def triangular(lr: float, progress: float) -> float:

@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, downloads kept as .npz files, and .npz files of the user's own."""
+"""The sources of images: scikit-learn's digits, downloads stored as .npz files, and the user's own .npz files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vmo import cache, cifar, npz, torchvision_sets
 from vmo.npz import DataError
 
 HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}
-"""Data sets of 16 × 16 images, every pixel the mean of 2 × 2 pixels of another data set's, and that data set."""
+"""Data sets of 16 × 16 images, and the data set they are made from: every pixel is the mean of 2 × 2 pixels."""
 
 NAMES = ("digits", *cifar.ARCHIVES, *HALVED, *torchvision_sets.SOURCES)
 """The data sets known by name."""
 
 ROOT_VARIABLE = "VMO_DATA"
-"""The environment variable that names the folder of the data sets; without it the folder is "data"."""
+"""The environment variable with the folder of the data sets; the default folder is "data"."""
 
 TEST_FRACTION = 0.2
 
@@ -32,13 +32,15 @@ Labelled = tuple[NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """A data set as it was read.
+    """A data set as read from its source.
 
     Attributes:
         name: a name from `NAMES`, or the file name of a user's own .npz.
-        train, test: the two splits.
+        train: the training split.
+        test: the test split.
         classes: number of classes.
-        pad, flip: how its images are augmented. See `vmo.data.Dataset`.
+        pad: pixels of padding for random crops, see `vmo.data.Dataset`.
+        flip: whether images may be flipped, see `vmo.data.Dataset`.
         normalisation: mean and standard deviation of each channel; None: those of the training images.
     """
 
@@ -52,7 +54,7 @@ class Raw:
 
 
 def read(name: str, root: Path) -> Raw:
-    """The data set `name` under `root`. See `vmo.data.load`, which says what is raised."""
+    """The data set `name` under `root`. Raises what `vmo.data.load` raises."""
     places = files(name, root)
     if name == "digits":
         return _digits()
@@ -72,10 +74,10 @@ def read(name: str, root: Path) -> Raw:
 
 
 def files(name: str, root: Path) -> tuple[Path, ...]:
-    """The files of a data set, all of which are there: none, the user's own, or that of each split, maybe downloaded.
+    """The files of a data set: none for the digits, a user's own file, or one per split. Missing files are downloaded.
 
     Raises:
-        DataError: there is no such data set, or it cannot be had.
+        DataError: unknown data set, missing file or failed download.
     """
     if name == "digits":
         return ()
@@ -92,11 +94,11 @@ def files(name: str, root: Path) -> tuple[Path, ...]:
         return _fetched(name, root, torchvision_sets.fetch, *how)
     near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    raise DataError(f"unknown data set {name!r}{hint} available: {', '.join(NAMES)}, or a NAME.npz of your own")
+    raise DataError(f"unknown data set {name!r}{hint} available: {', '.join(NAMES)}, or your own NAME.npz")
 
 
 def _fetched(name: str, root: Path, fetch: Callable[[str, Path], None], how: str, otherwise: str) -> tuple[Path, ...]:
-    """The files of both splits; the words say how `fetch` makes them, and how the user can where that fails."""
+    """The files of both splits. `how` and `otherwise` are for the error: how `fetch` makes them, what a user can do."""
     paths = tuple(cache.paths(name, root).values())
     if not all(path.exists() for path in paths):
         try:
@@ -105,14 +107,14 @@ def _fetched(name: str, root: Path, fetch: Callable[[str, Path], None], how: str
             looked_for = " and ".join(map(str, paths))
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
-                f"{name}: {looked_for} are not both there, and making them {how} failed ({reason}); "
+                f"{name}: {looked_for} are not both there, and getting them {how} failed ({reason}); "
                 f"{otherwise}, or set {ROOT_VARIABLE} to a folder that has them"
             ) from error
     return paths
 
 
 def _halved(images: NDArray[Any]) -> NDArray[Any]:
-    """The average of every 2 × 2 pixels of uint8 images `(N, H, W, C)`, rounded; halves become even."""
+    """The mean of every 2 × 2 pixels of uint8 images `(N, H, W, C)`, rounded, halves to even."""
     n, height, width, channels = images.shape
     blocks = images.reshape(n, height // 2, 2, width // 2, 2, channels)
     return np.rint(blocks.mean((2, 4), dtype=np.float32)).astype(np.uint8)
@@ -153,7 +155,7 @@ def _own(path: Path) -> Raw:
     images, labels = npz.labelled(path, arrays)
     missing = np.flatnonzero(~np.isin(np.arange(min(labels.max() + 1, len(labels) + 1)), labels))
     if missing.size:
-        raise DataError(f"{path}: labels must be 0, 1, 2, … without gaps, but none is {missing[0]}")
+        raise DataError(f"{path}: labels must be 0, 1, 2, … without gaps, but no image has label {missing[0]}")
     if labels.max() == 0:
         raise DataError(f"{path}: at least two classes are needed, but every label is 0")
     pad = _pad(min(images.shape[1:3]))
@@ -161,7 +163,7 @@ def _own(path: Path) -> Raw:
     if not any(held_out):
         return _held_out(path.name, path, images, labels, pad=pad)
     if not all(held_out):
-        raise DataError(f"{path}: test_images and test_labels belong together, but only one of them is there")
+        raise DataError(f"{path}: test_images and test_labels belong together, but it has only one of them")
     test_images, test_labels = npz.labelled(path, arrays, "test_")
     if test_images.shape[1:] != images.shape[1:]:
         raise DataError(f"{path}: test_images are {test_images.shape[1:]}, but images are {images.shape[1:]}")
@@ -175,8 +177,8 @@ def _pad(side: int) -> int:
 
 
 def _held_out(name: str, where: str | Path, images: NDArray[Any], labels: NDArray[Any], *, pad: int) -> Raw:
-    """Split every class 80 / 20 by a fixed seed."""
-    # RandomState, because its stream is frozen for ever; that of default_rng may change with numpy's version.
+    """Split every class 80 / 20 into training and test images, with a fixed seed."""
+    # RandomState, because numpy guarantees its stream; that of default_rng may change with numpy's version.
     random = np.random.RandomState(0)
     test = np.zeros(len(labels), bool)
     classes = int(labels.max()) + 1
@@ -184,5 +186,5 @@ def _held_out(name: str, where: str | Path, images: NDArray[Any], labels: NDArra
         members = random.permutation(np.flatnonzero(labels == label))
         test[members[: round(TEST_FRACTION * len(members))]] = True
     if not test.any():
-        raise DataError(f"{where}: too few images of every class to hold a test set out; add test_images")
+        raise DataError(f"{where}: too few images per class to hold out a test set; add test_images and test_labels")
     return Raw(name, (images[~test], labels[~test]), (images[test], labels[test]), classes, pad)

@@ -1,12 +1,12 @@
-"""What a task varies, the distribution q over it, and the penalty r(A).
+"""The architectures A that a task varies, the distribution q over them, and the penalty γ r(A).
 
-A Wide ResNet of B residual blocks, block l with K_l hidden channels. The sites of a task are
+A Wide ResNet has B residual blocks, and block l has K_l hidden channels. The sites of a task are
 
     depth   d ∈ {1 … B}: the head after block d gives the output            (Eq. 5)
     width   k_l ∈ {step, 2·step, … K_l} for every block: hidden channels    (Eq. 6)
     joint   d, then every k_l
 
-all independent under q. r(A) is linear in each site, so E_q[r] is computed exactly and never estimated.
+Sites are independent under q. r(A) is linear in each site, so E_q[r] is computed exactly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TASKS = ("depth", "width", "joint")
 
 @dataclass(frozen=True)
 class Architecture:
-    """A point of the space: the number of residual blocks kept, and the hidden channels of each of these."""
+    """An architecture: the number of residual blocks that are kept, and the hidden channels of each of them."""
 
     blocks: int
     hidden: tuple[int, ...]
@@ -35,7 +35,12 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Space:
-    """The sites of a task on a network with `hidden[l]` channels inside block l.
+    """The sites of a task.
+
+    Args:
+        task: "depth", "width" or "joint".
+        hidden: hidden channels of each block of the full network.
+        step: widths are multiples of it.
 
     Raises:
         ValueError: unknown task, or a step that does not divide every width.
@@ -65,7 +70,7 @@ class Space:
         return sites[0], sites[1:]
 
     def architecture(self, index: Sequence[int]) -> Architecture:
-        """The architecture of one category per site."""
+        """The architecture for one category per site."""
         values = list(index)
         blocks = len(self.hidden) if self.task == "width" else values.pop(0) + 1
         hidden = tuple((i + 1) * self.step for i in values) if values else self.hidden
@@ -73,16 +78,17 @@ class Space:
 
     @property
     def full(self) -> Architecture:
-        """The network with nothing removed."""
+        """The architecture with nothing removed."""
         return Architecture(len(self.hidden), self.hidden)
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """γ r(A), with r = Σ_l [d ≥ l] fixed_l + Σ_l a_l slope_l k_l, where a_l = [d ≥ l] if `active`, else 1.
+    """γ r(A), with γ r = Σ_l [d ≥ l] fixed_l + Σ_l a_l slope_l k_l, where a_l = [d ≥ l] if `active`, else 1.
 
-    The paper's r is fixed = slope = 1 (each where the task has the site). Parameters and MACs are of the same form,
-    because a mask on the hidden channels leaves the inputs and outputs of a block alone.
+    d is the depth and k_l the width of block l; γ is contained in `fixed` and `slope`. The paper's r has the same fixed
+    for all blocks and the same slope for all blocks. Parameters and MACs have this form too, because a mask on the
+    hidden channels does not change the inputs and outputs of a block.
     """
 
     fixed: tuple[float, ...]
@@ -91,7 +97,7 @@ class Penalty:
     _made: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def expected(self, space: Space, probabilities: Sites) -> Tensor:
-        """E_q[γ r(A)] at probabilities `(K,)` per site; also γ r of a sample, which is a probability vector too."""
+        """E_q[γ r(A)] at probabilities `(K,)` per site. At a one-hot sample it is γ r of that architecture."""
         depth, widths = space.split(probabilities)
         like = probabilities[0]
         reach = like.new_ones(len(space.hidden)) if depth is None else prefix_mask(depth)
@@ -100,14 +106,14 @@ class Penalty:
         return (reach * self._vector(self.fixed, like)).sum() + (slope * reach if self.active else slope).sum()
 
     def _vector(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        """The values beside `like`. They are kept, because a copy from the host waits for the device."""
+        """The values in the dtype and on the device of `like`. Cached, because a copy from the host waits for it."""
         key = values, like.dtype, like.device, getattr(like, "fake_mode", None)
         if key not in self._made:
             self._made[key] = like.new_tensor(values)
         return self._made[key]
 
     def reach(self, space: Space) -> dict[str, float]:
-        """The most by which it can tell depths apart, and widths, in units of the loss."""
+        """The largest difference of the penalty between depths, and between widths, in units of the loss."""
         full = [slope * k for slope, k in zip(self.slope, space.hidden, strict=True)]
         spans = (cost - slope * space.step for cost, slope in zip(full, self.slope, strict=True))
         return {
@@ -119,18 +125,18 @@ class Penalty:
 def literal_penalty(
     space: Space, gamma_depth: float = 1e-3, gamma_width: float = 1e-8, active: bool = False
 ) -> Penalty:
-    """The paper's: γ_d d and γ_w Σ_l k_l, over all blocks or only the active ones."""
+    """The paper's penalty: γ_d d and γ_w Σ_l k_l, over all blocks or (`active`) those up to the depth."""
     fixed = gamma_depth * (space.task != "width")
     slope = gamma_width * (space.task != "depth")
     return Penalty((fixed,) * len(space.hidden), (slope,) * len(space.hidden), active)
 
 
 def normalised_penalty(space: Space, gamma: float, cost: tuple[float, tuple[float, ...], tuple[float, ...]]) -> Penalty:
-    """γ times the part of the full network's MACs or parameters that remains.
+    """γ times MACs or parameters, as a fraction of the full network's.
 
     Args:
         space: the sites.
-        gamma: nats for the whole network.
+        gamma: penalty of the full network, in nats.
         cost: what `WideResNetConfig.macs` or `.parameters` returns.
     """
     rest, fixed, slope = cost
@@ -172,7 +178,7 @@ class ArchitectureDistribution(nn.Module):
 
     @torch.no_grad()
     def entropy(self) -> Tensor:
-        """Nats per site, `(sites,)`."""
+        """The entropy of each site in nats, `(sites,)`."""
         return torch.stack([torch.special.entr(p).sum() for p in self.probabilities()])
 
     @torch.no_grad()

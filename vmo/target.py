@@ -1,16 +1,18 @@
-"""A share of the full network's cost to be met: what holds q to it, and which architecture then stands for q.
+"""A target for the cost: the penalty that holds q to it, and the architecture that is chosen from q.
 
-While q is learned, a quadratic penalty on the *expected* cost, which is known exactly (see `vmo.space.Penalty`),
+While q is learned there is a quadratic penalty on the *expected* cost, which is known exactly (see
+`vmo.space.Penalty`):
 
-    ½ s (E_q[r(A)] − t)²,      r the part of the full network's MACs that A has, t the target,
+    ½ s (E_q[r(A)] − t)²,      r(A): MACs of A as a fraction of the full network's; t: the target; s: the stiffness
 
-holds E_q[r] within ‖∂E f/∂r‖/s of t, and E_q f decides which channels the budget is spent on.
+It holds E_q[r] within ‖∂E f/∂r‖/s of t. E_q f then decides on which channels the budget is spent.
 
-The argmax of q need not cost what q costs on average. What is deployed is the most probable setting of all sites among
-those whose cost is within one point of t, found exactly but for rounding of costs to 1/20 point: a knapsack over the
-blocks,
+The argmax of q may cost more or less than q does on average. So the chosen architecture is the most probable one among
+those whose cost is within 0.01 of t. It is found exactly, except that costs are rounded to multiples of 0.0005, by a
+knapsack recursion over the blocks l. v_l(c) is the largest log-probability at total cost c, and c_l(k) the cost of
+width k:
 
-    v_l(c) = max_k  v_{l−1}(c − c_l(k)) + log q_l(k).
+    v_l(c) = max_k  v_{l−1}(c − c_l(k)) + log q_l(k)
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import Tensor
 from vmo.space import Penalty, Sites, Space
 
 TOLERANCE = 0.01
-"""Of the cost of what is deployed, as a part of the full network's."""
+"""How far the chosen architecture's cost may lie from the target, as a fraction of the full network's cost."""
 _BIN = 5e-4
 
 
@@ -34,8 +36,11 @@ class Target:
 
     Args:
         cost: r, normalised to 1 for the full network.
-        ratio: t.
-        stiffness: s, in nats. A network that would gain 0.5 nats from its whole cost ends 0.5/s above its target.
+        ratio: the target t, in (0, 1].
+        stiffness: s, in nats. If the loss would fall by 0.5 nats per unit of r, the cost ends 0.5/s above the target.
+
+    Raises:
+        ValueError: the ratio is not in (0, 1].
     """
 
     cost: Penalty
@@ -44,18 +49,18 @@ class Target:
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
-            raise ValueError(f"target_macs must lie in (0, 1], a part of the full network's, got {self.ratio:g}")
+            raise ValueError(f"target_macs must lie in (0, 1], a fraction of the full network's, got {self.ratio:g}")
 
     def expected(self, space: Space, probabilities: Sites) -> Tensor:
         """The penalty at probabilities `(K,)` per site, in nats."""
         return 0.5 * self.stiffness * (self.cost.expected(space, probabilities) - self.ratio) ** 2
 
     def reach(self, space: Space) -> dict[str, float]:
-        """As that of `cost`, at full stiffness."""
+        """As `Penalty.reach`, multiplied by the stiffness."""
         return {what: self.stiffness * reach**2 for what, reach in self.cost.reach(space).items()}
 
     def check(self, space: Space) -> None:
-        """Raises ValueError where no architecture comes near the ratio from below: one line with the least there is."""
+        """Raises ValueError if every architecture costs more than the target; one line with the smallest cost."""
         least = float(self.cost.expected(space, tuple(_first(size) for size in space.sizes)))
         if self.ratio < least - TOLERANCE:
             raise ValueError(f"target_macs={self.ratio:g} cannot be met: the smallest {space.task} costs {least:.3f}")
@@ -69,12 +74,12 @@ def _first(size: int) -> Tensor:
 def most_probable(space: Space, logits: Sites, cost: Penalty, ratio: float) -> tuple[int, ...]:
     """The category of each site of the most probable architecture whose cost is within `TOLERANCE` of `ratio`.
 
-    Where there is none, as where few depths are all that varies, the one nearest to `ratio`. Sites beyond the depth,
-    which an architecture does not use, take their own most probable category.
+    If there is none (for example if only the depth varies), the one with the nearest cost. Sites of blocks beyond the
+    depth, which the architecture does not use, get their most probable category.
 
     Args:
         space: the sites.
-        logits: of q, `(K,)` per site; perturbed by Gumbel noise they give a sample instead.
+        logits: logits of q, `(K,)` per site. With Gumbel noise added, the result is a sample.
         cost: normalised to 1 for the full network.
         ratio: the target.
     """
@@ -93,7 +98,7 @@ def most_probable(space: Space, logits: Sites, cost: Penalty, ratio: float) -> t
             score, index = score + float(depth[d]), [d, *index]
         if score == -torch.inf:
             continue
-        # nearest first where the target is missed, most probable first where it is met
+        # if the target is missed the nearest cost wins, otherwise the largest probability
         ranked = (-max(0.0, missed - TOLERANCE), score)
         if best is None or ranked > best[0]:
             best = (ranked, tuple(index))
@@ -102,7 +107,7 @@ def most_probable(space: Space, logits: Sites, cost: Penalty, ratio: float) -> t
 
 
 def _knapsack(space: Space, scores: Sequence[Tensor], slope: Sequence[float], budget: float) -> tuple[list[int], float]:
-    """The best category per site whose costs sum to `budget`, and by how much they miss it."""
+    """The most probable category per site whose costs sum to about `budget`, and by how much the sum misses it."""
     most = sum(s * space.step * len(site) for s, site in zip(slope, scores, strict=False))
     bins = round(most / _BIN) + len(scores) + 1
     value = torch.full((bins,), -torch.inf, dtype=torch.float64)

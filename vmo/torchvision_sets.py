@@ -1,12 +1,12 @@
-"""MNIST, Fashion-MNIST and Omniglot as grey 28 × 28 images, by torchvision's own classes: download, convert, cache.
+"""MNIST, Fashion-MNIST and Omniglot as grey 28 × 28 images: downloaded by torchvision's classes, converted, cached.
 
-Those classes check the MD5 of what they download, and read idx files (MNIST, Fashion-MNIST) and PNGs (Omniglot). The
-only pickle torchvision's MNIST knows, a cache of its early versions, cannot lie in the new folder it is given here.
+These classes check the MD5 of their downloads, and read idx files (MNIST, Fashion-MNIST) and PNGs (Omniglot). No pickle
+is read: torchvision's MNIST only reads one from a cache of its early versions, and the folder used here is new.
 
-Omniglot is 105 × 105 with black strokes; variational autoencoders are trained on it at 28 × 28 with bright ones, which
-is what it becomes here. Its 964 background characters are the training set and its 659 evaluation characters, others
-altogether, the test set: labels are 0 … 963 and 964 … 1622, in the order of alphabet and character, and a classifier
-has nothing to learn from the one about the other.
+Omniglot images are 105 × 105 with black strokes. Variational autoencoders usually train on 28 × 28 with bright strokes,
+so the images are converted to that. The 964 background characters are the training set, with labels 0 … 963. The 659
+evaluation characters are the test set, with labels 964 … 1622. Labels are in the order of alphabet and character. The
+two sets share no character, so this split is not suited to a classifier.
 
 References: LeCun et al., "Gradient-based learning applied to document recognition" (1998); Xiao, Rasul, Vollgraf,
 arXiv:1708.07747; Lake, Salakhutdinov, Tenenbaum, "Human-level concept learning through probabilistic program induction"
@@ -32,10 +32,10 @@ BACKGROUND = 964
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from.
+    """The source of a data set.
 
     Attributes:
-        factory: name of the class in torchvision.datasets.
+        factory: name of its class in torchvision.datasets.
         classes: number of classes in both splits together.
     """
 
@@ -54,8 +54,8 @@ def fetch(name: str, root: Path) -> None:
     """Download the missing .npz files of `name`, a key of `SOURCES`, into `root`.
 
     Raises:
-        OSError: there is no network, the server does not answer in time, or `root` cannot be written.
-        RuntimeError: no mirror answers, or what was downloaded does not have the MD5 it should have.
+        OSError: no network, no answer in time, or `root` cannot be written.
+        RuntimeError: no mirror answers, or a download has the wrong MD5.
     """
     cache.fill(name, root, _omniglot if name == "omniglot" else lambda split, scratch: _mnist(name, split, scratch))
 
@@ -71,7 +71,7 @@ def _omniglot(split: str, scratch: Path) -> tuple[NDArray[np.uint8], NDArray[np.
     from torchvision.datasets import Omniglot
     from torchvision.datasets.folder import pil_loader
 
-    # torchvision numbers the characters as the file system happens to list them; by name they are the same everywhere
+    # torchvision numbers characters in the file system's order; sorting by name gives the same labels everywhere
     listed = Omniglot(scratch, background=split == "train", download=True, loader=Path)
     files = sorted(listed[i][0] for i in range(len(listed)))
     first = 0 if split == "train" else BACKGROUND
@@ -81,7 +81,7 @@ def _omniglot(split: str, scratch: Path) -> tuple[NDArray[np.uint8], NDArray[np.
 
 
 def shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A drawing (H, W) with dark strokes on 255, made (28, 28) without aliasing, strokes bright on 0."""
+    """Convert a drawing (H, W), dark strokes on 255, to (28, 28), bright strokes on 0, with antialiasing."""
     bright = 255 - torch.tensor(image, dtype=torch.float32)
     small = functional.interpolate(bright[None, None], (SIDE, SIDE), mode="bilinear", antialias=True)[0, 0]
     return small.round().clamp(0, 255).to(torch.uint8).numpy()

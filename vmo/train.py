@@ -1,7 +1,7 @@
-"""Training of a network with a distribution over its architectures: the problem of one step, and one epoch.
+"""Trains a network together with a distribution q over its architectures, whose logits are φ.
 
-The weights follow the Wide ResNet recipe; φ has an optimizer of its own without weight decay; an estimator's control
-variate has a third. The step of φ is the estimator's gradient plus that of the penalty γ E_q[r(A)], which is exact.
+The weights follow the Wide ResNet recipe. φ has its own optimizer without weight decay. The estimator's control variate
+has a third. The gradient of φ is the estimate plus the exact gradient of the penalty γ E_q[r(A)].
 """
 
 from __future__ import annotations
@@ -32,26 +32,29 @@ from vmo.wrn import WideResNet
 
 
 class Trainer:
-    """One run. Without a distribution it trains the plain network by the same code path.
+    """One run. Without a distribution it trains the plain network with the same code.
 
     Args:
         network: the gated network, on the data's device.
         dataset: training data on the same device.
         recipe: hyperparameters.
         distribution: q, or None for plain training.
-        estimator: of the gradient of q's logits; needed with a distribution.
+        estimator: the estimator of the gradient of q's logits; required with a distribution.
         penalty: γ r(A), a target, or None.
-        weight_estimator: None: weights train on the samples of `estimator`, as they come. Otherwise on those of this
-            one, in a pass of their own whose gradient of the logits is not used, while `estimator` leaves them alone.
-            Any single-sample score-function estimator makes it a pass on hard samples, Concrete one on soft samples.
-            "mode": on the architecture that q stands for at each step, see `choice`.
-        held_out: images that φ alone learns from, where the weights have a pass of their own; None: both learn from the
-            same minibatch.
-        seed: of data order, augmentation and noise, from three separate streams, so that estimators that draw
-            different amounts of noise see the same minibatches.
+        weight_estimator: None: weights train on the samples of `estimator`, in the same pass. Otherwise they train in a
+            pass of their own on samples of this estimator, and `estimator` gives them no gradient. With a single-sample
+            score-function estimator these are hard samples, with Concrete soft ones. The gradient of the logits from
+            this pass is not used. "mode": weights train on the architecture that is chosen at each step, see `choice`.
+        held_out: images that only φ learns from; needs a `weight_estimator`. None: φ and the weights use the same
+            minibatch.
+        seed: of the data order, the augmentation and the noise. These are three separate streams, so that estimators
+            that draw different amounts of noise see the same minibatches.
 
     Attributes:
-        learner: its state and its step: optimizers "weights", "phi" and "control", progress, holding q still.
+        learner: state and step of the run, with the optimizers "weights", "phi" and "control".
+
+    Raises:
+        ValueError: arguments that do not work together.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Trainer:
         if (distribution is None) != (estimator is None):
             raise ValueError("a distribution and an estimator go together")
         if held_out is not None and (distribution is None or weight_estimator is None):
-            raise ValueError("images are held out for φ alone where the weights have a pass of their own")
+            raise ValueError("images can be held out for φ only where the weights have a pass of their own")
         if held_out is not None and len(held_out) < recipe.batch_size:
             raise ValueError(f"{len(held_out)} images that are held out are no minibatch of {recipe.batch_size}")
         self.network, self.recipe, self.seed = network, recipe, seed
@@ -86,18 +89,18 @@ class Trainer:
         )
         self.held_order = torch.Generator(device).manual_seed(2**33 + seed)
         self.learner = self._learner()
-        # the epoch under way: where its order began, how many minibatches of it are done, and the sum of their losses
+        # the current epoch: the generator's state at its start, the minibatches done, and the sum of their losses
         self._order_began = self.order.get_state()
         self._done = 0
         self._settled: tuple[int, ...] | None = None
         self._loss = torch.zeros((), device=device)
         if distribution is not None and penalty is not None:
-            # what it needs on the device is copied there now, and no step waits for it
+            # copies the penalty's constants to the device now, so that no step waits for it
             penalty.expected(distribution.space, distribution.probabilities())
             for what, reach in penalty.reach(distribution.space).items():
                 if 0 < reach < 1e-3:
                     warnings.warn(
-                        f"the penalty tells {what}s apart by at most {reach:.1e} nats and cannot move q; "
+                        f"the penalty differs between {what}s by at most {reach:.1e} nats and cannot move q; "
                         "a normalised penalty can",
                         stacklevel=2,
                     )
@@ -136,7 +139,7 @@ class Trainer:
         return learner
 
     def objective(self, images: Tensor, labels: Tensor) -> MinibatchObjective:
-        """The objective of one minibatch of normalised images."""
+        """The objective on one minibatch of normalised images."""
         assert self.distribution is not None
         kind = CompiledObjective if self.recipe.compile else MinibatchObjective
         return kind(
@@ -150,12 +153,12 @@ class Trainer:
         )
 
     def rows(self, logits: Sites) -> Sites:
-        """Logits as the objective has them, a row for each group of a minibatch where the recipe has several."""
+        """The logits as the objective needs them: with several groups, one row for each group of the minibatch."""
         groups = self.recipe.groups
         return logits if groups == 1 else tuple(site.expand(groups, -1) for site in logits)
 
     def minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One shuffled epoch of augmented `(images, labels)`, or the rest of one that `epoch` had begun."""
+        """One shuffled epoch of augmented `(images, labels)`, or the rest of an unfinished one."""
         train = self.dataset.train
         if self._done:
             self.order.set_state(self._order_began)
@@ -165,10 +168,10 @@ class Trainer:
             yield augment(train.images[index], self.dataset, self.augmentation), train.labels[index]
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update of weights, φ and control variate; the detached loss `()`, still on the device.
+        """One update of weights, φ and control variate. Returns the detached loss `()`, on its device.
 
         Raises:
-            Diverged: the logits are not finite (on a GPU this is seen in the loss, at the end of the epoch).
+            Diverged: the logits are not finite (on a GPU only the loss is checked, at the end of the epoch).
         """
         self.network.train()
         return self.learner.step(lambda: self._gradients(images, labels))
@@ -181,7 +184,7 @@ class Trainer:
                 loss = F.cross_entropy(self.network(images), labels)
             loss.backward()
         elif self.frozen:
-            if self._settled is None:  # q moves no more, and to read it waits for the device
+            if self._settled is None:  # read once, because q is fixed and reading it waits for the device
                 self._settled = self.choice()
             loss = self._of_choice(images, labels, self._settled)
         else:
@@ -189,12 +192,12 @@ class Trainer:
             if self.penalty is not None and self.recipe.learn:
                 self.penalty.expected(q.space, q.probabilities()).backward()
         for weight in self.network.parameters():
-            if weight.grad is None:  # momentum and λ‖w‖² reach what this sample left out, as they do where it is masked
+            if weight.grad is None:  # so that momentum and weight decay act on unused weights too, as with masks
                 weight.grad = torch.zeros_like(weight)
         return loss
 
     def _of_samples(self, images: Tensor, labels: Tensor, logits: Sites) -> Tensor:
-        """The estimator's pass, and that of the weights where they have their own; the loss on which they train."""
+        """The estimator's pass and, if there is one, the weights' own pass. Returns the loss that weights train on."""
         if self.weight_estimator is None:
             return self.learner.backward(self.objective(images, labels), logits).sum()
         self.network.requires_grad_(False)
@@ -207,14 +210,14 @@ class Trainer:
         return self.learner.estimate(self.objective(images, labels), logits, self.weight_estimator).sum()
 
     def _of_phi(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The minibatch that φ learns from: the weights' own, or one of the same size from what is held out."""
+        """The minibatch for φ: that of the weights, or one of the same size from the held-out images."""
         if (held := self.held_out) is None:
             return images, labels
         index = torch.randperm(len(held), generator=self.held_order, device=labels.device)[: len(labels)]
         return augment(held.images[index], self.dataset, self.held_order), held.labels[index]
 
     def _of_choice(self, images: Tensor, labels: Tensor, choice: tuple[int, ...]) -> Tensor:
-        """The loss of one architecture, whose gradient its weights receive."""
+        """The loss of one architecture. Backpropagates it to the weights."""
         rows = () if self.recipe.groups == 1 else (self.recipe.groups,)
         index = tuple(torch.full(rows, i, device=images.device) for i in choice)
         loss = self.objective(images, labels).hard(index).sum()
@@ -222,9 +225,9 @@ class Trainer:
         return loss
 
     def choice(self) -> tuple[int, ...]:
-        """The category of each site that q stands for: the most probable, within the target where there is one.
+        """The chosen category of each site: the most probable architecture, within the target if there is one.
 
-        Of a q that is not learned, a sample, the same whenever it is asked for: the most probable under Gumbel noise.
+        If q is not learned it is a sample of q instead, the same at every call: the most probable under Gumbel noise.
         """
         assert self.distribution is not None
         logits = self.distribution.logits
@@ -237,7 +240,7 @@ class Trainer:
         return tuple(int(site.argmax()) for site in logits)
 
     def architecture(self) -> Architecture:
-        """The network that the run has come to: that of `choice`, or the whole of a plain one."""
+        """The run's architecture: that of `choice`, or the whole network in plain training."""
         if self.distribution is not None:
             return self.distribution.space.architecture(self.choice())
         widths = self.network.config.widths
@@ -249,20 +252,20 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """Steps of the whole run."""
         return (self.recipe.epochs + self.recipe.continued) * self.steps_per_epoch
 
     @property
     def frozen(self) -> bool:
-        """Whether q no longer moves, and the weights of one architecture train on."""
+        """Whether q is fixed by now and only the weights of one architecture train."""
         last = self.recipe.freeze + self.recipe.continued
         return last > 0 and self.learner.step_count >= self.steps - last * self.steps_per_epoch
 
     def epoch(self, on_step: Callable[[], None] | None = None) -> float:
-        """One epoch, or the rest of one that a snapshot was taken in; the mean training loss of all of it.
+        """One epoch, or the rest of one after `restore`. Returns the mean training loss of the whole epoch.
 
         Args:
-            on_step: called after every step; a snapshot taken there is restored to go on with the next.
+            on_step: called after every step; a snapshot taken there resumes with the next step.
 
         Raises:
             Diverged: the loss is not finite.
@@ -288,7 +291,7 @@ class Trainer:
         return {"learner": self.learner.snapshot(), "epoch": epoch}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Return to a snapshot, from which the run goes on exactly as it went on then."""
+        """Restore a snapshot. The run then continues exactly as it did from there."""
         self.learner.restore(state["learner"])
         epoch, self._settled = state["epoch"], None
         self._done, self._loss, self._order_began = epoch["done"], epoch["loss"].clone(), epoch["order_began"]

@@ -1,8 +1,8 @@
-"""The Wide ResNet, with gates. It takes gates and never samples.
+"""The Wide ResNet with gates. Gates are its input; it never samples.
 
-WRN-d-w has d = 6n + 4 layers: a 3×3 convolution to 16 channels, then three groups of n pre-activation blocks of two 3×3
-convolutions, of 16w, 32w and 64w channels, then BN, ReLU, average pooling and a linear layer (Zagoruyko, Komodakis,
-arXiv:1605.07146). For the depth task each block has such a head. Blocks and heads: `vmo.layers`.
+WRN-d-w has d = 6n + 4 layers: a 3×3 convolution to 16 channels, then three groups of n pre-activation blocks with two
+3×3 convolutions each and 16w, 32w and 64w channels, then a head: BN, ReLU, average pooling and a linear layer
+(Zagoruyko, Komodakis, arXiv:1605.07146). For the depth task each block has a head. Blocks and heads: `vmo.layers`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vmo.layers import Block, Head, channels_last, convolution
 
 
 class WideResNet(nn.Module):
-    """A Wide ResNet whose blocks take gates; without gates it is the plain network of its config."""
+    """A Wide ResNet whose blocks accept gates; without gates it is the plain network of its config."""
 
     def __init__(self, config: WideResNetConfig) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class WideResNet(nn.Module):
         self.stem = convolution(config.channels, 16, 3)
         self.blocks = nn.ModuleList(map(Block, inputs, config.widths, config.outputs, config.strides))
         last = len(self.blocks) - 1
-        # the last first: from one seed it then begins alike with and without the others
+        # the last head first: for a given seed its initial weights are then the same with and without the other heads
         order = range(last, -1, -1) if config.heads == "all" else [last]
         self.heads = nn.ModuleDict({str(i): Head(config.outputs[i], config.classes) for i in order})
 
@@ -43,10 +43,10 @@ class WideResNet(nn.Module):
 
         Args:
             images: `(B, channels, H, W)`, normalised.
-            masks: per block, gates `(hidden,)` on the hidden channels.
-            every_head: all heads, from the first block to the last.
-            momentum: of BN's running statistics in training mode; None leaves them alone.
-            relaxed: the masks are positive, and the weights' gradients are not wanted.
+            masks: for each block, gates `(hidden,)` on the hidden channels.
+            every_head: return the logits of all heads, from the first block to the last.
+            momentum: of BN's running statistics in training mode; None does not update them.
+            relaxed: promises that masks are positive and that no gradients of weights are needed.
         """
         outputs = []
         x = self._stem(images)
@@ -55,12 +55,12 @@ class WideResNet(nn.Module):
             if every_head:
                 head = self.heads[str(i)]
                 assert isinstance(head, Head)
-                # the weights of a relaxed pass are lent for the call, and would be others when it is made again
+                # no recomputation in a relaxed pass: functional_call has swapped the weights back by then
                 outputs.append(head(x, momentum) if relaxed else head.forgetful(x, momentum))
         return torch.stack(outputs) if every_head else self.heads[str(i)](x, momentum)
 
     def _stem(self, images: Tensor) -> Tensor:
-        # of one channel there is no layout to follow, and all that came after would be of the slow one
+        # with one input channel the layout is ambiguous, and the output might get the slow one: convert again
         return channels_last(self.stem(channels_last(images)))
 
     def sliced(
@@ -71,18 +71,18 @@ class WideResNet(nn.Module):
         visits: Visits | None = None,
         inputs: list[Tensor] | None = None,
     ) -> list[Tensor]:
-        """Class logits `(B, classes)` of networks that keep so many hidden channels of each of so many first blocks.
+        """Class logits `(B, classes)` of several sub-networks: the first blocks, the first hidden channels of each.
 
-        Each is what hard masks give, at less cost. Networks that begin alike are one network as far as they do, and
-        pass through it once; the logits of equal ones are the same tensor. The running statistics of channels, blocks
-        and heads that none of them has stay as they are.
+        The result is that of hard masks, at less cost. The blocks that networks have in common from the first one on
+        are computed once. Equal networks return the same tensor. Running statistics of channels, blocks and heads that
+        none of the networks has do not change.
 
         Args:
             images: `(B, channels, H, W)`, normalised.
-            networks: the hidden channels of each block that a network has.
-            visits: of all that moves running statistics together with this call; None leaves them alone.
-            inputs: receives what each block of a single network takes in, and at last what its head does, detached:
-                see `others`.
+            networks: for each network, the hidden channels of each of its blocks.
+            visits: BN's momentum for each pass, see `Visits`; None does not update the running statistics.
+            inputs: with a single network only; a list that receives the detached input of each of its blocks and of its
+                head, for `others`.
         """
         assert inputs is None or len(networks) == 1
         return self._along(self._stem(images), networks, visits, inputs)
@@ -91,13 +91,15 @@ class WideResNet(nn.Module):
     def others(
         self, networks: Sequence[tuple[int, ...]], base: tuple[int, ...], inputs: Sequence[Tensor]
     ) -> list[Tensor]:
-        """`sliced`, without gradients, on images that a base network has seen: no block that a network has in common
-        with the base from the beginning on is computed again. Running statistics stay as they are.
+        """As `sliced`, without gradients, for networks that resemble a base network which has seen the same images.
+
+        The blocks that a network has in common with the base from the first one on are not computed again. Running
+        statistics do not change.
 
         Args:
             networks: see `sliced`.
             base: the hidden channels of each block of the base.
-            inputs: what the call of the base put there, see `sliced`.
+            inputs: the list that the call of the base filled, see `sliced`.
         """
         return self._along(inputs[0], networks, None, None, base, inputs)
 
@@ -110,11 +112,11 @@ class WideResNet(nn.Module):
         base: tuple[int, ...] = (),
         inputs: Sequence[Tensor] = (),
     ) -> list[Tensor]:
-        """The logits of each network from the input of the first block on, see `sliced` and `others`."""
+        """The logits of each network, from the input of the first block. See `sliced` and `others`."""
         found: dict[int, Tensor] = {}
 
         def descend(x: Tensor, depth: int, members: Sequence[int], known: bool) -> None:
-            """From the input of a block on, of the networks that have come to it by the same way."""
+            """Continue from the input of a block, for networks that agree in all blocks before it."""
             branches: dict[int, list[int]] = {}
             for n in members:
                 branches.setdefault(networks[n][depth], []).append(n)
@@ -130,7 +132,7 @@ class WideResNet(nn.Module):
             if taken is not None:
                 taken.append(outputs[widths[0]].detach())
             for width in list(outputs):
-                out = outputs.pop(width)  # and nothing else keeps it when its networks have been passed
+                out = outputs.pop(width)  # so that its memory is freed when its networks are done
                 ends = [n for n in branches[width] if len(networks[n]) == depth + 1]
                 rest = [n for n in branches[width] if len(networks[n]) > depth + 1]
                 if ends:
@@ -148,14 +150,14 @@ class WideResNet(nn.Module):
 
 
 class Visits:
-    """By how much each pass moves BN's running statistics, where several networks move them together.
+    """The momentum of BN's running statistics in each pass, when several networks update them together.
 
-    They end at (1 − m) old + m · mean over the networks that have the block, or the head, however many of them share a
-    pass. A channel moves at each pass whose widest network has it, by the share of all networks of that pass, and stays
-    at the others; by how much it moves in all depends on their order.
+    The statistics end at (1 − m) · old + m · (mean over the networks that have the block or head), however many
+    networks share a pass. A channel is updated in each pass whose widest network has it, with the weight of all
+    networks of that pass, and not in other passes. Its total update therefore depends on the order of the passes.
 
     Args:
-        networks: all of them, see `WideResNet.sliced`.
+        networks: all networks of the update, see `WideResNet.sliced`.
         momentum: m.
     """
 
@@ -167,11 +169,11 @@ class Visits:
         self._to_come = {"block": list(self._blocks), "head": list(self._heads)}
 
     def block(self, depth: int, members: int) -> float:
-        """The momentum of a pass of so many networks through the block at a depth that counts from 0."""
+        """The momentum for a pass of `members` networks through the block number `depth`, from 0."""
         return self._next("block", self._blocks[depth], depth, members)
 
     def head(self, depth: int, members: int) -> float:
-        """The same, of the head after so many blocks."""
+        """The same for the head after `depth` blocks."""
         return self._next("head", self._heads[depth], depth, members)
 
     def _next(self, what: str, total: int, depth: int, members: int) -> float:

@@ -1,7 +1,6 @@
-"""The command line: what every command has in common, and what it prints.
+"""The command line: what all commands share, and what they print.
 
-It is written with jsonargparse: an option may take several values (`--estimator a b c`), and types with a range, a
-configuration file with the same names as the options (`--config`), saving the resolved one and subcommands are the
-library's own. Completion is shtab's. Importing torch takes seconds, so that no module here imports it, or anything that
-does, before it is needed.
+It uses jsonargparse, which provides options with several values (`--estimator a b c`), types with a range,
+configuration files (`--config`), saving of the resolved configuration, and subcommands. Completion uses shtab.
+Importing torch takes seconds, so modules here import it, and modules that need it, only on use.
 """

@@ -1,4 +1,4 @@
-"""What was asked for: from the words of the command line to presets, labels, suites and where it is to run."""
+"""Turns the parsed command line into a preset, labels, suites, and the place where cells run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def preset(args: Namespace) -> Preset:
-    """The preset with all that was given on top of it. Raises ValueError, see `suites.presets.resolve`."""
+    """The preset with all changes from the command line. Raises ValueError, see `suites.presets.resolve`."""
     from suites import presets
 
     given = [] if args.target_macs is None else [f"penalty.target_macs={args.target_macs}"]
@@ -29,7 +29,7 @@ def preset(args: Namespace) -> Preset:
 
 
 def labels(args: Namespace) -> list[Any]:
-    """What was asked for, with "all" spelt out. Raises ValueError for what there is not."""
+    """The requested labels, with "all" expanded. Raises ValueError for unknown names, of tasks too."""
     from suites import tasks
     from suites.labels import parse
 
@@ -42,7 +42,7 @@ def labels(args: Namespace) -> list[Any]:
 
 
 def suites(args: Namespace) -> list[str]:
-    """The names of the suites, with a notice where `--seeds` means nothing to any."""
+    """The names of the suites. Prints a notice if none of them uses `--seeds`."""
     from suites import suite
     from suites.engine.plan import suite_names
 
@@ -54,17 +54,17 @@ def suites(args: Namespace) -> list[str]:
 
 
 def notice_unused(args: Namespace, preset: Preset, found: Sequence[Planned]) -> None:
-    """Say which of the settings that were changed no cell depends on."""
+    """Print a notice about changed settings that no cell depends on."""
     from suites.settings import dotted, parse
 
     given = {*parse(args.set), *(["penalty.target_macs"] if args.target_macs is not None else [])}
     read = {name for item in found for name in dotted(item.cell.settings)}
     if unused := [name for name in preset.changed if name in given - read]:
-        notice(f"no cell that was asked for depends on {', '.join(unused)}", args)
+        notice(f"no requested cell depends on {', '.join(unused)}", args)
 
 
 def check_possible(found: Sequence[Planned]) -> None:
-    """Raise ValueError where the one estimator that was asked for cannot be measured at all."""
+    """Raise ValueError if there is only one requested estimator and it cannot be measured at all."""
     from suites.labels import BASELINES
 
     own = [item for item in found if item.cell.label.name not in BASELINES]
@@ -74,7 +74,7 @@ def check_possible(found: Sequence[Planned]) -> None:
 
 
 def place(args: Namespace) -> tuple[Context, Any]:
-    """Where tasks work, and what carries cells out."""
+    """The context of the tasks, and the executor that runs cells."""
     from estimators.options import nearest
     from suites import presets
     from suites.engine import on_ray
@@ -87,7 +87,7 @@ def place(args: Namespace) -> tuple[Context, Any]:
     ray = args.launcher == "ray"
     if ray:
         if args.workers != 1:
-            raise ValueError("--workers is of the local launcher: a Ray cluster runs as many cells as it has room for")
+            raise ValueError("--workers needs --launcher local: a Ray cluster runs as many cells as it has room for")
         on_ray.connect()
     context = Context(args.dataset or presets.DATASETS[args.preset], args.data_root, _device(args.device, ray))
     return context, on_ray.OnRay() if ray else InProcess() if args.workers == 1 else LocalProcesses(args.workers)
@@ -108,7 +108,7 @@ def _device(name: str, on_ray: bool) -> torch.device:
 
 
 def check_writable(out: Path) -> None:
-    """Make the folder. Raises ValueError where it cannot be written."""
+    """Create the folder. Raises ValueError if it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

@@ -1,4 +1,4 @@
-"""One command: its options, what it does, and how its errors are told."""
+"""A command: its options, what it runs, and how its errors are reported."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ WORDS = {
     "NonNegativeFloat": "a number of at least 0",
     "PositiveFloat": "a number above 0",
 }
-"""Of the library's types with a range, for messages."""
+"""Descriptions of the library's types, for messages."""
 
 
 class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Types and defaults behind the help of each option; examples as they are written."""
+    """Appends types and defaults to the help of each option; leaves the description unwrapped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +34,13 @@ class Command:
     """A command.
 
     Attributes:
-        name: as a subcommand.
-        summary: one line.
+        name: the subcommand's name.
+        summary: one line of help.
         arguments: adds its options to a parser.
-        run: does it and returns the exit status; raises ValueError or OSError for what cannot be done.
+        run: runs it and returns the exit status; raises ValueError or OSError with a message of one line.
         description: further lines of help.
-        names: for completion, the values that an option or argument may take, by its name in the namespace.
+        names: for completion, the possible values of options and arguments, by their name in the namespace.
+        own_help: whether it handles `--help` itself.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Command:
     own_help: bool = False
 
     def parser(self, prog: str | None = None) -> ArgumentParser:
-        """Its parser, which raises instead of exiting."""
+        """The parser of the command. It raises instead of exiting."""
         made = ArgumentParser(
             prog=prog or f"{PROGRAM} {self.name}",
             description=f"{self.summary}\n\n{self.description}".strip(),
@@ -61,42 +62,44 @@ class Command:
             add_help=not self.own_help,
             version=version(),
         )
-        made.add_argument("--config", action=ActionConfigFile, metavar="FILE", help="options from a YAML or JSON file")
+        made.add_argument(
+            "--config", action=ActionConfigFile, metavar="FILE", help="read options from a YAML or JSON file"
+        )
         self.arguments(made)
         return made
 
     def main(self, argv: Sequence[str] | None, prog: str) -> int:
-        """The command as a program of its own. Returns the exit status: 2, after one line, for what cannot be done."""
+        """Run it as a program of its own. Returns the exit status; an error is one line and status 2."""
         parser = self.parser(prog)
         return told(lambda: self.run(parser.parse_args(argv)), options(parser))
 
 
 def version() -> str:
-    """That of the installed distribution."""
+    """The version of the installed distribution."""
     try:
         return version_of(DISTRIBUTION)
-    except PackageNotFoundError:  # a checkout that is only on the path
+    except PackageNotFoundError:  # a checkout that is not installed
         return "unknown"
 
 
 def options(parser: ArgumentParser) -> list[str]:
-    """The names of a parser's options, as they are typed."""
+    """The names of a parser's options, as typed."""
     return [f"--{name.replace('_', '-')}" for name in parser.get_defaults().keys()]  # noqa: SIM118  a namespace
 
 
 def told(run: Callable[[], int], known: Sequence[str] = ()) -> int:
-    """The exit status of a command, 2 after one line on standard error for what cannot be done."""
+    """Run a command and return its exit status. An error is one line on standard error and status 2."""
     try:
         return run()
     except ArgumentError as error:
         print(f"error: {_clear(str(error), known)}", file=sys.stderr)
-    except BrokenPipeError:  # whoever read the output has had enough
+    except BrokenPipeError:  # the reader of the output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted; finished cells are kept, and the same command goes on from there", file=sys.stderr)
+        print("interrupted; finished cells are kept; repeat the command to resume", file=sys.stderr)
         return 130
     return 2
 
@@ -110,23 +113,23 @@ def notice(text: str, args: Namespace) -> None:
 def talk(parser: ArgumentParser) -> None:
     """Add `--quiet`, `--verbose` and `--json`."""
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--quiet", action="store_true", help="no progress and no notices")
-    how.add_argument("--verbose", action="store_true", help="a line for every step of the progress")
+    how.add_argument("--quiet", action="store_true", help="print no progress and no notices")
+    how.add_argument("--verbose", action="store_true", help="print a line for every step of the progress")
     as_json(parser)
 
 
 def as_json(parser: ArgumentParser) -> None:
     """Add `--json`."""
-    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
+    parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
 
 
 def level(args: Namespace) -> Literal["quiet", "normal", "verbose"]:
-    """How much is told."""
+    """How much progress to print."""
     return "quiet" if args.quiet else "verbose" if args.verbose else "normal"
 
 
 def _clear(message: str, known: Sequence[str]) -> str:
-    """An error of the parser in one line, in the words of the command line, with the nearest option or subcommand."""
+    """An error of the parser as one line in terms of the command line. Suggests the nearest option or subcommand."""
     text = " ".join(message.split())
     if found := re.fullmatch(r'Parser key "([^"]+)": (.*)', text):
         text = f"--{found[1].replace('_', '-')}: {found[2]}"

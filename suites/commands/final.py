@@ -1,4 +1,4 @@
-"""What a sweep came to: its own cells first, then committed ones that can stand beside them, figures and a report."""
+"""Prints the results of a sweep: its own cells first, then comparable committed ones."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def show(planned: Sequence[Planned], rows: Path, reference: Path, pair: Sequence
 
     Args:
         planned: the cells of the sweep.
-        rows: where theirs are.
-        reference: rows to set beside them.
-        pair: labels of two estimators whose paired difference is wanted.
+        rows: the folder of their rows.
+        reference: the folder of committed rows to compare with.
+        pair: labels of two estimators whose paired difference is printed, or None.
     """
     from results import paper, present, table
 
@@ -63,7 +63,7 @@ def listed(planned: Sequence[Planned], rows: Path) -> list[dict[str, Any]]:
 
 
 def failures(planned: Sequence[Planned], rows: Path) -> list[str]:
-    """A line for each estimator and task that failed, with the suites in which it failed alike."""
+    """A line for each failed estimator and task, with the suites that failed with the same message."""
     from results import table
 
     failed: dict[tuple[str, ...], dict[str, None]] = {}
@@ -79,7 +79,7 @@ def failures(planned: Sequence[Planned], rows: Path) -> list[str]:
 
 
 def compared(own: pd.DataFrame, pair: Sequence[str]) -> list[dict[str, Any]]:
-    """A minus B, metric by metric, paired by seed."""
+    """A minus B for each metric of the accuracy suite, paired by seed."""
     import pandas as pd
 
     from results import stats
@@ -106,7 +106,7 @@ def _show_frame(title: str, frame: pd.DataFrame, keys: int = 1, bold: Collection
 def _show_comparison(own: pd.DataFrame, pair: Sequence[str]) -> None:
     found = compared(own, pair)
     if not found:
-        tables.say("nothing to pair: --compare reads the accuracy suite")
+        tables.say("nothing to compare: --compare needs results of the accuracy suite for both")
         return
     header = ["task", "metric", "difference", "95 % interval", "p", "pairs"]
     lines = [

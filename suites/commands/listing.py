@@ -1,4 +1,4 @@
-"""What there is: estimators, baselines, tasks, suites, presets and data sets, within a second."""
+"""Lists estimators, baselines, tasks, suites, presets and data sets, without importing torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = ("all", "estimators", "baselines", "tasks", "suites", "presets", "datase
 
 
 def names(kind: str) -> list[str]:
-    """What may be typed, of a kind of `KINDS`."""
+    """The names of a kind, one of `KINDS` or "parts"."""
     found: dict[str, Any] = {
         "estimators": source.estimators,
         "baselines": lambda: BASELINES,
@@ -27,13 +27,13 @@ def names(kind: str) -> list[str]:
 
 
 def listed(kind: str) -> dict[str, Any]:
-    """Everything of a kind, or of all, as JSON."""
+    """All items of a kind, or of all kinds, as JSON."""
     wanted = KINDS[1:-1] if kind == "all" else (kind,)
     return {one: _LISTED[one]() for one in wanted}
 
 
 def show(kind: str) -> None:
-    """Print it."""
+    """Print the items of a kind, or of all kinds."""
     found = listed(kind)
     for one, items in found.items():
         if one == "estimators":
@@ -72,7 +72,7 @@ def _tasks() -> list[dict[str, Any]]:
     found = []
     for name, place in places.items():
         of = source.describe(place)
-        alone = modules[str(place).partition(":")[0]] == 1  # else the module's line is of several
+        alone = modules[str(place).partition(":")[0]] == 1  # otherwise the module's first line describes several tasks
         found.append({"name": name, "summary": of.summary if alone else of.own})
     return found
 
@@ -82,7 +82,7 @@ def _suites() -> list[dict[str, Any]]:
     for name, place in source.suites().items():
         constants = source.describe(place).constants
         by_name = bool(constants.get("by_name", False))
-        title = constants.get("title", "") + (" (only where named)" if by_name else "")
+        title = constants.get("title", "") + (" (runs only if named)" if by_name else "")
         found.append({"name": name, "summary": title, "by_name": by_name})
     return found
 

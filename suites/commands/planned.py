@@ -1,7 +1,7 @@
-"""A plan as it is shown by `--dry-run`: the cells, which are done, and how long the rest may take.
+"""The plan that `--dry-run` prints: the cells, their status, and how long the rest may take.
 
-The time of a cell is the median of what cells of the same suite, task, estimator and preset took, on a device of the
-same kind, by their rows. A cell of which there are none has no estimate, and the sum says how many these are.
+The estimated time of a cell is the median over finished cells of the same suite, task, estimator and preset on the same
+kind of device. Cells without such rows have no estimate, and the sum says how many these are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEY = ["suite", "task", "estimator", "preset"]
 
 
 class Estimate(NamedTuple):
-    """Seconds of the cells that are to do, one after the other, and how many of these have no estimate."""
+    """Estimated seconds of each cell, the number of cells to run, and how many of these have no estimate."""
 
     each: list[float | None]
     to_do: int
@@ -30,22 +30,20 @@ class Estimate(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Of all that have one."""
+        """The sum over cells that have an estimate."""
         return sum(one for one in self.each if one is not None)
 
     def __str__(self) -> str:
         if not self.to_do:
-            return "nothing is to do"
+            return "nothing to do"
         if self.unknown == self.to_do:
-            return f"no estimate of the time: no like cell of the {self.to_do} to do has been measured"
-        said = (
-            f"about {tables.spoken(self.seconds)}, one cell after the other, by the time of like cells where they ran"
-        )
+            return f"no estimate of the time: no cell like the {self.to_do} to do has been measured"
+        said = f"about {tables.spoken(self.seconds)} in total, one cell after the other, as long as similar cells took"
         return said + (f"; {self.unknown} of the {self.to_do} to do have no estimate" if self.unknown else "")
 
 
 def estimate(planned: Sequence[Planned], known: pd.DataFrame) -> Estimate:
-    """The time of what is to do, by rows of other cells."""
+    """The estimated time of the cells to do, from rows of other cells."""
     cells = known.drop_duplicates("hash").dropna(subset=["wall_s"])
     cells = cells[cells["status"] == "ok"]
     on_cpu = cells["device"].str.startswith("cpu")
@@ -80,13 +78,13 @@ def listed(planned: Sequence[Planned], known: pd.DataFrame) -> dict[str, Any]:
 
 
 def _heading(item: Planned) -> str:
-    """The task, the estimator, and what was changed of the preset."""
+    """The task, the estimator, and the changed settings."""
     changed = "".join(f", {name}={value}" for name, value in item.cell.preset[2])
     return f"{item.cell.task}, {item.cell.label}{changed}"
 
 
 def show(planned: Sequence[Planned], known: pd.DataFrame) -> None:
-    """Print it."""
+    """Print the plan."""
     found = estimate(planned, known)
     pairs = zip(planned, found.each, strict=True)
     for heading, items in itertools.groupby(pairs, lambda pair: _heading(pair[0])):

@@ -1,6 +1,6 @@
-"""The resolved configuration of a command, beside its rows: OUT/commands/NAME.yaml, to be given again by `--config`.
+"""Saves the resolved configuration of a command as OUT/commands/NAME.yaml, which `--config` reads.
 
-It has every setting, at the value that was used, so that it asks for the same cells where a preset has changed since.
+It contains every setting with the value that was used. So it requests the same cells even if a preset changes later.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from suites.settings import Preset
 
 TRANSIENT = ("config", "dry_run", "list", "help", "json", "quiet", "verbose")
-"""What does not belong to what is measured."""
+"""Options that do not affect the measurements."""
 
 
 def save(parser: ArgumentParser, args: Namespace, preset: Preset, folder: Path) -> Path:
-    """Write it, under a name made of its content; the same command has the same file."""
+    """Write the configuration, under a name made from its content: the same command has the same file."""
     kept = args.clone()
     for name in TRANSIENT:
         kept.pop(name)
-    kept["target_macs"] = None  # it is among the settings
+    kept["target_macs"] = None  # the settings contain it
     kept["set"] = [
         f"{name}.{field}={value}"
         for name, group in preset.groups.items()

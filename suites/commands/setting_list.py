@@ -1,4 +1,4 @@
-"""Every setting: its type and range, its value at a preset, and what it means."""
+"""Lists every setting: its type and range, its value at a preset, and its meaning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusive
 
 
 def listed(preset: Preset) -> list[dict[str, Any]]:
-    """Name, type, value and meaning of each, as JSON, in the order of their declaration."""
+    """Name, type, value and meaning of each setting, as JSON, in the order of declaration."""
     found = []
     for name, group in preset.groups.items():
         properties = type(group).model_json_schema()["properties"]
@@ -31,7 +31,7 @@ def listed(preset: Preset) -> list[dict[str, Any]]:
 
 
 def text(preset: Preset, width: int = 80) -> str:
-    """The same for people."""
+    """The list as text."""
     return "\n".join(_lines(preset, width))
 
 
@@ -48,7 +48,7 @@ def _lines(preset: Preset, width: int) -> Iterator[str]:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """Of a JSON schema: `integer ≥ 1`, `adam or sgd`."""
+    """A JSON schema as text: `integer ≥ 1`, `adam or sgd`."""
     if "enum" in schema:
         return " or ".join(map(str, schema["enum"]))
     if "anyOf" in schema:

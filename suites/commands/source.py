@@ -1,7 +1,7 @@
-"""Names, first lines and options, read from the source: importing what a list names would import torch, for seconds.
+"""Reads names, summaries and options from source code, because importing the modules would import torch, for seconds.
 
-A registry is a module-level dict of names to "module:class". What was registered since (or by another package, at an
-entry point) is listed too, by what can be read of it.
+A registry is a module-level dict from names to "module:class". Entries that were registered at run time, or by another
+package's entry point, are listed too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 
 class Described(NamedTuple):
-    """What the source says of a class: the first lines of its module and its own, options with defaults, constants."""
+    """A class in the source: first docstring line of its module and its own, options with defaults, constants."""
 
     summary: str
     own: str
@@ -30,29 +30,29 @@ NOTHING = Described("", "", {}, {})
 
 
 def registry(module: str) -> dict[str, Any]:
-    """What is registered in `module._REGISTRY`: where each name is found."""
+    """The entries of `module._REGISTRY`: where each name is defined."""
     loaded = sys.modules.get(module)
     return dict(loaded._REGISTRY) if loaded is not None else dict(constant(module, "_REGISTRY"))
 
 
 def estimators() -> dict[str, Any]:
-    """Where each estimator is found, with those of other packages, sorted by name."""
+    """Where each estimator is defined, including those of other packages, sorted by name."""
     outside = {point.name: point.value for point in entry_points(group="estimators.registry")}
     return dict(sorted((outside | registry("estimators")).items()))
 
 
 def tasks() -> dict[str, Any]:
-    """Where each task is found."""
+    """Where each task is defined."""
     return registry("suites.tasks")
 
 
 def suites() -> dict[str, Any]:
-    """Where each suite is found."""
+    """Where each suite is defined."""
     return registry("suites.suite")
 
 
 def presets() -> dict[str, str]:
-    """Each preset and what it is for."""
+    """Each preset and its description."""
     return dict(constant("suites.presets", "PRESETS"))
 
 
@@ -67,7 +67,7 @@ def parts() -> tuple[str, ...]:
 
 
 def constant(module: str, name: str) -> Any:
-    """A literal of a module; of a dict that is spread into a sequence, and is no literal, the keys."""
+    """A literal constant of a module. A dict that is unpacked into a sequence contributes its keys."""
     tree = _tree(module)
     if tree is None:
         raise ValueError(f"module {module} has no source")
@@ -75,7 +75,7 @@ def constant(module: str, name: str) -> Any:
 
 
 def describe(place: str | Callable[..., Any]) -> Described:
-    """What is known of a registered class without importing it."""
+    """Describe a registered class without importing it."""
     if not isinstance(place, str):
         return _inspected(place)
     module, _, name = place.partition(":")
@@ -109,7 +109,7 @@ def _first_line(text: str | None) -> str:
 
 
 def _options(module: str, name: str) -> dict[str, str]:
-    """The keyword-only parameters of a class, or of the base from which it has its `__init__`."""
+    """The keyword-only parameters of a class's `__init__`, which may be inherited."""
     tree = _tree(module)
     found = None if tree is None else _class(tree, name)
     if tree is None or found is None:
@@ -141,7 +141,7 @@ def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
 
 
 def _assigned(body: Sequence[ast.stmt]) -> dict[str, ast.expr]:
-    """What is assigned, by name."""
+    """Assigned values, by name."""
     found: dict[str, ast.expr] = {}
     for node in body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
@@ -152,7 +152,7 @@ def _assigned(body: Sequence[ast.stmt]) -> dict[str, ast.expr]:
 
 
 def _value(node: ast.expr, module: str) -> Any:
-    """A literal, in which other dicts may be spread for their keys."""
+    """A literal, in which dicts may be unpacked for their keys."""
     if isinstance(node, ast.Tuple | ast.List):
         items: list[Any] = []
         for item in node.elts:
@@ -162,7 +162,7 @@ def _value(node: ast.expr, module: str) -> Any:
 
 
 def _keys(node: ast.expr, module: str) -> list[Any]:
-    """The keys of a dict of this module, or of one that it imports."""
+    """The keys of a dict of this module or of an imported one."""
     tree = _tree(module)
     assert tree is not None
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -176,7 +176,7 @@ def _keys(node: ast.expr, module: str) -> list[Any]:
 
 @functools.cache
 def _tree(module: str) -> ast.Module | None:
-    """A module's source. Packages above it are not imported, as `find_spec` of a dotted name would."""
+    """The syntax tree of a module. Does not import its parent packages, which `find_spec` of a dotted name would."""
     top, *inside = module.split(".")
     try:
         spec = importlib.util.find_spec(top)

@@ -1,7 +1,7 @@
-"""Tables that fit where they are printed: a terminal's width, or 80 columns where output is piped.
+"""Tables that fit the terminal's width, or 80 columns if output is piped.
 
-Columns that do not fit go into a further table below, with the key columns again, and what is still too wide is folded.
-Nothing is cut off, and nothing that is printed is read as markup.
+Columns that do not fit go into another table below, which repeats the key columns. Cells that are still too wide are
+folded. Nothing is cut off, and text is never interpreted as markup.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 LEAST = 12
-"""Columns that a key may be folded to."""
+"""Least width of a folded key column, in characters."""
 
 
 def show(
@@ -34,11 +34,12 @@ def show(
     """Print a table.
 
     Args:
-        title: above it.
-        header, lines: text.
-        keys: how many of the first columns stand in every part.
-        bold: indices of lines.
-        console: by default standard output.
+        title: text above the table.
+        header: column titles.
+        lines: the text of each cell.
+        keys: how many of the first columns are repeated in every part.
+        bold: indices of lines in bold.
+        console: default: standard output.
     """
     console = console or Console()
     if title:
@@ -54,7 +55,7 @@ def show(
 
 
 def say_folded(text: str, indent: str = "", console: Console | None = None) -> None:
-    """Text in lines no wider than a table would be."""
+    """Print text, wrapped to the console's width."""
     for line in textwrap.wrap(
         text, (console or Console()).width, initial_indent=indent, subsequent_indent=indent or " " * 4
     ):
@@ -62,18 +63,18 @@ def say_folded(text: str, indent: str = "", console: Console | None = None) -> N
 
 
 def say(text: str) -> None:
-    """Plain text as it is."""
+    """Print plain text."""
     print(text)
 
 
 def say_json(value: Any) -> None:
-    """JSON on standard output."""
+    """Print JSON on standard output."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=1, allow_nan=False)
     print()
 
 
 def spoken(seconds: float) -> str:
-    """A time to the precision at which it is known: "4.2 s", "40 s", "2 min", "3 h 20 min"."""
+    """A time, rounded: "4.2 s", "40 s", "2 min", "3 h 20 min"."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 99.5:
@@ -83,7 +84,7 @@ def spoken(seconds: float) -> str:
 
 
 def _parts(header: Sequence[str], lines: Sequence[Sequence[str]], keys: int, width: int) -> list[list[int]]:
-    """Indices of the columns of each part."""
+    """The column indices of each part."""
     widths = [max(cell_len(text) for text in (name, *(line[i] for line in lines))) + 3 for i, name in enumerate(header)]
     key = list(range(keys))
     room = width - 1 - sum(min(widths[i], max(LEAST, width // 3)) for i in key)

@@ -1,1 +1,1 @@
-"""From what was asked for to rows: cells, their plan, their execution, and the processes that it is spread over."""
+"""The engine: plans cells, runs them in one or several processes, and writes their rows."""

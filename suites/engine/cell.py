@@ -1,4 +1,4 @@
-"""A cell, one measurement to make, and the workshop in which cells are measured."""
+"""A cell is one measurement. The workshop provides what measuring cells needs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from vmo.data import Identity
 
 @dataclass(frozen=True)
 class Cell:
-    """One suite of one estimator on one task and seed, with everything that its code is handed.
+    """One suite, estimator, task and seed, with everything that its code is handed.
 
-    Its identity is all of that, the versions of what computes it, the content of the data and the schema. What it is
-    called (preset, label and name of the data set) is not, nor the git commit, which is provenance.
+    The identity consists of these, the versions of the code, the content of the data and the schema. Names (preset,
+    label and data set) are not part of it. The git commit is not either; it is provenance.
 
     Attributes:
         own: the settings of the suite.
-        handed: those of each role of the task.
-        uses: label and version of each estimator that is used beside the one that is measured.
-        data: None where no data are read.
-        preset: the label of the preset, its name, and what was changed in it, for tables.
+        handed: the settings of each role of the task.
+        uses: label and version of each estimator that is used besides the measured one.
+        data: the data set; None if no data are read.
+        preset: the preset's label for tables, its name, and the changed settings.
     """
 
     suite: str
@@ -55,11 +55,11 @@ class Cell:
 
     @functools.cached_property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """What was handed over, by group and field."""
+        """The settings that were handed over, by group and field."""
         return settings.identity([self.own, *(handed for _, handed in self.handed)])
 
     def identity(self) -> dict[str, Any]:
-        """What the hash is made of."""
+        """The data that the hash is computed from."""
         return {
             "schema": SCHEMA,
             "suite": self.suite,
@@ -77,55 +77,55 @@ class Cell:
         }
 
     def described(self) -> dict[str, Any]:
-        """The cell as its rows record it: its identity, and what it is called."""
+        """The cell as recorded in its rows: its identity and its names."""
         label, name, changed = self.preset
         called = {"estimator": str(self.label), "preset": label, "preset_name": name, "changed": dict(changed)}
         data = {"dataset": "none", "data_note": ""}
         if self.data is not None:
             data = {"dataset": self.data.dataset, "data_note": self.data.note}
         found = {**self.identity(), **called, **data}
-        del found["schema"]  # which a row has by itself
+        del found["schema"]  # every row has it separately
         return found
 
     @functools.cached_property
     def hash(self) -> str:
-        """16 hexadecimal digits that name the cell."""
+        """16 hexadecimal digits that identify the cell."""
         return digest(self.identity())
 
     @property
     def work(self) -> object:
-        """Cells of which this is equal share what they compute, and are run together."""
+        """A key: cells with equal keys share computations and are run together."""
         shares = suite.get(self.suite).shares
         return self.hash if shares is None else (shares, self.task, self.label, self.seed)
 
     def controlled(self) -> Cell | None:
-        """The cell whose learned network this one is a control of."""
+        """For a control: the cell whose learned network it is compared with. Otherwise None."""
         of = self.label.of
         return None if of is None else replace(self, label=of)
 
     @property
     def run(self) -> str:
-        """Names the run, in checkpoints and locks: plain training is one and the same for every task."""
+        """The name of the run in checkpoints and locks. Plain training is the same run for every task."""
         if self.label.name != PLAIN or self.suite != "accuracy":
             return self.hash
         return digest({**self.identity(), "task": PLAIN, "task_version": 0})
 
 
 def digest(identity: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of the SHA-256 of what can be written as JSON."""
+    """16 hexadecimal digits of the SHA-256 of JSON data."""
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass
 class Workshop:
-    """Makes each task once, so that cells share its data and its reference run.
+    """Creates each task once, so that cells share its data and its reference run.
 
     Args:
-        context: of every task.
-        out: the folder of everything that is written.
-        seconds: between two checkpoints of a run.
-        code: the commit of the code and whether it was changed, where this process has a copy that is no checkout.
+        context: the context of every task.
+        out: the folder for everything that is written.
+        seconds: least time between two checkpoints of a run.
+        code: commit of the code and whether it was modified, if this process has a copy that is not a git checkout.
     """
 
     context: Context
@@ -138,32 +138,32 @@ class Workshop:
         self.context = replace(self.context, cache=self.out / "cache")
 
     def lock(self, cell: Cell) -> Path:
-        """The file that a process locks while it is busy with a cell."""
+        """The file that a process locks while it runs a cell."""
         path = self.out / "locks" / cell.run
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def keeper(self, cell: Cell) -> Keeper:
-        """Of the checkpoints of a cell's run."""
+        """The keeper of the checkpoints of a cell's run."""
         about = {} if cell.data is None else cell.data.recorded()
         return Keeper(self.out / "checkpoints" / f"{cell.run}.safetensors", self.seconds, about)
 
     def task(self, name: str, device: torch.device | None = None) -> Task:
-        """The task, by default on the context's device."""
+        """The task, on the context's device by default."""
         device = device or self.context.device
         if (name, device) not in self._tasks:
             self._tasks[name, device] = factory(name)(replace(self.context, device=device))
         return self._tasks[name, device]
 
     def suite(self, cell: Cell) -> Suite:
-        """What measures a cell."""
+        """The suite of a cell."""
         return suite.get(cell.suite)
 
     def job(self, cell: Cell) -> Job:
         """A cell as its suite sees it.
 
         Raises:
-            ValueError: the data set that is found here is not the one of the cell.
+            ValueError: the data set found here is not the cell's.
         """
         task, on_cpu = self.task(cell.task), self.task(cell.task, torch.device("cpu"))
         if cell.data is not None and (found := task.data.content) != cell.data.content:

@@ -1,4 +1,4 @@
-"""Run planned cells one after the other; each becomes a file of rows, whatever becomes of it."""
+"""Runs planned cells one after the other. Each writes a file of rows, also if it fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vmo.learner import Diverged
 
 
 class Finished(NamedTuple):
-    """A cell with the status and the message that its rows now have, and the seconds that it took."""
+    """A finished cell: the status and the message of its rows, and the seconds it took."""
 
     item: Planned
     status: str
@@ -32,14 +32,13 @@ class Finished(NamedTuple):
 
 
 def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[Finished]:
-    """Run what is to do; after each cell yield it with its status and message.
+    """Run the cells that are to do. Yields each with its status and message.
 
-    A cell that another process is busy with, in another sweep on the same folder, is waited for: its rows are taken,
-    and if that process died, the cell is run here. The lock is the operating system's and goes with the process that
-    holds it.
+    If another sweep on the same folder is running a cell, this one waits and uses the rows. If that process died, the
+    cell is run here: the lock belongs to the operating system and ends with the process.
 
     Raises:
-        OSError: something cannot be written; what was finished stays, and a run under way goes on from its checkpoint.
+        OSError: a file cannot be written. Finished cells are kept, and an interrupted run resumes from its checkpoint.
     """
     for item in planned:
         if not item.to_do:
@@ -54,12 +53,12 @@ def execute(planned: Sequence[Planned], shop: Workshop, rows: Path) -> Iterator[
 
 
 def title(cell: Cell) -> str:
-    """A cell in a line of progress: "width accuracy rloo seed 0"."""
+    """The title of a cell in progress lines: "width accuracy rloo seed 0"."""
     return f"{cell.task} {cell.suite} {cell.label} seed {cell.seed}"
 
 
 def record(item: Planned, shop: Workshop, rows: Path, found: Sequence[dict[str, Any]], seconds: float) -> None:
-    """Write the rows of a cell, with what they were measured on and with."""
+    """Write the rows of a cell, with the cell's description and its provenance."""
     shared = {
         "cell": item.cell.described(),
         "provenance": {**provenance(), **shop.code, **_machine(item, shop), "wall_s": round(seconds, 3)},
@@ -80,11 +79,11 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
             status, message = "diverged", str(error)
         except Missing as error:
             status, message = "infeasible", str(error)
-        except OSError:  # a full disk or the like is not of this cell alone
+        except OSError:  # a full disk, for example, affects every cell
             raise
         except (torch.OutOfMemoryError, MemoryError) as error:
             status, message = "oom", _one_line(error)
-        except Exception as error:  # a sweep survives a cell; the row says what and where
+        except Exception as error:  # the sweep goes on; the row says what failed and where
             where = traceback.extract_tb(error.__traceback__)[-1]
             status = "error"
             message = f"{type(error).__name__}: {_one_line(error)} ({Path(where.filename).name}:{where.lineno})"
@@ -97,7 +96,7 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
 def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:
     device = shop.context.device
     name = f"cpu × {torch.get_num_threads()}"
-    if device.type == "cuda":  # of a failure on another machine this one may have none
+    if device.type == "cuda":  # this machine may have none if it records a failure of another machine
         name = torch.cuda.get_device_name(device) if torch.cuda.is_available() else "cuda"
     return {"device": name, "dtype": item.suite.dtype(item.cell.settings)}
 
@@ -108,7 +107,7 @@ def _one_line(error: BaseException) -> str:
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """Commit and versions; no host name and no path."""
+    """Commit and versions. Neither host names nor paths."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
@@ -119,7 +118,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _git(*words: str) -> str | None:
-    """What git says of the folder of this code, or None where it is no checkout."""
+    """The output of a git command in the folder of this code; None if it is not a git checkout."""
     try:
         here = Path(__file__).parent
         top = subprocess.run(

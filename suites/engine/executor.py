@@ -1,6 +1,6 @@
-"""What carries out groups of cells, somewhere: in this process, in others of this machine, on a cluster.
+"""Executors run groups of cells: in this process, in other processes of this machine, or on a cluster.
 
-An executor knows no rules. `suites.engine.schedule` decides what may start, what a death means and what is recorded.
+They only execute. `suites.engine.schedule` decides what may start, what happens after a crash and what is recorded.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Group:
 
     Args:
         items: the cells; they share work.
-        alone: they are timed, and nothing else may run on the same machine.
-        registered: "module:class" of each estimator of theirs, for a process that may not know its name.
-        tries: how often it has been started before.
+        alone: they measure time, so nothing else may run on the same machine.
+        registered: "module:class" of each of their estimators, for a process that may not have registered it.
+        tries: how often the group has been started before.
     """
 
     items: tuple[Planned, ...]
@@ -35,18 +35,19 @@ class Group:
 
 
 class Ended(NamedTuple):
-    """A group that is over, and how its worker died if it did: "with exit code 7"."""
+    """A group that has ended, and how its worker died if it did: "with exit code 7"."""
 
     group: Group
     died: str | None = None
 
 
 class Executor(Protocol):
-    """Runs groups; used by one sweep at a time.
+    """Runs groups. One sweep uses it at a time.
 
-    room: groups that it takes at a time.
-    apart: whether they run in other processes, which import the code anew.
-    separates: whether it sees to it that what is `alone` is alone on its machine; else the sweep does.
+    Attributes:
+        room: how many groups may run at a time.
+        apart: whether they run in other processes, which import the code again.
+        separates: whether the executor itself keeps `alone` groups alone on their machine; otherwise the sweep does.
     """
 
     room: int
@@ -54,24 +55,24 @@ class Executor(Protocol):
     separates: bool
 
     def begin(self, shop: Workshop, rows: Path) -> None:
-        """A sweep starts. Raises ValueError where it cannot run a cell."""
+        """Prepare for a sweep. Raises ValueError if cells cannot be run."""
 
     def submit(self, group: Group) -> None:
-        """Start a group, or start it as soon as there is room. What is `alone` gets the whole machine."""
+        """Start a group now or as soon as there is room. An `alone` group gets the whole machine."""
 
     def wait(self, seconds: float | None) -> Sequence[Ended]:
-        """Groups that are over: one at least, or none after so many seconds.
+        """Wait for groups to end. Returns at least one, or none after this many seconds.
 
         Raises:
             OSError: a group could not write.
         """
 
     def end(self) -> None:
-        """Cancel what is under way; it goes on from its checkpoints another time."""
+        """Cancel running groups. A later sweep resumes them from their checkpoints."""
 
 
 def work(group: Group, shop: Workshop, rows: Path) -> None:
-    """What a worker does. Raises OSError where something cannot be written."""
+    """Run a group in a worker. Raises OSError if a file cannot be written."""
     for name, place in group.registered.items():
         if name not in estimators.available():
             estimators.register(name, place)
@@ -80,10 +81,10 @@ def work(group: Group, shop: Workshop, rows: Path) -> None:
 
 
 def registered(items: Sequence[Planned]) -> dict[str, str]:
-    """Where another process finds the estimators of cells, as "module:class" by their names.
+    """The estimators of cells as "module:class" by name, for another process.
 
     Raises:
-        ValueError: it cannot find one, for it is defined in the script that was started, or inside a function.
+        ValueError: an estimator is defined in the script that was started or inside a function: it cannot be imported.
     """
     found = {}
     for name in sorted({name for item in items for name in _names(item.cell.label)}):
@@ -93,14 +94,14 @@ def registered(items: Sequence[Planned]) -> dict[str, str]:
             where = "in the script that was started" if module == "__main__" else "inside a function"
             raise ValueError(
                 f"estimator {name!r} is defined {where}, where no other process can import it: move it to a module, or "
-                "do without --workers and --launcher ray"
+                "run without --workers and --launcher ray"
             )
         found[name] = f"{module}:{inside}"
     return found
 
 
 def _names(label: Label) -> Iterator[str]:
-    """Every registered name in a label, those of wrapped estimators too."""
+    """Every registered name in a label, including wrapped estimators."""
     words = [label.name, *(str(value).partition("[")[0] for _, value in label.options)]
     yield from (word for word in words if word in estimators.available())
     if label.of is not None:

@@ -1,7 +1,7 @@
-"""Executors of this machine: in this process, or in several others.
+"""Executors on this machine: in this process, or in several worker processes.
 
-Workers are forked from a server that has imported torch once, so that one starts in milliseconds. They end with this
-process, however it ends.
+Workers are forked from a server process that has already imported torch, so they start in milliseconds. They end when
+this process ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from suites.tasks.base import Context
 
 
 class InProcess:
-    """One group after the other, here."""
+    """Runs one group after the other in this process."""
 
     room, apart, separates = 1, False, False
 
@@ -40,7 +40,7 @@ class InProcess:
         self._group = group
 
     def wait(self, seconds: float | None) -> Sequence[Ended]:
-        """Run it."""
+        """Run the submitted group."""
         work(self._group, self._shop, self._rows)
         return [Ended(self._group)]
 
@@ -48,9 +48,9 @@ class InProcess:
 
 
 class LocalProcesses:
-    """Each group in a process of its own, so many at a time, and each with its part of the threads.
+    """Runs each group in its own process, with an equal share of the threads; an `alone` group gets all threads.
 
-    On GPUs the i-th of them uses the i-th GPU in turn. What is alone has all threads.
+    With GPUs, process slot i uses GPU i modulo their number.
     """
 
     apart, separates = True, False
@@ -87,7 +87,7 @@ class LocalProcesses:
         self._workers.append(_Worker(process, progress, group, slot, said))
 
     def wait(self, seconds: float | None) -> Sequence[Ended]:
-        """Forward what workers tell of their progress, until one of them is over."""
+        """Forward the workers' progress until one of them has ended."""
         until = float("inf") if seconds is None else time.monotonic() + seconds
         while not (over := [worker for worker in self._workers if not worker.process.is_alive()]):
             left = until - time.monotonic()
@@ -132,10 +132,10 @@ class _Worker:
     title: str = ""
 
     def forward(self, context: Context) -> None:
-        """Tell what it told, under the title of its present cell."""
+        """Forward one progress message, under the title of the worker's current cell."""
         try:
             what, done, total = self.progress.recv()
-        except (EOFError, OSError):  # it is over, or dying
+        except (EOFError, OSError):  # the worker has ended or is ending
             self.progress.close()
             return
         if total:
@@ -147,7 +147,7 @@ class _Worker:
 
 @dataclass(frozen=True)
 class _Orders:
-    """What a worker is sent."""
+    """The arguments of a worker."""
 
     group: Group
     context: Context
@@ -161,7 +161,7 @@ class _Orders:
 
 @dataclass
 class _Told:
-    """Progress that is sent to the sweep, at most once a second but for the beginning of a cell."""
+    """Sends progress to the sweep, at most once a second, and always at the start of a cell."""
 
     sweep: Connection
     last: float = 0.0
@@ -183,8 +183,8 @@ def _visible(slot: int) -> str:
 
 
 def _run(orders: _Orders) -> None:
-    """The life of a worker, whose errors are written to a file that the sweep reads."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    """The main function of a worker. Its standard error goes to a file that the sweep reads."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with orders.said.open("w") as file:
         os.dup2(file.fileno(), 2)
@@ -199,7 +199,7 @@ def _run(orders: _Orders) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers; they go on from their checkpoints in another sweep."""
+    """End this worker when its parent ends, because a killed parent cannot end its workers."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -1,11 +1,11 @@
-"""An executor on a Ray cluster: each group of cells is a task, in a process of its own.
+"""An executor on a Ray cluster: each group of cells is a Ray task in its own process.
 
-Ray queues the tasks and places them by what they need. A cell needs one GPU, where the device is cuda, and as many CPUs
-as it has threads: OMP_NUM_THREADS, or 1. A timing needs every CPU of the largest node, so that it is alone there.
+Ray queues the tasks and places them by their needs. A cell needs one GPU if the device is cuda, and one CPU per thread
+(OMP_NUM_THREADS, or 1). A timing needs all CPUs of the largest node, so that it is alone there.
 
-Where the nodes share the folder of everything that is written, cells write there, as local workers do, and one that is
-given again goes on from its checkpoint. Elsewhere a cell works in a temporary folder and begins anew. Its rows come
-back with the task either way. The code goes to the nodes with the tasks; what it depends on is installed there.
+If the nodes share the output folder, cells write there, as local workers do, and an interrupted cell resumes from its
+checkpoint. Otherwise a cell works in a temporary folder and starts from the beginning. In both cases its rows come back
+with the task. The code is sent to the nodes with the tasks; its dependencies must be installed there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Rows = list[dict[str, Any]]
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names, or that this machine is part of. Raises ValueError where it cannot."""
+    """Join the cluster at RAY_ADDRESS, or the one this machine is part of. Raises ValueError if there is none."""
     try:
         import ray
     except ImportError:
@@ -56,29 +56,29 @@ def connect() -> None:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        hint = "RAY_ADDRESS names one, and `ray start --head` starts one"
+        hint = "set RAY_ADDRESS, or start a cluster with `ray start --head`"
         raise ValueError(f"--launcher ray found no Ray cluster ({_one_line(error)}); {hint}") from None
 
 
 def has_gpu() -> bool:
-    """Whether a node has one."""
+    """Whether a node of the cluster has a GPU."""
     return any(node.get("GPU", 0) >= 1 for node in _nodes())
 
 
 class OnRay:
-    """Groups on the cluster that was joined by `connect`. Progress inside a cell stays on its node."""
+    """Runs groups on the cluster joined by `connect`. Progress inside a cell is not reported."""
 
     room, apart, separates = sys.maxsize, True, True
 
     def begin(self, shop: Workshop, rows: Path) -> None:
-        """Raises ValueError where no node has what a cell needs."""
+        """Prepare for a sweep. Raises ValueError if no node has the resources that a cell needs."""
         import ray
 
         self._cuda = shop.context.device.type == "cuda"
         self._cpus, self._all_cpus = _cpus(self._cuda)
         self._rows = rows
         self._running: dict[Any, Group] = {}
-        self._remote = ray.remote(max_calls=1, max_retries=0)(_work)  # it is the sweep that tries again
+        self._remote = ray.remote(max_calls=1, max_retries=0)(_work)  # the sweep handles retries
         code = {key: provenance()[key] for key in ("commit", "dirty")}
         self._there = Workshop(_elsewhere(shop.context), shop.out.resolve(), shop.seconds, code)
         self._end = contextlib.ExitStack()
@@ -105,7 +105,7 @@ class OnRay:
         self._end.close()
 
     def _over(self, ref: Any, group: Group) -> Ended:
-        """Write the rows that came back."""
+        """Write the rows that a task has returned."""
         import ray
 
         try:
@@ -119,7 +119,7 @@ class OnRay:
 
 
 def _work(group: Group, shop: Workshop, learned: Mapping[str, Rows], threads: int, mark: str) -> dict[str, Rows]:
-    """On a node: the rows of the cells, by their names."""
+    """Run a group on a node. Returns the rows of its cells, by hash."""
     torch.set_num_threads(threads)
     shared = (shop.out / mark).exists()
     with contextlib.nullcontext(shop.out) if shared else tempfile.TemporaryDirectory() as folder:
@@ -132,7 +132,7 @@ def _work(group: Group, shop: Workshop, learned: Mapping[str, Rows], threads: in
 
 
 def _keep(found: Mapping[str, Rows], rows: Path) -> None:
-    """Write what is not there: on shared storage everything is, once it can be seen here."""
+    """Write rows that are missing here. On shared storage they appear by themselves."""
     for name, lines in found.items():
         path = _file(rows, name)
         if not path.exists() or table.read_file(path) != lines:
@@ -144,13 +144,13 @@ def _file(rows: Path, name: str) -> Path:
 
 
 def _controlled(items: Sequence[Planned]) -> set[str]:
-    """The cells whose learned networks these are controls of."""
+    """The hashes of the cells whose learned networks these controls need."""
     return {learned.hash for item in items if (learned := item.cell.controlled()) is not None}
 
 
 @contextlib.contextmanager
 def _mark(out: Path) -> Iterator[str]:
-    """The name of a file in `out`, by which a node can tell that it has the same folder."""
+    """The name of a temporary file in `out`. A node that sees this file has the same folder."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f".sweep-{secrets.token_hex(8)}"
     path.touch()
@@ -161,7 +161,7 @@ def _mark(out: Path) -> Iterator[str]:
 
 
 def _elsewhere(context: Context) -> Context:
-    """The same for a process with another working directory and environment, whose progress nobody would see."""
+    """The context for a process with another working directory and environment: absolute paths, no progress."""
     root = Path(context.data_root or os.environ.get(data.ROOT_VARIABLE) or "data").resolve()
     own = Path(context.dataset)
     dataset = str(own.resolve()) if own.suffix == ".npz" and own.is_file() else context.dataset
@@ -175,7 +175,7 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def _cpus(cuda: bool) -> tuple[int, int]:
-    """What a cell needs, and what the largest node that can run it has."""
+    """CPUs that a cell needs, and CPUs of the largest node that can run it."""
     cpus = int(os.environ.get("OMP_NUM_THREADS") or 1)
     have = [int(node.get("CPU", 0)) for node in _nodes() if not cuda or node.get("GPU", 0) >= 1]
     if max(have, default=0) < cpus:

@@ -1,4 +1,4 @@
-"""From what was asked for to cells, with what is known of each before anything runs."""
+"""Plans the cells of a command, with what is known about each before anything runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ OVERWRITE = ("never", "failed", "always")
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell with the status that is kept of it, if it need not run, why it is impossible, and whether it had run."""
+    """A planned cell.
+
+    Attributes:
+        cell: the cell.
+        kept: the status of its existing rows; None if it has to run.
+        impossible: why it cannot be measured, or None.
+        again: whether it has rows that are to be replaced.
+    """
 
     cell: Cell
     kept: str | None
@@ -30,12 +37,12 @@ class Planned:
 
     @property
     def suite(self) -> Suite:
-        """What measures it."""
+        """The suite of the cell."""
         return suite.get(self.cell.suite)
 
     @property
     def to_do(self) -> bool:
-        """Whether it has to run."""
+        """Whether the cell has to run."""
         return self.kept is None
 
     def __str__(self) -> str:
@@ -45,9 +52,10 @@ class Planned:
 
 
 def suite_names(names: Sequence[str]) -> list[str]:
-    """The suites asked for, or all but those that run by name only.
+    """The named suites, or all that need not be named.
 
-    Raises ValueError, with the nearest, for one that is unknown.
+    Raises:
+        ValueError: an unknown suite; the message suggests the nearest.
     """
     if names:
         return [suite.get(name).name for name in dict.fromkeys(names)]
@@ -65,21 +73,25 @@ def plan(
     seeds: int | None = None,
     overwrite: str = "never",
 ) -> list[Planned]:
-    """Every cell, in an order in which cells that share work are neighbours: bias and variance of one estimator.
+    """All cells, ordered so that cells that share work are neighbours, such as bias and variance of one estimator.
 
-    The controls of learned networks come last, and those networks are planned whether they were asked for or not.
+    Controls of learned networks come last. The runs that learn these networks are planned too, even if not requested.
 
     Args:
-        shop: with the data and the device.
-        preset: of all settings.
-        tasks, labels, suites: what was asked for.
-        rows: the folder of the rows that there are.
-        seeds: of suites that repeat over seeds; None: as many as they have at the preset.
-        overwrite: "never", "failed" or "always": which cells with rows run again.
+        shop: provides data and device.
+        preset: the values of all settings.
+        tasks: names of the tasks.
+        labels: estimators and baselines.
+        suites: names of the suites.
+        rows: the folder of existing rows.
+        seeds: number of seeds for suites that repeat over seeds; None: their number at the preset.
+        overwrite: which cells with rows run again: "never", "failed" or "always".
     """
     planned = []
     for name in tasks:
-        task = shop.task(name, torch.device("cpu"))  # nothing is computed, and the device may be another machine's
+        task = shop.task(
+            name, torch.device("cpu")
+        )  # the plan computes nothing, and the device may be on another machine
         measuring = [suite.get(one) for one in suites]
         baseline = [Label(PLAIN)] if any(one.baseline for one in measuring) else []
         learned = [label.of for label in labels if label.of is not None and task.plain]
@@ -100,7 +112,7 @@ def plan(
 
 
 def make_cell(shop: Workshop, preset: Preset, task: Task, of: Suite, label: Label, seed: int) -> Cell:
-    """A cell with everything that its code will be handed."""
+    """Make a cell, with everything that its code is handed."""
     kinds = {**task.roles, **(task.plain_roles if label.name == PLAIN else {})}
     handed = tuple((role, preset.hand(kinds[role])) for role in of.roles)
     used = {*of.uses, *(name for role, how in handed for name in task.uses(role, how))}
@@ -124,14 +136,14 @@ def make_cell(shop: Workshop, preset: Preset, task: Task, of: Suite, label: Labe
 
 
 def prepare(shop: Workshop, planned: Sequence[Planned], device: torch.device | None = None) -> None:
-    """Get the data of what is to do, and check what only they decide. Raises ValueError for what cannot work."""
+    """Load the data of the cells to do and check settings against them. Raises ValueError if they do not fit."""
     asked = {(item.cell.task, role, how) for item in planned if item.to_do for role, how in item.cell.handed}
     for name, role, how in sorted(asked, key=str):
         shop.task(name, device).prepare(role, how)
 
 
 def _following(item: Planned, planned: dict[str, Planned]) -> Planned:
-    """A control runs again where what it controls does, or has been repaired since."""
+    """A control runs again if the run that it controls does, or if that run has succeeded since."""
     learned = item.cell.controlled()
     if learned is None or item.kept is None:
         return item
@@ -142,7 +154,7 @@ def _following(item: Planned, planned: dict[str, Planned]) -> Planned:
 
 
 def _impossible(task: Task, of: Suite, cell: Cell) -> str | None:
-    """Why an estimator cannot work on the sizes of a task, or None. Raises ValueError where the task itself cannot."""
+    """Why an estimator cannot work on a task's sizes, or None. Raises ValueError if the task's settings are invalid."""
     if not of.roles or cell.label.name == PLAIN:
         return None
     role, how = cell.handed[0]

@@ -1,4 +1,4 @@
-"""Progress of a sweep: bars on a terminal, lines elsewhere."""
+"""Shows the progress of a sweep: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from suites.engine.execute import Finished, title
 from suites.engine.plan import Planned
 
 AT_LEAST, AT_MOST = 5.0, 60.0
-"""Seconds between two lines of a cell: it is not worth one that takes less, nor is silence for more."""
+"""Least and most seconds between two progress lines of a cell."""
 
 Level = Literal["quiet", "normal", "verbose"]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody would see. A lambda cannot be sent to another process."""
+    """Ignore progress. A function, because a lambda cannot be sent to another process."""
 
 
 class Progress:
-    """One bar for the cells and one for each cell under way; lines where output is no terminal.
+    """One bar for all cells and one for each running cell; lines if the output is not a terminal.
 
     Args:
-        level: "quiet" tells of cells that met an error and of nothing else; "verbose" has a line for everything that
-            begins and every tenth of it, on a terminal too.
-        console: where to; by default standard error.
+        level: "quiet" only reports cells with an error. "verbose" prints a line for everything that starts and for
+            every tenth of it, on a terminal too.
+        console: the output; default: standard error.
     """
 
     def __init__(self, level: Level = "normal", console: Console | None = None) -> None:
@@ -71,7 +71,7 @@ class Progress:
         self._bars.update(self._cells, total=self._total, visible=self._total > 0)
 
     def detail(self, what: str, done: int, total: int) -> None:
-        """Something inside a cell moves on; with a total of 0, `what` is the cell that begins or goes on."""
+        """Report progress inside a cell. With a total of 0, `what` is the title of the cell that starts or goes on."""
         if not total:
             self._present = what
         if self._present not in self._under_way:
@@ -85,7 +85,7 @@ class Progress:
             self._print(f"{self._present}: {cell.line(time.monotonic())}")
 
     def finished(self, done: Finished) -> None:
-        """A cell is done."""
+        """Report a finished cell."""
         self._done += 1
         name = title(done.item.cell)
         line = f"[{self._done}/{self._total}] {name}: {done.status}"
@@ -102,18 +102,18 @@ class Progress:
 
 @dataclass
 class _Cell:
-    """How far a cell is, and what was last told of it."""
+    """The progress of a cell, and what was last printed about it."""
 
     bar: TaskID
     told_at: float
     what: str = ""
     done: int = 0
     total: int = 0
-    begun: tuple[int, float] = (0, 0.0)  # where and when what it does now was first heard of
-    told: tuple[str, int] = ("", 0)  # what, and how many tenths of it
+    begun: tuple[int, float] = (0, 0.0)  # count and time of the first report of the current activity
+    told: tuple[str, int] = ("", 0)  # activity and tenths of it in the last line
 
     def moves(self, what: str, done: int, total: int, now: float, at_least: float) -> bool:
-        """Take in how far it is. Returns whether that is worth a line, at most one in so many seconds."""
+        """Update the progress. Returns whether to print a line, at most one every `at_least` seconds."""
         if total != self.total or done < self.done:
             self.begun = done, now
         self.what, self.done, self.total = what, done, total
@@ -124,7 +124,7 @@ class _Cell:
         return True
 
     def line(self, now: float) -> str:
-        """What it is at, how much of it is done, and the time left at the pace so far."""
+        """The current activity, how much of it is done, and the time left at the present speed."""
         first, since = self.begun
         line = f"{self.what}, {100 * self.done // self.total} %" if self.done else self.what
         if self.done > first:
@@ -133,7 +133,7 @@ class _Cell:
 
 
 def _spoken(seconds: float) -> str:
-    """A time to the precision at which it is known: "40 s", "2 min", "3 h 20 min"."""
+    """A time, rounded: "40 s", "2 min", "3 h 20 min"."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,13 +1,13 @@
-"""The rules of a sweep, whatever carries it out.
+"""The rules of a sweep, for every executor.
 
-- Cells that share work are one group and run one after the other. Nothing runs twice at the same time, and plain
-  training that is one and the same for several tasks counts as one thing.
-- A control waits for the network that it is a control of.
+- Cells that share work form one group and run one after the other. The same run never runs twice at a time. Plain
+  training is one run for all tasks.
+- A control waits for the run that learns its network.
 - Timed cells run alone, after everything else, unless the executor separates them.
-- A group whose worker died is tried again, `TRIES` times in all, where runs go on from their checkpoints; then those
-  of its cells that have no rows are recorded as failed.
-- What another sweep on the same folder is busy with is left to it, and its rows are waited for.
-- A failure of the storage is not of a cell, and stops the sweep.
+- If a worker dies, its group is started again, `TRIES` times in total, and resumes from checkpoints. After that its
+  cells without rows are recorded as failed.
+- Cells that another sweep on the same folder is running are left to it. This sweep waits for their rows.
+- A write error affects all cells, so it stops the sweep.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from suites.engine.plan import Planned
 
 TRIES = 3
 PAUSE = 0.5
-"""Seconds between two looks at what another sweep is busy with."""
+"""Seconds between two checks of what another sweep is running."""
 
 
 def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, executor: Executor) -> Iterator[Finished]:
-    """Run what is to do and yield each cell when it is done. What is under way when this is closed is cancelled.
+    """Run the cells that are to do and yield each when it is done. Closing this iterator cancels running cells.
 
     Raises:
-        OSError: something cannot be written; what was finished stays, and runs under way go on from their checkpoints.
+        OSError: a file cannot be written. Finished cells are kept, and interrupted runs resume from their checkpoints.
         ValueError: the executor cannot run a cell.
     """
     to_do = [item for item in planned if item.to_do]
@@ -54,7 +54,7 @@ def sweep(planned: Sequence[Planned], shop: Workshop, rows: Path, executor: Exec
 
 
 class _Board:
-    """Which groups wait and which run."""
+    """Keeps track of waiting and running groups."""
 
     def __init__(self, to_do: Sequence[Planned], shop: Workshop, rows: Path, places: dict[str, str]) -> None:
         self.shop, self.rows = shop, rows
@@ -62,10 +62,10 @@ class _Board:
         self.unfinished = {item.cell.hash for item in to_do}
         self.waiting = [Group(items, any(item.suite.alone for item in items), places) for items in _together(to_do)]
         self.running: list[Group] = []
-        self.held = False  # whether something waits only because another sweep is busy with it
+        self.held = False  # whether a group waits only because another sweep is running one of its cells
 
     def start(self, executor: Executor) -> Iterator[Finished]:
-        """Hand over what may start, and give cells that another sweep has done meanwhile."""
+        """Submit groups that may start. Yields cells that another sweep has finished meanwhile."""
         self.held = False
         for group in sorted(self.waiting, key=lambda group: group.alone):
             if len(self.running) >= executor.room:
@@ -87,7 +87,7 @@ class _Board:
                     yield self._finish(item)._replace(message="by another process", seconds=0.0)
 
     def ended(self, group: Group, died: str | None) -> Iterator[Finished]:
-        """What is done of a group is done; the rest is tried again, or recorded as failed."""
+        """Yield the finished cells of an ended group. The others are tried again or recorded as failed."""
         self.running.remove(group)
         left, tries = self._lost(group.items), group.tries + 1
         again = tries < TRIES
@@ -102,14 +102,14 @@ class _Board:
                 yield self._finish(item)
 
     def _needs_another(self, group: Group) -> bool:
-        """Whether it is a control of what is not finished, or the same run as one under way."""
+        """Whether a group needs the result of an unfinished cell, or contains a run that is already running."""
         learned = {other.hash for item in group.items if (other := item.cell.controlled()) is not None}
         learned -= {item.cell.hash for item in group.items}
         under_way = {item.cell.run for other in self.running for item in other.items}
         return bool(learned & self.unfinished or under_way & {item.cell.run for item in group.items})
 
     def _held(self, item: Planned) -> bool:
-        """Whether another process is busy with a cell. The lock is the system's, and goes with the process."""
+        """Whether another process is running a cell. The lock belongs to the system and ends with the process."""
         try:
             with FileLock(self.shop.lock(item.cell), timeout=0):
                 return False
@@ -123,7 +123,7 @@ class _Board:
         return Finished(item, status, kept[0]["message"], kept[0]["provenance"]["wall_s"])
 
     def _lost(self, items: Iterable[Planned]) -> tuple[Planned, ...]:
-        """Cells without rows, or with those that were to be replaced."""
+        """Cells that have no rows, or still have the rows that were to be replaced."""
         return tuple(
             item
             for item in items
@@ -131,7 +131,7 @@ class _Board:
         )
 
     def _stamp(self, item: Planned) -> tuple[int, int] | None:
-        """Which file has the rows of a cell, for every writing makes another, and when it was written."""
+        """Inode and time of the file of a cell's rows, which change whenever it is written; None if there is none."""
         path = self._path(item)
         return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
@@ -140,7 +140,7 @@ class _Board:
 
 
 def _together(to_do: Sequence[Planned]) -> list[tuple[Planned, ...]]:
-    """Groups of what shares work, in the order of their first cells."""
+    """Cells grouped by shared work, in the order of their first cells."""
     found: dict[object, list[Planned]] = {}
     for item in to_do:
         found.setdefault(item.cell.work, []).append(item)
@@ -148,7 +148,7 @@ def _together(to_do: Sequence[Planned]) -> list[tuple[Planned, ...]]:
 
 
 def _discard(to_do: Sequence[Planned], shop: Workshop) -> None:
-    """Forget the checkpoints of what is run anew: once, for it may be one run for several cells, and a worker may die
-    in it."""
+    """Delete the checkpoints of cells that run again. This is done once, at the start: several cells may share a run,
+    and a run whose worker died must be able to resume."""
     for keeper in {item.cell.run: shop.keeper(item.cell) for item in to_do if item.again}.values():
         keeper.discard()

@@ -1,4 +1,4 @@
-"""Commands that are neither a suite nor the engine. Their options are here, and what they do is imported when done."""
+"""Further commands. Their options are declared here; the modules that run them are imported on use."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ EXPERIMENTS = ("bernoulli", "arm", "relax", "polynomial")
 
 
 def _device(parser: ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to measure")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="device to measure on")
 
 
 def _reproduce_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("experiment", nargs="*", metavar="NAME", help=f"some of {', '.join(EXPERIMENTS)}; or all")
-    parser.add_argument("--seeds", type=PositiveInt, default=3, metavar="N", help="runs of each")
+    parser.add_argument(
+        "experiment", nargs="*", metavar="NAME", help=f"one or more of {', '.join(EXPERIMENTS)}; by default all"
+    )
+    parser.add_argument("--seeds", type=PositiveInt, default=3, metavar="N", help="runs of each experiment")
     command.as_json(parser)
 
 
@@ -32,8 +34,10 @@ def _reproduce(args: Namespace) -> int:
 
 
 def _gpu_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", default="results/gpu", metavar="DIR", help="the folder of all that is written")
-    parser.add_argument("--estimator", nargs="+", default=["all"], metavar="NAME", help="of the suites")
+    parser.add_argument("--out", default="results/gpu", metavar="DIR", help="folder for everything that is written")
+    parser.add_argument(
+        "--estimator", nargs="+", default=["all"], metavar="NAME", help="estimators for the memory and overhead suites"
+    )
 
 
 def _gpu(args: Namespace) -> int:
@@ -43,7 +47,7 @@ def _gpu(args: Namespace) -> int:
 
 
 def _projection_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("preset", nargs="*", metavar="PRESET", help="some presets; without any, cpu and paper")
+    parser.add_argument("preset", nargs="*", metavar="PRESET", help="one or more presets; by default cpu and paper")
     command.as_json(parser)
 
 
@@ -55,11 +59,11 @@ def _projection(args: Namespace) -> int:
 
 def _loop_arguments(parser: ArgumentParser) -> None:
     for name, default, what in (
-        ("depth", 16, "of the network"), ("widen", 1, "of the network"), ("images", 1280, "in an epoch"),
-        ("batch", 128, "images in a minibatch"),
+        ("depth", 16, "layers of the network"), ("widen", 1, "widening factor of the network"),
+        ("images", 1280, "images per epoch"), ("batch", 128, "images per minibatch"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=PositiveInt, default=default, metavar="N", help=what)
-    parser.add_argument("--pairs", type=Pairs, default=8, metavar="N", help="epochs of each, in turn")
+    parser.add_argument("--pairs", type=Pairs, default=8, metavar="N", help="epochs of each loop, in turn")
     _device(parser)
     parser.add_argument("--out", type=Path | None, metavar="DIR", help="write rows to DIR/rows")
     command.as_json(parser)
@@ -72,7 +76,7 @@ def _loop(args: Namespace) -> int:
 
 
 def _library_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=Pairs, default=30, metavar="N", help="interleaved pairs of each")
+    parser.add_argument("--pairs", type=Pairs, default=30, metavar="N", help="interleaved pairs per estimator")
     parser.add_argument("--out", type=Path | None, metavar="DIR", help="write rows to DIR/rows")
     command.as_json(parser)
 
@@ -85,15 +89,21 @@ def _library(args: Namespace) -> int:
 
 def _study_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--part", nargs="+", default=[], metavar="NAME", help="parts of the study; by default all")
-    parser.add_argument("--seeds", type=PositiveInt | None, metavar="N", help="at most so many runs of every arm")
-    parser.add_argument("--data-root", type=Path | None, help="where data sets lie; by default $VMO_DATA or data")
-    parser.add_argument("--out", default="results/runs", metavar="DIR", help="the folder of all that is written")
-    parser.add_argument("--workers", type=PositiveInt, default=1, metavar="N", help="processes at a time")
-    parser.add_argument("--launcher", default="local", choices=("local", "ray"), help="ray: on a Ray cluster")
+    parser.add_argument("--seeds", type=PositiveInt | None, metavar="N", help="most runs of each arm")
+    parser.add_argument(
+        "--data-root", type=Path | None, help="folder of the data sets; by default $VMO_DATA, else data"
+    )
+    parser.add_argument("--out", default="results/runs", metavar="DIR", help="folder for everything that is written")
+    parser.add_argument("--workers", type=PositiveInt, default=1, metavar="N", help="number of processes")
+    parser.add_argument(
+        "--launcher", default="local", choices=("local", "ray"), help="local: this machine; ray: a Ray cluster"
+    )
     _device(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the cells, which are done, and an estimate")
-    parser.add_argument("--commands", action="store_true", help="print a command for every arm by itself")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the cells, their status and an estimate of the time; run nothing"
+    )
+    parser.add_argument("--commands", action="store_true", help="print a separate command for each arm; run nothing")
+    parser.add_argument("--quiet", action="store_true", help="print no progress")
 
 
 def _study(args: Namespace) -> int:
@@ -156,41 +166,41 @@ COMMANDS = (
     ),
     Command(
         "reproduce",
-        "Numbers of the literature beside ours, by the code that everything here runs.",
+        "Compare published numbers with ours.",
         _reproduce_arguments,
         _reproduce,
         names={"experiment": lambda: EXPERIMENTS},
     ),
     Command(
         "study",
-        "Every training run behind the verdicts on the paper's statements.",
+        "Run the study: all training runs behind the verdicts on the paper's statements.",
         _study_arguments,
         _study,
         names={"part": lambda: listing.names("parts")},
     ),
     Command(
         "gpu",
-        "Every check that needs a GPU, and its rows.",
+        "Run every check that needs a GPU.",
         _gpu_arguments,
         _gpu,
         names={"estimator": lambda: listing.names("estimators")},
     ),
     Command(
         "gpu-projection",
-        "What a training run should take on a GPU, projected from what a step computes and moves.",
+        "Project the time of a training run on a GPU from the operations and memory traffic of a step.",
         _projection_arguments,
         _projection,
         names={"preset": lambda: listing.names("presets")},
     ),
     Command(
         "loop-speed",
-        "The plain training loop against the least that it could do, and against one fed by a DataLoader.",
+        "Compare the plain training loop with bare steps and with a loop that uses a DataLoader.",
         _loop_arguments,
         _loop,
     ),
     Command(
         "library-speed",
-        "Our estimators beside those of other libraries, where these are installed.",
+        "Compare the speed of our estimators with those of other installed libraries.",
         _library_arguments,
         _library,
     ),

@@ -1,8 +1,8 @@
-"""Every check that needs a GPU, and its rows: vmo-bench gpu --out DIR.
+"""Runs every check that needs a GPU: vmo-bench gpu --out DIR.
 
-In turn: the tests marked `gpu`, where this is a checkout that has them; the fraction of the device's peak that a plain
-step of WRN-28-10 reaches, in float32, in bfloat16 and compiled; and the memory and overhead suites of the width task at
-the preset `paper`. Goes on after a failure and then exits with 1.
+In turn: the tests marked `gpu`, if this is a checkout with tests; the fraction of the device's peak that a plain step
+of WRN-28-10 reaches, in float32, in bfloat16 and compiled; and the memory and overhead suites of the width task at the
+preset `paper`. After a failure it continues, and finally exits with status 1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WAYS = ((False, False), (True, False), (True, True))  # bfloat16, compiled
 
 
 class Peak(NamedTuple):
-    """One way to run a plain step: the row of it, the dtype, and the seconds that were spent."""
+    """One way to run a plain step: its row, the dtype, and the total time in seconds."""
 
     row: dict[str, Any]
     dtype: str
@@ -40,7 +40,7 @@ class Peak(NamedTuple):
 
 
 def peak(preset: Preset, device: torch.device, name: str, repeats: int) -> Iterator[Peak]:
-    """Each way to run a plain step at the size that is timed. There is none on a device whose peak is not known."""
+    """Measure each way to run a plain step of the role "timed". Yields nothing if the device's peak is unknown."""
     task = factory("width")(Context(device=device))
     for bf16, compiled in WAYS:
         handed = preset.with_({"train.bf16": bf16}).hand(task.plain_roles["timed"])
@@ -59,7 +59,7 @@ def peak(preset: Preset, device: torch.device, name: str, repeats: int) -> Itera
 
 
 def run(out: Path, estimators: Sequence[str]) -> int:
-    """Run all checks. Returns the exit status: 0, or 1 where one failed. Raises ValueError without a GPU."""
+    """Run all checks. Returns the exit status: 0, or 1 if one failed. Raises ValueError without a GPU."""
     if not torch.cuda.is_available():
         raise ValueError("this machine has no CUDA device that PyTorch can use")
     try:
@@ -74,8 +74,8 @@ def run(out: Path, estimators: Sequence[str]) -> int:
         for found in peak(preset, device, name, preset.hand(OverheadSettings).overhead.pairs):
             print(f"{found.row['part']}: {found.row['value']:.1%} of the peak of {name}")
             write(out / "rows", found, preset, device)
-    except RuntimeError as error:  # no memory, or no compiler; the suites may do all the same
-        print(f"the fraction of the peak: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+    except RuntimeError as error:  # out of memory, or no compiler; the suites may work nevertheless
+        print(f"fraction of the peak: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         failed.append("peak")
     words = ["--task", "width", "--suite", "memory", "overhead", "--preset", "paper", "--device", "cuda"]
     if measure.main(["--estimator", *estimators, *words, "--out", str(out)]):
@@ -85,7 +85,7 @@ def run(out: Path, estimators: Sequence[str]) -> int:
 
 
 def write(folder: Path, found: Peak, preset: Preset, device: torch.device) -> None:
-    """A row of `peak`, as a cell of the overhead suite."""
+    """Write a row of `peak`, as a cell of the overhead suite."""
     settings = {"timed": preset.groups["timed"].model_dump(), "peak": {"way": found.row["part"]}}
     about: dict[str, Any] = {"suite": "overhead", "task": "width", "preset": preset.name, "settings": settings}
     rows.write(folder, [found.row], **about, device=device, dtype=found.dtype, seconds=found.seconds)

@@ -1,11 +1,11 @@
-"""What a training run should take on a GPU, projected from what a step computes and moves: vmo-bench gpu-projection.
+"""Projects the time of a training run on a GPU: vmo-bench gpu-projection.
 
     seconds of a step = max(2 · MACs / (COMPUTE · peak), bytes / (MEMORY · bandwidth), operations · LAUNCH)
 
-MACs are counted by torch's FlopCounterMode and bytes operation by operation, inputs read and outputs written, of one
-step of the trainer in bfloat16 under fake tensors, so on masks and not on slices. Nothing of it is run. That every
-operation moves its tensors is what eager execution does; a compiled step fuses and moves less. Peaks and bandwidths are
-those of NVIDIA's data sheets (A100: nvidia-a100-datasheet; H100: h100-tensor-core-gpu-datasheet), dense.
+One step of the trainer in bfloat16 is counted with fake tensors, on masks instead of slices; nothing is computed. MACs
+are counted by torch's FlopCounterMode. Bytes are the inputs read and outputs written of each operation, as in eager
+execution; a compiled step fuses operations and moves less. Peaks and bandwidths are the dense ones of NVIDIA's data
+sheets (A100: nvidia-a100-datasheet; H100: h100-tensor-core-gpu-datasheet).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from suites.tasks import factory
 from suites.tasks.base import Context
 
 COMPUTE, MEMORY = 0.3, 0.7
-"""Assumed fractions of peak and of bandwidth that are reached."""
+"""Assumed fractions of peak and bandwidth that are reached."""
 LAUNCH = 5e-6
-"""Assumed seconds from one operation to the next, however small they are."""
+"""Assumed least time per operation, in seconds."""
 IMAGES = 50_000
-"""Of CIFAR's training sets."""
+"""Training images of CIFAR."""
 ESTIMATORS = (PLAIN, "rloo", "concrete", "rebar[coupled=true,tuning=regression]", "rebar")
 
 
 class Device(NamedTuple):
-    """A GPU, by what its data sheet says.
+    """A GPU, from its data sheet.
 
     Args:
-        name: how the name that CUDA gives begins.
-        peak: operations per second on dense tensors, by dtype; float32 is TF32, in which cuDNN convolves it.
-        bandwidth: of its memory, bytes per second.
+        name: the beginning of its name in CUDA.
+        peak: operations per second on dense tensors, by dtype. float32 means TF32, which cuDNN uses for convolutions.
+        bandwidth: memory bandwidth, in bytes per second.
     """
 
     name: str
@@ -57,7 +57,7 @@ DEVICES = {
 
 
 class Moved(TorchDispatchMode):
-    """Operations, and the bytes that they read and write; a view is none."""
+    """Counts operations and the bytes that they read and write. Views are not counted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Moved(TorchDispatchMode):
 
 
 def fraction_of_peak(macs: float, seconds: float, name: str, dtype: str) -> float | None:
-    """The part of a device's peak that a step reaches; None of a device whose data sheet is not in `DEVICES`."""
+    """The fraction of a device's peak that a step reaches; None if the device is not in `DEVICES`."""
     found = next((device for device in DEVICES.values() if name.startswith(device.name)), None)
     return None if found is None else 2 * macs / seconds / found.peak[dtype]
 
@@ -87,7 +87,7 @@ def counted(preset: Preset, estimator: str, task: str = "width") -> tuple[float,
     handed = preset.with_({**given, "train.bf16": True}).hand(roles["timed"])
     with FakeTensorMode():
         workload = made.workload("timed", handed, None if plain else parse(estimator).make)
-        workload.step()  # the optimizers have their state after it
+        workload.step()  # creates the optimizers' state
         with Moved() as moved, FlopCounterMode(display=False) as flops:
             workload.step()
     return flops.get_total_flops() / 2, float(moved.bytes), moved.operations
@@ -99,13 +99,13 @@ def _of(preset: Preset, name: str) -> Any:
 
 
 def seconds(macs: float, size: float, operations: int, device: Device) -> float:
-    """Of a step, by the formula above."""
+    """The time of a step in seconds, by the formula above."""
     computing = 2 * macs / (COMPUTE * device.peak["bfloat16"])
     return max(computing, size / (MEMORY * device.bandwidth), operations * LAUNCH)
 
 
 def projected(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Preset, estimator, what a step computes and moves, and milliseconds and hours on each device."""
+    """For each preset and estimator: MACs, bytes and operations of a step; milliseconds and hours on each device."""
     found = []
     for name in names:
         preset = resolve(name)
@@ -127,7 +127,7 @@ def projected(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def lines(names: Sequence[str]) -> list[list[str]]:
-    """The table as text, its head first."""
+    """The table as text, header first."""
     heads = [f"{head} {name}" for name in DEVICES for head in ("ms per step,", "hours per run,")]
     found = [["preset", "estimator", "GMACs per step", "GB moved per step", "operations", *heads]]
     for one in projected(names):
@@ -138,7 +138,7 @@ def lines(names: Sequence[str]) -> list[list[str]]:
 
 
 def run(names: Sequence[str], as_json: bool = False) -> int:
-    """Print the projection. Returns the exit status. Raises ValueError for a preset that there is not."""
+    """Print the projection. Returns the exit status. Raises ValueError for an unknown preset."""
     for name in names:
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}{nearest(name, PRESETS)}; there are {', '.join(PRESETS)}")
@@ -147,7 +147,7 @@ def run(names: Sequence[str], as_json: bool = False) -> int:
         tables.say_json({"assumed": parts, "projected": projected(names)})
         return 0
     assumed = f"{COMPUTE:.0%} of peak, {MEMORY:.0%} of bandwidth and {1e6 * LAUNCH:g} µs per operation"
-    tables.say_folded(f"Projected, not measured: {assumed} are assumed.")
+    tables.say_folded(f"Projected, not measured. Assumed: {assumed}.")
     head, *rest = lines(names)
     tables.show("", head, rest, keys=2)
     return 0

@@ -1,9 +1,9 @@
-"""Our estimators beside those of other libraries, where these are installed: vmo-bench library-speed.
+"""Compares the speed of our estimators with other installed libraries: vmo-bench library-speed.
 
-The objective of the VAE task: 64 rows, 16 sites of 10 categories, and an MLP decoder of 784 pixels. Each library is
-used as its documentation has it, on logits in one tensor, and alternates in one process with the objective by hand,
-forward and backward once at a hard sample. Rows go into the table as those of the overhead suite do, named by library
-and version. torch is always there; `pip install reinmax pyro-ppl storchastic` adds the others.
+The objective is that of the VAE task: 64 rows, 16 sites of 10 categories, and an MLP decoder of 784 pixels. Each
+library is used as in its documentation, with logits in one tensor. It alternates in one process with the objective by
+hand, forward and backward once at a hard sample. Rows are written like those of the overhead suite, with library and
+version as the name. torch is always installed; `pip install reinmax pyro-ppl storchastic` adds the others.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class Peer(NamedTuple):
     """Another library's estimator.
 
     Args:
-        package: its distribution, whose version goes into the row.
-        name: what it is called there.
+        package: the library's distribution; its version goes into the row.
+        name: the estimator's name there.
         ours: the label of the same estimator here.
-        make: given logits `(rows, sites, K)` that require a gradient and the objective, one backward pass.
+        make: from logits `(rows, sites, K)` that require grad and the objective, makes a function that runs one
+            backward pass.
     """
 
     package: str
@@ -88,7 +89,7 @@ def _storch(name: str, **options: Any) -> Callable[[Tensor, Objective], Callable
         def value(z: Tensor) -> Tensor:
             if len(z) != len(logits):
                 return f(z.unbind(-2))
-            return f(z.movedim(0, 1).unbind(-2)).movedim(0, 1)  # some methods put their samples behind the rows
+            return f(z.movedim(0, 1).unbind(-2)).movedim(0, 1)  # some methods put the sample dimension after the rows
 
         cost = storch.deterministic(value)
 
@@ -118,7 +119,7 @@ PEERS = (
 
 
 class _Theirs:
-    """A peer's backward pass as something to be timed."""
+    """A peer's backward pass as a workload."""
 
     def __init__(self, peer: Peer, logits: Sites, f: Objective) -> None:
         self.logits = torch.stack(tuple(logits), -2).requires_grad_()
@@ -133,7 +134,7 @@ class _Theirs:
 
 
 def measured(pairs: int) -> Iterator[tuple[Peer, str, dict[str, Any], dict[str, Any]]]:
-    """Every peer that is installed, its version, and the row of it and of ours."""
+    """Every installed peer, its version, its row and ours."""
     f, logits = VaeTask(Context()).alone(resolve("quick").hand(StepSettings))
     for peer in PEERS:
         try:
@@ -143,7 +144,7 @@ def measured(pairs: int) -> Iterator[tuple[Peer, str, dict[str, Any], dict[str, 
         hand = Alone(f, logits, None)
         ours = Alone(f, logits, parse(peer.ours).make([site.shape[-1] for site in logits]))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other libraries, about versions
+            warnings.simplefilter("ignore")  # other libraries warn about versions
             found = []
             for own in (_Theirs(peer, logits, f), ours):
                 base, spent = interleaved(hand, own, CPU, pairs)
@@ -153,7 +154,7 @@ def measured(pairs: int) -> Iterator[tuple[Peer, str, dict[str, Any], dict[str, 
 
 
 def run(pairs: int, out: Path | None, as_json: bool = False) -> int:
-    """Measure, print and, with a folder, write rows. Returns the exit status."""
+    """Measure and print; write rows if a folder is given. Returns the exit status."""
     lines, found = [], []
     for peer, there, theirs, ours in measured(pairs):
         texts = [f"{row['value']:.2f} ± {1.96 * row['se']:.2f}" for row in (theirs, ours)]
@@ -167,7 +168,7 @@ def run(pairs: int, out: Path | None, as_json: bool = False) -> int:
         return 0
     header = ["library", "estimator there", "ratio there", "estimator here", "ratio here"]
     tables.show("", header, lines, keys=2)
-    tables.say("time of a backward pass, in evaluations of the objective by hand, forward and backward")
+    tables.say("ratio: time of a backward pass, divided by that of the objective by hand, forward and backward")
     return 0
 
 

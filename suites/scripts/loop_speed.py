@@ -1,12 +1,14 @@
-"""The plain loop against the least that it could do, and against the usual one: vmo-bench loop-speed.
+"""Compares the plain training loop with two others: vmo-bench loop-speed.
 
-Epochs of `Trainer` without a distribution, augmentation and all, alternate in one process with as many steps of
+Epochs of `Trainer` without a distribution, including augmentation, alternate in one process with the same number of
+steps of
 
-    bare      forward, backward and SGD of the same network on one resident minibatch
-    loader N  the same, fed as the widely used scripts are: torchvision's RandomCrop(32, padding=4, reflect), flip,
-              ToTensor and Normalize, image by image, in a DataLoader of N worker processes
+    bare      forward, backward and SGD of the same network on one fixed minibatch
+    loader N  the same, with data from a DataLoader of N worker processes that transforms single images, as common
+    scripts
+              do: torchvision's RandomCrop(32, padding=4, reflect), flip, ToTensor and Normalize
 
-and each row is the trainer's time over theirs, per image.
+Rows hold the trainer's time per image, divided by theirs.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class Pictures(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def data(images: int, device: torch.device) -> Dataset:
-    """CIFAR's shapes; no time depends on what the images show."""
+    """Random data of CIFAR's shapes. Times do not depend on the content of images."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (images, 3, 32, 32), generator=generator, dtype=torch.uint8)
     split = Split(pixels, torch.randint(10, (images,), generator=generator)).to(device)
@@ -70,7 +72,7 @@ def data(images: int, device: torch.device) -> Dataset:
 
 
 def stepper(config: WideResNetConfig, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """A network of its own and the usual step of it: forward, backward, SGD."""
+    """A new network and its usual training step: forward, backward, SGD."""
     with device:
         network = WideResNet(config).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -86,7 +88,7 @@ def stepper(config: WideResNetConfig, device: torch.device) -> Callable[[Tensor,
 
 
 def loops(config: WideResNetConfig, images: int, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
-    """An epoch of each, by name; the trainer's first."""
+    """One epoch of each loop, by name; the trainer's first."""
     dataset = data(images, device)
     with device:
         network = WideResNet(config)
@@ -122,16 +124,16 @@ def _fed(
 def measure(
     config: WideResNetConfig, images: int, batch: int, device: torch.device, pairs: int
 ) -> list[dict[str, Any]]:
-    """Rows: the trainer's time over that of every other loop, and the milliseconds per image of all."""
+    """Rows: the time per image of every loop in seconds, and the trainer's time divided by that of each other loop."""
     epochs = loops(config, images, batch, device)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than a small machine has cores
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # warns of more workers than cores
         times: dict[str, list[float]] = {name: [] for name in epochs}
         for turn in range(pairs + 1):
             for name, epoch in epochs.items():
                 begin = time.perf_counter()
-                epoch()  # reads its loss at the end, and so waits for a device
-                if turn:  # the first warms up
+                epoch()  # reads its loss at the end, and so waits for the device
+                if turn:  # the first turn is a warm-up
                     times[name].append((time.perf_counter() - begin) / (images // batch * batch))
     found = []
     for name, spent in times.items():
@@ -145,11 +147,11 @@ def measure(
 def run(
     depth: int, widen: int, images: int, batch: int, pairs: int, on: str, out: Path | None, as_json: bool = False
 ) -> int:
-    """Measure, print and write rows. Returns the exit status. Raises ValueError for what cannot be."""
+    """Measure and print; with a folder, write rows. Returns the exit status. Raises ValueError for bad arguments."""
     if on == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: this machine has no CUDA device that PyTorch can use")
     if batch > images:
-        raise ValueError(f"--batch must lie in 1 … --images, got {batch} of {images}")
+        raise ValueError(f"--batch must not exceed --images, got {batch} and {images}")
     config = WideResNetConfig(depth, widen)
     if out is not None:
         (out / "rows").mkdir(parents=True, exist_ok=True)  # before anything is measured

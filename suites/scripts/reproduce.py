@@ -1,14 +1,15 @@
-"""Numbers of the literature beside ours: vmo-bench reproduce.
+"""Compares published numbers with ours: vmo-bench reproduce.
 
-Each line runs an experiment as its paper describes it, with the code that everything here runs, and prints what was
-published, what came out with its standard error over seeds, and whether the two agree within that error and the last
-digit that the paper gives. What is read off a plot of one seed is held to half a nat.
+Each experiment runs as its paper describes it, with the code of this project. The table shows the published number,
+ours with a 95 % interval over seeds, and whether they agree within that interval and the precision of the published
+number. Numbers read off a plot of one seed have a tolerance of half a nat.
 
     bernoulli    f(b) = (b − t)² of one Bernoulli variable at θ = 0, t = 0.499: ln Var of REINFORCE (arXiv:1711.00123)
-    arm          the greatest variance of ARM over θ, for one Bernoulli variable (arXiv:1807.11143); it is ARSM of two
+    arm          the largest variance of ARM over θ, for one Bernoulli variable (arXiv:1807.11143); ARM is ARSM with two
                  categories
-    relax        the toy of RELAX (Figure 1, 2): the same f, learned; ln Var of the estimators along the run
-    polynomial   mean |b − 0.45|² over 128 binary variables after 8,000 steps of Adam (arXiv:2304.08612, Section 5.1)
+    relax        the toy problem of RELAX (Figures 1 and 2): the same f, trained; ln Var of the estimators during the
+    run polynomial   mean |b − 0.45|² over 128 binary variables after 8,000 steps of Adam (arXiv:2304.08612, Section
+    5.1)
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ from suites.tasks.polynomial import Polynomial
 T = 0.499
 STEPS = (500, 1000, 2500, 5000, 10_000)
 POLYNOMIAL_STEPS = 8000
-TOO_WIDE = 20.0  # times what a published number is known within
-READ_OFF = 0.5  # nats, of a plot of one seed
-DRAWS = 100_000  # of a variance
+TOO_WIDE = 20.0  # no verdict if our interval is wider than this times the tolerance of the published number
+READ_OFF = 0.5  # tolerance in nats of a number read off a plot of one seed
+DRAWS = 100_000  # estimates for a variance
 RELAX: dict[str, tuple[float, ...]] = {
     "reinforce[baseline=none]": (-4.16, -4.18, -4.16, -4.20, -4.21),
     "rebar": (-4.11, -4.24, -4.34, -4.42, -4.69),
     "relax": (-9.9, -12.2, -12.6, -15.6, -15.9),
 }
-POLYNOMIAL: dict[str, tuple[float, float]] = {  # published, and half of the range that it is given as
+POLYNOMIAL: dict[str, tuple[float, float]] = {  # published number and its tolerance
     "exact": (0.2027, 0.00005),
     "reinmax": (0.2038, 0.00005),
     "gumbel_straight_through": (0.2459, 0.00005),
@@ -54,7 +55,7 @@ POLYNOMIAL: dict[str, tuple[float, float]] = {  # published, and half of the ran
 
 
 class Line(NamedTuple):
-    """One number: where it is from, what was published and within what it is known, and ours, one value per seed."""
+    """One number: its source, the published value and its tolerance, and our values, one per seed."""
 
     experiment: str
     what: str
@@ -64,7 +65,7 @@ class Line(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Half of the 95 % interval of our mean over seeds; 0 of what is exact, NaN of one seed."""
+        """Half the width of the 95 % interval of our mean over seeds; NaN for a single value."""
         if len(self.measured) < 2:
             return math.nan
         t = float(stats.t.ppf(0.975, len(self.measured) - 1))
@@ -72,7 +73,7 @@ class Line(NamedTuple):
 
     @property
     def agrees(self) -> str:
-        """Whether our mean is as near as its error and that of what was published allow; of a wide interval nothing."""
+        """Whether our mean agrees within both errors: "yes", "no", or "too few seeds" if our interval is too wide."""
         error = 0.0 if math.isnan(self.error) else self.error
         if error > TOO_WIDE * self.known_within:
             return "too few seeds"
@@ -80,12 +81,12 @@ class Line(NamedTuple):
 
 
 def squared(sample: Sites) -> Tensor:
-    """(b − t)², b the probability of the second of two categories."""
+    """(b − t)², where b is the second of two categories."""
     return (sample[0][..., 1] - T) ** 2
 
 
 def log_variance(estimator: Estimator, theta: Tensor, draws: int, generator: torch.Generator) -> float:
-    """ln Var of the estimated derivative by θ, the logit of one Bernoulli variable."""
+    """ln Var of the estimated derivative in θ, the logit of one Bernoulli variable."""
     logits = (torch.stack([torch.zeros_like(theta), theta]).expand(draws, 2),)
     was = estimator.training
     _, grads = estimator.eval().estimate(squared, logits, estimator.draw(logits, generator))
@@ -94,7 +95,7 @@ def log_variance(estimator: Estimator, theta: Tensor, draws: int, generator: tor
 
 
 def bernoulli(seeds: int) -> Iterator[Line]:
-    """Exactly, from the two outcomes, and by the estimator."""
+    """Exact from the two outcomes, and sampled with the estimator."""
     outcomes = torch.tensor([-0.5 * T**2, 0.5 * (1 - T) ** 2], dtype=torch.float64)
     exact = float(outcomes.var(correction=0).log())
     yield Line("bernoulli", "ln Var of reinforce, from both outcomes", -4.1589, 0.00005, [exact])
@@ -107,7 +108,7 @@ def bernoulli(seeds: int) -> Iterator[Line]:
 
 
 def arm(seeds: int) -> Iterator[Line]:
-    """From the midpoints of a grid over its one uniform variable: where the variance is greatest, and what it is."""
+    """The largest variance and its position, by a midpoint grid over the single uniform variable."""
     estimator = make("arsm", (2,))
 
     def variance(p: float, grid: int) -> float:
@@ -123,7 +124,7 @@ def arm(seeds: int) -> Iterator[Line]:
 
 
 def relax(seeds: int) -> Iterator[Line]:
-    """Adam with 0.01 for θ and for what the estimator learns, one sample to a step."""
+    """Adam with learning rate 0.01 for θ and the estimator's parameters, one sample per step."""
     for label, published in RELAX.items():
         values: dict[int, list[float]] = {step: [] for step in STEPS}
         for seed in range(seeds):
@@ -142,7 +143,7 @@ def relax(seeds: int) -> Iterator[Line]:
 
 
 def polynomial(seeds: int) -> Iterator[Line]:
-    """64 samples to a step, two logits per variable, temperature 1, Adam with 1e-3."""
+    """64 samples per step, two logits per variable, temperature 1, Adam with learning rate 1e-3."""
     f = Polynomial(2.0, 2, torch.device("cpu"))
     for label, (published, within) in POLYNOMIAL.items():
         values = []
@@ -159,7 +160,7 @@ def polynomial(seeds: int) -> Iterator[Line]:
 
 
 def watched(steps: int, what: str) -> Iterable[int]:
-    """1 … steps, with a bar on a terminal."""
+    """1 … steps, with a progress bar on a terminal."""
     return track(range(1, steps + 1), what, transient=True, console=Console(stderr=True))
 
 
@@ -177,7 +178,7 @@ EXPERIMENTS: dict[str, Callable[[int], Iterator[Line]]] = {
 
 
 def run(names: Sequence[str], seeds: int, as_json: bool = False) -> int:
-    """Run experiments and print the table. Returns the exit status. Raises ValueError for one that does not exist."""
+    """Run experiments and print the table. Returns the exit status. Raises ValueError for an unknown experiment."""
     for name in names:
         if name not in EXPERIMENTS:
             raise ValueError(f"no experiment {name!r}{nearest(name, EXPERIMENTS)}; there are {', '.join(EXPERIMENTS)}")

@@ -1,4 +1,4 @@
-"""Rows of what no suite measures: a cell of its own, with an identity like that of any other."""
+"""Writes rows for measurements outside the suites, as cells with an identity like any other."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ def write(
     """Write the rows of one cell and return their file.
 
     Args:
-        folder: of rows.
-        found: the measured halves, see `results.table.row`.
-        suite, task, task_version: what was measured, of what.
-        settings: group, field, value: all that the numbers depend on.
-        name: of the estimator, or "plain".
-        preset: that the settings are of, or none.
-        device: by default the CPU.
-        dtype: of the arithmetic.
-        seconds: that it took.
+        folder: the folder of rows.
+        found: the measured values, see `results.table.row`.
+        suite: the name of the measurement.
+        task: the name of the task.
+        settings: all values that the numbers depend on, by group and field.
+        name: the estimator's name, or "plain".
+        preset: the preset of the settings, or "".
+        task_version: the version of the task.
+        device: default: the CPU.
+        dtype: the dtype of the computation.
+        seconds: how long it took.
     """
     device = device or torch.device("cpu")
     cell: dict[str, Any] = {

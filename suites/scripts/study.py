@@ -1,8 +1,8 @@
-"""The study: every run of `results.study_design`, on the engine that `python -m suites.run` uses.
+"""The study: every run of `results.study_design`, with the engine of `python -m suites.run`.
 
-A cell that is done is not run again, and a run that was stopped goes on from its checkpoint, so that the same command
-goes on where it was interrupted. Runs of seed 0 come first, over all arms of a part, so that whatever is finished when
-one stops is a study with fewer seeds and not one with fewer arms.
+Finished cells are not run again, and an interrupted run resumes from its checkpoint. So repeating the command continues
+the study. Seed 0 of all arms of a part comes first, then seed 1, and so on: a study that is stopped early has all arms
+with fewer seeds.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ def run(
     commands: bool,
     level: Level,
 ) -> int:
-    """Run parts of the study, or tell what they are. Returns the exit status: 1 where a cell met an error.
+    """Run parts of the study, or print them. Returns the exit status: 0, or 1 if a cell failed with an error.
 
     Args:
-        parts: some of `PARTS`; none: all.
-        out: the folder of all that is written.
+        parts: names from `PARTS`; empty: all.
+        out: the folder for everything that is written.
         place: where to run: `data_root`, `device`, `workers` and `launcher`, as for `suites.run`.
-        seeds: at most so many runs of every arm.
-        dry_run, commands: print the cells, or a command for every arm, and run nothing.
-        level: of the progress.
+        seeds: most runs of each arm; None: as many as it declares.
+        dry_run: print the cells and run nothing.
+        commands: print a command for each arm and run nothing.
+        level: how much progress to print.
 
     Raises:
-        ValueError: there is no such part, or no data.
+        ValueError: unknown part, or missing data.
     """
     for part in parts:
         if part not in PARTS:
@@ -59,7 +60,9 @@ def run(
             tables.say(command(arm))
         return 0
     failures = 0
-    for dataset in dict.fromkeys(arm.dataset for _, arm in arms):  # data sets take turns: a workshop holds one
+    for dataset in dict.fromkeys(
+        arm.dataset for _, arm in arms
+    ):  # one data set after the other, because a workshop holds one
         mine = [(part, arm) for part, arm in arms if arm.dataset == dataset]
         with Progress(level) as progress:
             context, executor = asked.place(Namespace(**vars(place), dataset=dataset, preset=PRESET))
@@ -79,7 +82,7 @@ def run(
 
 
 def command(arm: Arm) -> str:
-    """The command that measures an arm by itself."""
+    """The command that measures one arm."""
     words = ["python", "-m", "suites.run", "--preset", PRESET, "--suite", *arm.suites, "--dataset", arm.dataset]
     words += ["--task", arm.task, "--seeds", str(arm.seeds), "--estimator", arm.estimator]
     settings = [f"{name}={value}" for name, value in arm.changed.items()]
@@ -96,7 +99,7 @@ def _cells(shop: Workshop, arms: Sequence[tuple[str, Arm]], rows: Path, seeds: i
         label = parse(arm.estimator)
         for item in plan(shop, preset, [arm.task], [label], list(arm.suites), rows, seeds=count):
             if item.cell.label.name == PLAIN and label.name != PLAIN:
-                continue  # the plain network is an arm of its own
+                continue  # plain training is a separate arm
             place = (order[part], item.cell.seed, at)
             if item.cell.hash not in found or place < found[item.cell.hash][0]:
                 found[item.cell.hash] = (place, item)

@@ -1,4 +1,4 @@
-"""Tasks: a distribution plus an objective, each with a version. They register like estimators do; one is one file."""
+"""The registry of tasks. A task is a distribution and an objective, with a version; each is one file."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def available() -> tuple[str, ...]:
 
 
 def register(name: str, factory: str | type[Task]) -> None:
-    """Add a task: a `Task` subclass, or "module:class". Raises ValueError where the name is taken."""
+    """Add a task: a `Task` subclass, or "module:class". Raises ValueError if the name is taken."""
     if name in _REGISTRY:
         raise ValueError(f"there is a task {name!r} already")
     _REGISTRY[name] = factory
 
 
 def factory(name: str) -> type[Task]:
-    """The class of a task. Raises ValueError, with the nearest, where there is none."""
+    """The class of a task. Raises ValueError for an unknown name; the message suggests the nearest."""
     if name not in _REGISTRY:
         raise ValueError(f"no task {name!r}{nearest(name, _REGISTRY)}; there are {', '.join(_REGISTRY)}")
     found = _REGISTRY[name]

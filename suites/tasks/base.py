@@ -1,18 +1,18 @@
-"""What a task gives the suites, and how: roles, each with settings of its own.
+"""The interface between tasks and suites: roles, each with its own settings.
 
 A *role* is something that a suite may ask of a task:
 
-    points      moments of a reference run at which estimators are measured
-    truth       how the gradient that estimates should average to is obtained there
+    points      points of a reference run at which estimators are measured
+    truth       how the reference gradient is obtained at these points
     estimates   how many estimates to make at a point
-    step        a training step at the size that is trained
-    timed       a training step at the size that is timed
-    counted     a training step at the size whose storage is counted
+    step        a training step at the size used for training
+    timed       a training step at the size used for timing
+    counted     a training step at the size used for counting memory
     scaled      a training step at any size
     run         a whole training run
 
-A task names the settings that each of its roles is handed, and a suite the roles that it needs. A cell's code gets the
-task as a `suites.tasks.granted.Granted` one, which has these roles and no others.
+A task declares the settings that each of its roles is handed. A suite declares the roles that it needs. The code of a
+cell gets the task as a `suites.tasks.granted.Granted`, which only has these roles.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from vmo.space import Architecture
 
 Sites = Sequence[Tensor]
 Make = Callable[[Sequence[int]], Estimator]
-"""Sizes in, estimator out; raises ValueError where the estimator cannot work on these sizes."""
+"""Makes an estimator for sites of the given sizes. Raises ValueError if it cannot work on them."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where a task works and whom it tells, none of which its numbers depend on but the data and the device.
+    """The surroundings of a task. Its results depend on the data and the device only.
 
     Attributes:
-        dataset: read only by tasks that have data.
+        dataset: name of the data set; only used by tasks with data.
         data_root: the folder of the data sets; None: that of the environment, see `vmo.data`.
-        device: of all tensors.
-        cache: a folder for what cells share, reference runs and gradients; None keeps them in memory alone.
-        progress: told what is under way, how much of it is done and how much there is.
+        device: the device of all tensors.
+        cache: a folder for reference runs and gradients, which cells share; None: in memory only.
+        progress: called with what is running, how much of it is done, and the total.
     """
 
     dataset: str = "digits"
@@ -63,18 +63,18 @@ class Context:
 
 @dataclass
 class Point:
-    """A moment of a run at which estimators are measured, with everything but the noise held fixed.
+    """A point of a run at which estimators are measured. Everything except the noise is fixed.
 
     Args:
         name: "uniform", "mid" or "peaked".
-        progress: of the run, in [0, 1], which schedules follow.
-        logits: φ, `(*rows, K_l)` per site, detached; rows where the objective has several q, one per image.
-        weights: what the objective trains, maybe nothing.
-        objective: the objective on the i-th fresh minibatch of a named stream; the same arguments give the same.
-        ride: let a stateful estimator in training mode take the last steps up to here.
+        progress: progress of the run in [0, 1], for schedules.
+        logits: φ, `(*rows, K_l)` per site, detached. Rows are for objectives with one q per image.
+        weights: the weights of the objective; may be empty.
+        objective: the objective on the i-th fresh minibatch of a named stream; deterministic in its arguments.
+        ride: lets an adaptive estimator in training mode adapt on the last steps before this point.
         stochastic: whether the objective differs between minibatches.
-        gradient: ∂E f/∂φ, where it is known exactly.
-        penalty: what is added to E f and known exactly, at probabilities `(K_l,)` per site.
+        gradient: ∂E f/∂φ if it is known exactly.
+        penalty: the exact term that is added to E f, at probabilities `(K_l,)` per site.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Point:
     penalty: Callable[[Sites], Tensor] = lambda p: p[0].new_zeros(())
 
     def digest(self) -> str:
-        """Identifies the logits and weights, to the bit."""
+        """A hash of the bits of logits and weights."""
         state = hashlib.sha256()
         for tensor in (*self.logits, *self.weights):
             state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -96,17 +96,17 @@ class Point:
 
 
 class Workload(Protocol):
-    """A training step that can be repeated, and what it keeps."""
+    """A training step that can be repeated, and its tensors."""
 
     def step(self) -> None:
         """One whole training step: forward, backward, fits and optimizers."""
 
     def tensors(self) -> dict[str, list[Tensor]]:
-        """ "parameters" (with buffers) and "optimizer" state, as they are now."""
+        """The present tensors of "parameters" (with buffers) and of "optimizer" state."""
 
 
 class Size(NamedTuple):
-    """What the cost of a network's step is measured at: WRN-depth-widen, channels per category, images."""
+    """The size of a network's step: images, WRN-depth-widen, and channels per category of a width."""
 
     batch: int
     widen: int
@@ -115,12 +115,12 @@ class Size(NamedTuple):
 
 
 class Truth(Group, name="truth"):
-    """The gradient that estimates are compared with, where it is not known in closed form."""
+    """The reference gradient that estimates are compared with, where it is not known in closed form."""
 
     minibatches: int = Field(60, ge=2)
     """Independent minibatches whose gradients are averaged."""
     enumerate: int = Field(64, ge=1)
-    """Largest space that is enumerated on each minibatch; a larger one is estimated by an unbiased estimator."""
+    """Most configurations that are enumerated per minibatch; larger spaces are estimated by an unbiased estimator."""
     presets: ClassVar = {
         "smoke": {"minibatches": 4},
         "cpu": {"minibatches": 400},
@@ -136,18 +136,19 @@ class TruthSettings(Settings):
 
 
 class Nothing(Settings):
-    """Handed where a role depends on no settings."""
+    """Handed to roles that depend on no settings."""
 
 
 class Task(ABC):
     """A task. It holds no settings: every method is handed those of its role.
 
     Attributes:
-        name, version: part of a cell's identity; the version is raised when what is measured changes.
-        plain: whether "plain", training without a distribution over architectures, is a run of its own here.
+        name: part of a cell's identity.
+        version: part of a cell's identity; raise it when the task changes.
+        plain: whether plain training (without a distribution over architectures) exists for this task.
         groups: the groups of settings that the task declares.
-        roles: the settings of each role that it has.
-        plain_roles: those of plain training, where it depends on fewer.
+        roles: the type of the settings of each of its roles.
+        plain_roles: the same for plain training, where it needs fewer.
         uses_data: the roles that depend on the data set.
     """
 
@@ -164,45 +165,45 @@ class Task(ABC):
 
     @property
     def data(self) -> Identity:
-        """What data set it is, by content: of what was loaded, once it is. Raises `vmo.data.DataError` without any."""
+        """The identity of the data set, of the loaded one if it is loaded. Raises `vmo.data.DataError` if missing."""
         loaded = self.__dict__.get("dataset")
         if loaded is not None:
             return cast(Identity, loaded.identity)
         return identify(self.context.dataset, self.context.data_root)
 
-    def prepare(self, role: str, settings: Any) -> None:  # noqa: B027  most tasks have nothing to get
-        """Get the data and check what only they decide, before anything runs.
+    def prepare(self, role: str, settings: Any) -> None:  # noqa: B027  most tasks need no preparation
+        """Load the data and check the settings against them, before anything runs.
 
         Raises:
-            ValueError: the settings cannot work on these data, or (`vmo.data.DataError`) there are none.
+            ValueError: the settings do not fit the data, or (`vmo.data.DataError`) the data are missing.
         """
 
     def uses(self, role: str, settings: Any) -> tuple[str, ...]:
-        """Labels of the estimators that a role uses beside the one that is measured: their versions count too."""
+        """Labels of estimators that a role uses besides the measured one. Their versions enter the hash."""
         return ()
 
     @abstractmethod
     def sizes(self, role: str, settings: Any) -> tuple[int, ...]:
-        """K of each site, at the size at which a role works."""
+        """K of each site, at the size of a role."""
 
     @abstractmethod
     def estimates(self, settings: Any, evaluations: int) -> int:
-        """How many estimates of so many evaluations each to make at a point."""
+        """How many estimates to make at a point, if each needs this number of evaluations."""
 
     @abstractmethod
     def points(self, settings: Any, seed: int) -> Iterator[Point]:
-        """The points of the reference run of a seed. A point is valid until the next is asked for."""
+        """The points of the reference run of a seed. A point is valid until the next is requested."""
 
     @abstractmethod
     def workload(self, role: str, settings: Any, make: Make | None, size: Size | None = None) -> Workload:
-        """The training step of an estimator, or of plain training, for "step", "timed", "counted" or "scaled"."""
+        """The training step for the role "step", "timed", "counted" or "scaled". `make` None: plain training."""
 
     def held(self, settings: Any, make: Make, part: float) -> Workload | None:
-        """The step of "timed" with q held at networks of a part of their width, where there are widths."""
+        """The step of "timed" with q held at a fraction of the width; None if the task has no widths."""
         return None
 
     def alone(self, settings: Any) -> tuple[Callable[[Sites], Tensor], Sites] | None:
-        """The objective of the step of "timed" and its logits, where they can be had without the rest of the step."""
+        """Objective and logits of the step of "timed", if they are available without the rest of the step."""
         return None
 
     def at(self, settings: Any, make: Make | None, logits: Sites) -> Workload:
@@ -210,39 +211,39 @@ class Task(ABC):
         raise NotImplementedError(f"{self.name} has no training step with q held")
 
     def base(self, settings: Any) -> Size:
-        """The size around which "scaled" varies one number at a time; its minibatch is the suite's to choose."""
+        """The size around which "scaled" varies one number at a time. The suite sets its minibatch."""
         raise NotImplementedError(f"{self.name} has no size to vary")
 
     def sizes_at(self, size: Size) -> tuple[int, ...]:
-        """K of each site of a network of this size."""
+        """K of each site for a network of this size."""
         raise NotImplementedError(f"{self.name} has no size to vary")
 
     @abstractmethod
     def run(self, settings: Any, make: Make | None, seed: int, keeper: Keeper) -> list[dict[str, Any]]:
-        """A whole run, or the rest of one that `keeper` knows: the rows of the accuracy suite.
+        """A whole run, resumed from its checkpoint if there is one. Returns the rows of the accuracy suite.
 
         Args:
-            settings: of the role "run".
-            make: the estimator, or None for plain training, where `plain` says that there is one.
-            seed: of everything.
-            keeper: of its checkpoints.
+            settings: the settings of the role "run".
+            make: makes the estimator; None for plain training, if the task has it.
+            seed: the seed of everything.
+            keeper: keeps the checkpoints.
 
         Raises:
             Diverged: see `vmo.learner`.
         """
 
     def cut_alike(self, settings: Any, architecture: Architecture) -> Architecture:
-        """One of full depth and equal MACs, whose blocks all keep the same part of their width."""
+        """The architecture of full depth and equal MACs whose blocks all keep the same fraction of their width."""
         raise NotImplementedError(f"{self.name} learns no architecture")
 
     def kept(self, what: str, seed: int, settings: Settings, make: Callable[[], Any]) -> Any:
-        """What `make` gives, nested tensors and numbers, made once for all processes that share a cache.
+        """The result of `make`, cached on disk for all processes that share a cache.
 
         Args:
-            what: it is.
-            seed: it depends on.
-            settings: it depends on, beside the data, the device and the task's version.
-            make: it.
+            what: the name of the result.
+            seed: the seed that it depends on.
+            settings: the settings that it depends on. It also depends on data, device and the task's version.
+            make: computes the result: nested tensors and numbers.
         """
         if self.context.cache is None:
             return make()
@@ -267,7 +268,7 @@ class Task(ABC):
 
 
 def dataset_of(context: Context) -> Dataset:
-    """The data set of a context, on its device; one copy for all tasks, for as long as its content is the same."""
+    """The data set of a context, on its device. All tasks share one copy as long as its content is the same."""
     content = identify(context.dataset, context.data_root).content
     return _loaded(context.dataset, context.data_root, context.device, content)
 
@@ -278,5 +279,5 @@ def _loaded(name: str, root: Path | None, device: torch.device, content: str) ->
 
 
 def seed_of(*parts: object) -> int:
-    """A generator's seed from anything that can be printed."""
+    """A seed for a generator, from the `repr` of any objects."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7])

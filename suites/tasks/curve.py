@@ -1,4 +1,4 @@
-"""A whole training run, or the rest of one, with what is watched along it."""
+"""Runs a whole training, resuming from a checkpoint if there is one, and records a curve."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vmo.checkpoint import Keeper
 from vmo.learner import Diverged, Learner
 
 Curve = list[tuple[int, float]]
-"""Steps, and what was watched after so many."""
+"""Pairs of a step and the recorded value."""
 
 
 class Run(Protocol):
-    """A run whose learner knows how long it is."""
+    """A run whose learner knows its number of steps."""
 
     learner: Learner
 
@@ -27,7 +27,7 @@ class Run(Protocol):
         """A copy of everything that training changes."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Return to a snapshot."""
+        """Restore a snapshot."""
 
 
 def train(
@@ -39,18 +39,18 @@ def train(
     device: torch.device,
     progress: Callable[[str, int, int], None],
 ) -> Curve:
-    """Train to the end, from the checkpoint that `keeper` has if any: interrupted or not, to the bit the same end.
+    """Train to the end, from the checkpoint of `keeper` if there is one. An interruption does not change the result.
 
     Args:
-        run: as it begins; afterwards as it ends.
-        watch: what to put into the curve; it must not change the run.
-        keeper: of the checkpoints, which hold the curve as well.
-        moments: about how many to watch, at equal distances; the beginning and the end are among them.
-        device: of the run.
-        progress: told of each moment.
+        run: the run at its start; it is trained in place.
+        watch: returns the value to record; it must not change the run.
+        keeper: keeps the checkpoints, which contain the curve.
+        moments: approximate number of recorded values, equally spaced, including the start and the end.
+        device: the device of the run.
+        progress: called at each recorded value.
 
     Raises:
-        Diverged: what is watched is not finite, or see `Learner.backward`.
+        Diverged: a recorded value is not finite; see also `Learner.backward`.
     """
     curve: Curve = []
     if (saved := keeper.load(device)) is not None:
@@ -70,7 +70,7 @@ def train(
                 curve.append((at, watch()))
             progress("training", at, learner.steps)
             if not math.isfinite(curve[-1][1]):
-                raise Diverged(f"what is trained is no longer finite at step {at}")
+                raise Diverged(f"the recorded value is not finite at step {at}")
         if at >= learner.steps:
             break
         run.step()

@@ -1,7 +1,7 @@
-"""Tasks whose objective is a function of the sample and nothing else: no weights, no data, logits trained by Adam.
+"""Tasks whose objective is a plain function of the sample: no weights, no data, logits φ trained by Adam.
 
-One is a `Function` and a few lines, see `toy`. What they share is the step, the points of a run with exact gradients at
-which estimators are measured, and a whole run.
+Such a task is a `Function` and a few lines, see `toy`. All share the training step, the points of a run with exact
+gradients at which estimators are measured, and the whole run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vmo.checkpoint import Keeper
 from vmo.learner import ride
 
 POINTS = {"uniform": 0.0, "mid": 0.2, "peaked": 1.0}
-NUMBERS = 9  # logits of the toy, for which the number of estimates is meant
+NUMBERS = 9  # logits of the toy, to which the number of estimates refers
 
 
 class Length(Settings):
@@ -36,28 +36,29 @@ class Length(Settings):
 
 
 class Control(Settings):
-    """How what an estimator learns is trained."""
+    """How an estimator's own parameters are trained."""
 
     control_lr: float = Field(0.01, ge=0)
-    """Learning rate of Adam on control variates."""
+    """Learning rate of Adam for control variates."""
 
 
 class Ride(Control):
-    """How a stateful estimator is brought to a point."""
+    """How an adaptive estimator adapts before a point."""
 
     ride: int = Field(50, ge=0)
-    """Steps for which a stateful estimator adapts before each point."""
+    """Steps on which an adaptive estimator (with a baseline or control variate) adapts before each point."""
 
 
 class Estimates(Settings):
     """How often an estimator is measured."""
 
     estimates: int = Field(100_000, ge=20)
-    """Estimates per point on the toy's 9 logits; fewer in proportion where there are more."""
+    """Estimates per point for 9 logits (the toy) and one evaluation per estimate; fewer in proportion if there are more
+    of either, at least 20."""
 
 
 class FunctionGroup(Length, Ride, Estimates, Group, name="function"):
-    """Tasks whose objective is a function and nothing else: toy, quadratic, multilinear, polynomial."""
+    """Tasks whose objective is a plain function: toy, quadratic, multilinear, polynomial."""
 
     presets: ClassVar = {
         "smoke": {"steps": 100, "estimates": 2000, "ride": 4},
@@ -67,11 +68,11 @@ class FunctionGroup(Length, Ride, Estimates, Group, name="function"):
 
 
 class RunView(Length, Control):
-    """A run's view of `function`."""
+    """The view of `function` for a run."""
 
 
 class PointsView(Length, Ride):
-    """The view of `function` of the points of a run."""
+    """The view of `function` for the points of a run."""
 
 
 class RunSettings(Settings):
@@ -93,11 +94,11 @@ class EstimatesSettings(Settings):
 
 
 class FunctionTask(Task):
-    """A task whose subclass gives `function`, and `steps` where their number stands elsewhere."""
+    """A task whose subclass implements `function`, and `steps` if that number is in another group."""
 
     plain = False
     rows = 1
-    """Independent estimates per step, of whose mean the step is made."""
+    """Independent estimates per step; the step uses their mean."""
     groups: ClassVar[tuple[type[Group], ...]] = (FunctionGroup,)
     roles: ClassVar = {
         "points": PointsSettings,
@@ -111,14 +112,14 @@ class FunctionTask(Task):
 
     @abstractmethod
     def function(self, settings: Any) -> Function:
-        """f on the context's device, by the settings of any role."""
+        """f on the context's device, from the settings of any role."""
 
     def steps(self, settings: Any) -> int:
-        """Of training."""
+        """The number of training steps."""
         return int(settings.function.steps)
 
     def about(self, settings: Any) -> Settings:
-        """The part of the settings of "points" that the path of φ depends on."""
+        """The settings of "points" that determine the path of φ."""
         return Length(steps=self.steps(settings))
 
     def sizes(self, role: str, settings: Any) -> tuple[int, ...]:
@@ -129,7 +130,7 @@ class FunctionTask(Task):
         return max(20, settings.function.estimates * NUMBERS // numbers // evaluations)
 
     def _path(self, settings: Any) -> list[Tensor]:
-        """φ along a run that follows the exact gradient, `(steps + 1, n, K)` per stack of sites."""
+        """φ in a run with the exact gradient, `(steps + 1, n, K)` per stack of sites."""
         run = Run(self.function(settings), None, device=self.context.device)
         path = [[leaf.detach().clone() for leaf in run.leaves]]
         for _ in range(self.steps(settings)):
@@ -156,7 +157,7 @@ class FunctionTask(Task):
     def _run(
         self, settings: Any, make: Make | None, seed: int, control_lr: float = LR, steps: int | None = None
     ) -> Run:
-        """A fresh training run; see `Run`."""
+        """A new training run, see `Run`."""
         f, device = self.function(settings), self.context.device
         with device:
             estimator = None if make is None else make(f.sizes)

@@ -1,4 +1,4 @@
-"""Functions of a sample that are an objective and nothing else, and a training run of one: φ alone, by Adam."""
+"""Objectives that are plain functions of a sample, and a training run on one: only φ, by Adam."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from suites.tasks.base import Sites
 from vmo.learner import Learner
 
 LR = 0.01
-"""Of Adam on φ, as in the toy of RELAX."""
+"""Learning rate of Adam for φ, as in the toy problem of RELAX."""
 
 
 class Function(ABC):
-    """f of a sample `(*lead, K_l)` per site, smooth off the vertices, `(*lead)`."""
+    """f, `(*lead)`, of a sample `(*lead, K_l)` per site. It is smooth off the vertices."""
 
     broadcasts = True
     sizes: tuple[int, ...]
@@ -30,10 +30,10 @@ class Function(ABC):
 
     @abstractmethod
     def __call__(self, sample: Sites) -> Tensor:
-        """f, for samples with any leading dimensions that broadcast against each other."""
+        """f of a sample. Leading dimensions of the sites broadcast against each other."""
 
     def expectation(self, logits: Sites) -> Estimate:
-        """E_q f and its gradient, exactly; here by enumeration."""
+        """E_q f and its gradient, exact; by default by enumeration."""
         return self._exact.estimate(self, logits, ())
 
     @functools.cached_property
@@ -41,7 +41,7 @@ class Function(ABC):
         return estimators.get("exact", sizes=self.sizes)
 
     def minimum(self) -> float:
-        """The least f of all vertices; here by enumeration."""
+        """The minimum of f over all vertices; by default by enumeration."""
         grids = torch.meshgrid(*(torch.arange(size) for size in self.sizes), indexing="ij")
         pairs = zip(grids, self.sizes, strict=True)
         corners = tuple(torch.nn.functional.one_hot(grid.flatten(), size).float() for grid, size in pairs)
@@ -49,30 +49,31 @@ class Function(ABC):
 
 
 def aligned(sample: Sites) -> Sites:
-    """`(*lead, K_l)`, the leading dimensions broadcast against each other."""
+    """The sample `(*lead, K_l)` with leading dimensions broadcast to one shape."""
     leads = {site.shape[:-1] for site in sample}
-    if len(leads) == 1:  # nearly always, and a view of each of many sites takes longer than f
+    if len(leads) == 1:  # nearly always; making views of many sites would take longer than f
         return sample
     lead = torch.broadcast_shapes(*leads)
     return [site.expand(*lead, -1) for site in sample]
 
 
 def concatenated(sample: Sites) -> Tensor:
-    """`(*lead, Σ K)`, the sites side by side."""
+    """All sites concatenated, `(*lead, Σ K)`."""
     return torch.cat(tuple(aligned(sample)), -1)
 
 
 class Run:
-    """A training run, with an estimator or (plain) by evaluating f forward and backward once by hand.
+    """A training run of φ.
 
     Args:
         f: the objective.
-        estimator: or None for plain.
-        rows: independent estimates per step, of whose mean the step is made.
-        lr, control_lr: of Adam on φ and on what the estimator learns.
-        seed: of the noise.
-        device: of everything.
-        steps: of the whole run, which temperatures follow; None: they stay.
+        estimator: the estimator; None (plain): a step evaluates f and its slope at the mean of q.
+        rows: independent estimates per step; the step uses their mean.
+        lr: learning rate of Adam for φ.
+        control_lr: learning rate of Adam for the estimator's parameters.
+        seed: seed of the noise.
+        device: the device of everything.
+        steps: steps of the whole run, for temperature schedules; None: temperatures stay.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Run:
         steps: int | None = None,
     ) -> None:
         self.f, self.rows = f, rows
-        self.layout = layout_of(f.sizes)  # sites of a size are one parameter: an optimizer takes its time for each
+        self.layout = layout_of(f.sizes)  # sites of one size are one parameter, which makes the optimizer faster
         phi = torch.nn.ParameterList(torch.zeros(len(at), f.sizes[at[0]], device=device) for at in self.layout)
         self.leaves = list(phi)
         self.learner = Learner(
@@ -101,11 +102,11 @@ class Run:
         )
 
     def step(self) -> None:
-        """One step along the estimate, or along the slope of f at the mean of q."""
+        """One step with the estimate, or (plain) with the slope of f at the mean of q."""
         self.learner.step(self._gradients)
 
     def step_exactly(self) -> None:
-        """One step along the exact gradient."""
+        """One step with the exact gradient."""
         self.learner.step(self._exact)
 
     def _gradients(self) -> Tensor:
@@ -119,7 +120,7 @@ class Run:
             loss.backward()
         else:
             loss = self.learner.backward(self.f, logits)
-        if self.rows > 1:  # the mean, of gradients and not of f, in whose units the estimator learns
+        if self.rows > 1:  # average gradients and not f, so that the estimator learns in the units of f
             for leaf in self.leaves:
                 assert leaf.grad is not None
                 leaf.grad /= self.rows
@@ -137,7 +138,7 @@ class Run:
         return Stacked((leaf.detach() for leaf in self.leaves), self.layout)
 
     def value(self) -> float:
-        """E_q f; NaN where φ is not finite."""
+        """E_q f; NaN if φ is not finite."""
         finite = all(bool(leaf.isfinite().all()) for leaf in self.leaves)
         return float(self.f.expectation(self.logits).loss) if finite else math.nan
 
@@ -150,5 +151,5 @@ class Run:
         return self.learner.snapshot()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Return to a snapshot."""
+        """Restore a snapshot."""
         self.learner.restore(state)

@@ -16,9 +16,9 @@ from vmo.space import Architecture
 
 @dataclass(frozen=True)
 class Granted:
-    """A task as a cell sees it: the roles that its suite asked for, each with the settings that are in its hash.
+    """A task as a cell sees it: only the roles that its suite declares, each with the settings in the cell's hash.
 
-    Every method is that of `Task` with the settings of its role filled in; a role that was not asked for is a KeyError.
+    Every method is that of `Task` with the settings of its role filled in. Any other role raises a KeyError.
     """
 
     task: Task
@@ -31,12 +31,12 @@ class Granted:
 
     @property
     def context(self) -> Context:
-        """Where it works."""
+        """The task's context."""
         return self.task.context
 
     @property
     def truth(self) -> Truth | None:
-        """How a gradient is estimated that is not known exactly; None where it always is."""
+        """How the reference gradient is estimated; None if it is always known exactly."""
         return cast("Truth | None", getattr(self.handed["truth"], "truth", None))
 
     def sizes(self, role: str) -> tuple[int, ...]:
@@ -72,7 +72,7 @@ class Granted:
         return self.task.base(self.handed["scaled"])
 
     def run(self, make: Make | None, seed: int, keeper: Keeper, **how: Any) -> list[dict[str, Any]]:
-        """See `Task.run`; a network's has further arguments."""
+        """See `Task.run`. Network tasks accept further arguments."""
         return self.task.run(self.handed["run"], make, seed, keeper, **how)
 
     def cut_alike(self, architecture: Architecture) -> Architecture:

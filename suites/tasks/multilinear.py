@@ -1,4 +1,4 @@
-"""Linear in each site and joint over all of them: where straight-through is exact, and ReinMax too.
+"""A function that is linear in each site and joint over all: straight-through and ReinMax are exact on it.
 
 f(x) = Σ_z F_z Π_l x_{l, z_l},    sizes (2, 3, 4), a fixed random table F
 """
@@ -16,7 +16,7 @@ from suites.tasks.functions import Function
 
 
 class Multilinear(Function):
-    """f."""
+    """f of the multilinear task."""
 
     sizes = (2, 3, 4)
 

@@ -1,4 +1,4 @@
-"""Depth, width and joint: a distribution over architectures of a Wide ResNet, trained on images."""
+"""The tasks depth, width and joint: a distribution over architectures of a Wide ResNet, trained on images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from vmo.wrn import WideResNet
 
 
 class NetworkTask(Task):
-    """A task of the VMO paper on a Wide ResNet."""
+    """A task of the VMO paper, on a Wide ResNet."""
 
     groups = (*settings_of.GROUPS, Truth)
     uses_data = frozenset({"points", "step", "run"})
@@ -98,7 +98,7 @@ class NetworkTask(Task):
         )
 
     def config(self, size: settings_of.Size) -> WideResNetConfig:
-        """The network that is trained on the data."""
+        """The configuration of the network for the data."""
         return WideResNetConfig(size.depth, size.widen, self.dataset.classes, self.dataset.shape[0], heads=self._heads)
 
     @property
@@ -106,7 +106,7 @@ class NetworkTask(Task):
         return "last" if self.name == "width" else "all"
 
     def _size(self, role: str, settings: Any) -> Size:
-        """The size of a step that is timed or counted."""
+        """The size of the step of "timed" or "counted"."""
         at = settings.timed if role == "timed" else settings.counted
         return Size(at.batch, at.widen, at.depth, settings.network.width_step if hasattr(settings, "network") else 1)
 
@@ -125,7 +125,7 @@ class NetworkTask(Task):
         return max(20, min(settings.gradient.estimates, settings.gradient.budget // evaluations))
 
     def penalty(self, how: Penalty, space: Space, config: WideResNetConfig, size: int) -> SpacePenalty | Target:
-        """γ r(A), on images of `size` × `size`, or what holds q to a target."""
+        """The penalty γ r(A), on `size` × `size` images, or the penalty for a target."""
         if how.target_macs:
             target = Target(normalised_penalty(space, 1.0, config.macs(size)), how.target_macs)
             target.check(space)
@@ -135,7 +135,7 @@ class NetworkTask(Task):
         return normalised_penalty(space, how.gamma, config.macs(size) if how.kind == "macs" else config.parameters())
 
     def weight_estimator(self, how: Timing, space: Space) -> Estimator | Literal["mode"] | None:
-        """What the weights train on, where not on the samples of the estimator of φ."""
+        """The `weight_estimator` of `vmo.train.Trainer`: None if weights train on the samples of φ's estimator."""
         if how.weights == "mode":
             return "mode"
         return None if how.weights == "own" else labels.parse(how.weights).make(space.sizes)
@@ -149,7 +149,7 @@ class NetworkTask(Task):
         learn: bool = True,
         architecture: Architecture | None = None,
     ) -> Trainer:
-        """A fresh run. Equal seeds give equal initial weights and equal data order whatever the estimator.
+        """A new run. Equal seeds give equal initial weights and data order for all estimators.
 
         Without an estimator it is plain training, of the full network or of `architecture`. See `run`.
         """
@@ -179,7 +179,7 @@ class NetworkTask(Task):
             )  # fmt: skip
 
     def _plain(self, config: WideResNetConfig, data: Dataset, recipe: Recipe, seed: int) -> Trainer:
-        with data.train.images.device:  # everything is made where it will be used
+        with data.train.images.device:  # create everything on its device
             return Trainer(WideResNet(replace(config, heads="last")), data, recipe, seed=seed)
 
     def _learner(
@@ -233,7 +233,7 @@ class NetworkTask(Task):
         recipe = Recipe(epochs=1, batch_size=at.batch, bf16=how.bf16)
         if make is None:
             trainer = self._plain(config, data, recipe, 0)
-        else:  # whatever is penalised, a penalty is a few sums
+        else:  # the kind of penalty does not affect the cost: it is a few sums
             weights = how if isinstance(how, Timing) else None
             trainer = self._learner(make, config, data, recipe, 0, Grid(width_step=at.step), Penalty(), weights)
         return Step(trainer, images, data.train.labels)
@@ -254,7 +254,7 @@ class NetworkTask(Task):
     def at(self, settings: StepSettings, make: Make | None, logits: Sites) -> Step:
         trainer = self.trainer(settings, make, 0)
         if trainer.distribution is not None:
-            trainer.learner.hold(warm=True)  # a step costs what it costs where φ moves
+            trainer.learner.hold(warm=True)  # so that a step costs as much as when φ moves
             with torch.no_grad():
                 for site, value in zip(trainer.distribution.logits, logits, strict=True):
                     site.copy_(value)
@@ -273,12 +273,12 @@ class NetworkTask(Task):
         """See `Task.run`.
 
         Args:
-            settings: of the run.
-            make: the estimator, or None for plain training.
-            seed: of everything.
-            keeper: of its checkpoints.
-            learn: False: q stays as it begins, and the run comes to a sample of it.
-            architecture: of plain training; by default the full network.
+            settings: the settings of the run.
+            make: makes the estimator; None for plain training.
+            seed: the seed of everything.
+            keeper: keeps the checkpoints.
+            learn: False: q keeps its initial value, and the run's architecture is a sample of it.
+            architecture: the network of plain training; default: the full network.
         """
         trainer = self.trainer(settings, make, seed, learn=learn, architecture=architecture)
         about = {
@@ -296,18 +296,18 @@ class NetworkTask(Task):
 
 
 class Depth(NetworkTask):
-    """How many blocks."""
+    """Learns after which residual block the classifier sits."""
 
     name = "depth"
 
 
 class Width(NetworkTask):
-    """How many hidden channels in every block."""
+    """Learns the number of hidden channels of every block."""
 
     name = "width"
 
 
 class Joint(NetworkTask):
-    """Both."""
+    """Learns depth and width together."""
 
     name = "joint"

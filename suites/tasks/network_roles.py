@@ -1,4 +1,4 @@
-"""What each role of the tasks depth, width and joint is handed, with an estimator and for plain training."""
+"""The settings handed to each role of the tasks depth, width and joint, with an estimator and for plain training."""
 
 from __future__ import annotations
 

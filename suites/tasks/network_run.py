@@ -1,4 +1,4 @@
-"""A whole run of a network: its epochs, and the rows of what it comes to."""
+"""A whole run of a network: its epochs, and the rows of its results."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vmo.space import Architecture, ArchitectureDistribution
 from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
-TRAIN_IMAGES = 10_000  # whose accuracy is that of training: as many as there are test images in CIFAR
-POINTS = 10  # of a run, at most, at which the network that it stands for is evaluated
-SAMPLED = 10  # architectures drawn for the accuracy of q itself
+TRAIN_IMAGES = 10_000  # used for the training accuracy: as many as CIFAR has test images
+POINTS = 10  # most evaluations of the chosen network during a run
+SAMPLED = 10  # architectures drawn from q for its own accuracy
 
 
 def whole_run(
@@ -33,16 +33,16 @@ def whole_run(
     progress: Callable[[str, int, int], None],
     measured: str = "test",
 ) -> list[dict[str, Any]]:
-    """Train to the end, from where `keeper` knows the run to be, and give its rows.
+    """Train to the end, from the checkpoint of `keeper` if there is one. Returns the rows.
 
     Args:
-        trainer: fresh.
-        whole: the full network.
-        seed: of the run.
-        about: what a checkpoint says of the run beside its network, for `vmo.compact`.
-        keeper: of its checkpoints.
-        progress: told the steps.
-        measured: what to call the images that accuracy is measured on.
+        trainer: a new trainer.
+        whole: the configuration of the full network.
+        seed: the seed of the run.
+        about: further entries of the checkpoint's description of the run, for `vmo.compact`.
+        keeper: keeps the checkpoints.
+        progress: called after every step.
+        measured: the name of the images on which accuracy is measured.
     """
     epochs = trainer.recipe.epochs + trainer.recipe.continued
     q = trainer.distribution
@@ -74,17 +74,17 @@ def whole_run(
 
 
 def cut_alike(config: WideResNetConfig, size: int, architecture: Architecture) -> Architecture:
-    """The network of full depth whose blocks are all cut by one factor, at the MACs of an architecture.
+    """The network of full depth, with all blocks narrowed by one factor, whose MACs are nearest to an architecture's.
 
     Args:
-        config: of the full network.
-        size: pixels of a side of an image.
-        architecture: whose multiply-accumulates are met as nearly as can be.
+        config: the full network.
+        size: height and width of an image, in pixels.
+        architecture: the architecture whose multiply-accumulates are to be matched.
     """
     kept = replace(config, hidden=architecture.hidden, blocks=architecture.blocks).total_macs(size)
     rest, fixed, slope = config.macs(size)
     most = max(config.widths)
-    # every factor at which some block loses a channel, and the one whose network costs most nearly as much
+    # try every factor at which some block loses a channel; take the one with the nearest cost
     cuts = [tuple(max(1, round(i * k / most)) for k in config.widths) for i in range(1, most + 1)]
     macs = [rest + sum(fixed) + sum(map(operator.mul, slope, cut)) for cut in cuts]
     best = min(range(most), key=lambda i: abs(macs[i] - kept))
@@ -92,7 +92,7 @@ def cut_alike(config: WideResNetConfig, size: int, architecture: Architecture) -
 
 
 def _results(trainer: Trainer, whole: WideResNetConfig, seed: int, measured: str) -> list[dict[str, Any]]:
-    """What a finished run has come to."""
+    """The rows of a finished run."""
     q, data = trainer.distribution, trainer.dataset
     chosen = trainer.architecture()
     compact = _deploy(trainer, chosen)
@@ -116,7 +116,7 @@ def _results(trainer: Trainer, whole: WideResNetConfig, seed: int, measured: str
     if q is not None:
         device = data.test.images.device
         noise, right = torch.Generator(device).manual_seed(seed), 0.0
-        for i in range(SAMPLED):  # each on its own part of the test images
+        for i in range(SAMPLED):  # each architecture is evaluated on its own part of the test images
             images, labels = (t.tensor_split(SAMPLED)[i] for t in (data.test.images, data.test.labels))
             drawn = _deploy(trainer, q.sample(noise), minibatches=10)
             right += len(labels) * evaluate(drawn, Split(images, labels), data)[1]
@@ -136,7 +136,7 @@ def _deploy(trainer: Trainer, architecture: Architecture, minibatches: int = 50)
 
 
 def _so_far(trainer: Trainer, epoch: int, measured: str) -> list[dict[str, Any]]:
-    """How the network that the run stands for does after an epoch, on the images that accuracy is measured on."""
+    """Loss and accuracy of the network chosen after this epoch, on the images on which accuracy is measured."""
     images = trainer.dataset.test
     loss, accuracy = evaluate(_deploy(trainer, trainer.architecture(), minibatches=10), images, trainer.dataset)
     return [

@@ -1,7 +1,7 @@
-"""The settings of the tasks depth, width and joint: a Wide ResNet, how it is trained, and what is measured of it.
+"""The settings of the tasks depth, width and joint: the Wide ResNet, its training, and its measurements.
 
-Views stand first, from what every step depends on to what a whole run depends on; then the groups. What each role is
-handed of them: `suites.tasks.network_roles`.
+Views come first, from those of every step to those of a whole run; then the groups. `suites.tasks.network_roles` says
+which role is handed which view.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from suites import labels
 from suites.settings import Group, Settings
 
 WEIGHTS = {"hard": "reinforce[baseline=none]", "soft": "concrete"}
-"""Short words for estimators whose samples the weights may train on."""
+"""Short names for estimators whose samples the weights may train on."""
 OF_NO_ESTIMATOR = ("own", "mode")
 TRAINED_ON = "must be own, mode, hard, soft or an estimator"
 
 
 def _of_resnet(depth: int) -> int:
     if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"a Wide ResNet has 6n + 4 layers: 10, 16, 22, 28, …, and not {depth}")
+        raise ValueError("a Wide ResNet has 6n + 4 layers (10, 16, 22, 28, …)")
     return depth
 
 
 def _trained_on(text: str) -> str:
-    """The canonical label. Raises ValueError for what is neither a short word nor an estimator."""
+    """The canonical label. Raises ValueError for a text that is neither a short name nor an estimator."""
     if text in OF_NO_ESTIMATOR:
         return text
     try:
@@ -47,7 +47,7 @@ class Size(Settings):
     """WRN-depth-widen."""
 
     depth: Depth = 10
-    """Layers, 6n + 4."""
+    """Number of layers, 6n + 4."""
     widen: int = Field(1, ge=1)
     """Widening factor."""
 
@@ -56,49 +56,49 @@ class Grid(Settings):
     """The grid of widths."""
 
     width_step: int = Field(8, ge=1)
-    """Channels per category of a width."""
+    """Channels per category of a width; must divide every width."""
 
 
 class Precision(Settings):
-    """Arithmetic of a step."""
+    """The dtype of a step."""
 
     bf16: bool = False
-    """Autocast to bfloat16."""
+    """Whether steps run under autocast to bfloat16."""
 
 
 class Timing(Precision):
-    """What the cost of a step depends on."""
+    """Settings that determine the cost of a step."""
 
     weights: Annotated[str, AfterValidator(_trained_on)] = "own"
-    """What the weights train on: "own", the samples of the estimator of φ; or, in a pass of their own, "hard" samples,
-    "soft" ones (Concrete's, as the paper anneals it), those of any other estimator, such as
-    "concrete[temperature=1.0]", or "mode", the architecture that q stands for at that step."""
+    """Samples that the weights train on. "own": those of the estimator of φ. The others need a pass of their own:
+    "hard": hard samples; "soft": Concrete's, annealed as in the paper; any other estimator, e.g.
+    "concrete[temperature=1.0]": its samples; "mode": the architecture chosen from q at that step."""
 
 
 class PlainStep(Precision):
     """A step of plain training."""
 
     batch_size: int = Field(64, ge=1)
-    """Images of a step."""
+    """Images per step."""
     lr: float = Field(0.1, ge=0)
-    """Learning rate of SGD on the weights at the start."""
+    """Learning rate of SGD for the weights; its maximum over the run."""
     compile: bool = False
-    """Compile the network; samples then are masks and not slices."""
+    """Whether to compile the network; samples are then masks instead of slices."""
 
 
 class LearningStep(PlainStep):
     """A step that learns φ."""
 
     phi_lr: float = Field(0.05, ge=0)
-    """Learning rate of φ."""
+    """Learning rate of the logits φ."""
     phi_optimizer: Literal["adam", "sgd"] = "adam"
-    """Optimizer of φ; "sgd" is that of the weights, without weight decay."""
+    """Optimizer of φ; "sgd" is the weights' optimizer and schedule, without weight decay."""
     control_lr: float = Field(0.01, ge=0)
-    """Learning rate of Adam on control variates."""
+    """Learning rate of Adam for control variates."""
 
 
 class WholeStep(Timing, LearningStep):
-    """Everything that a step depends on."""
+    """All settings of a step."""
 
 
 class Epochs(Settings):
@@ -109,17 +109,16 @@ class Epochs(Settings):
 
 
 class AnyRun(Epochs):
-    """What every whole run depends on beside its steps."""
+    """Settings of every whole run, besides those of its steps."""
 
     recipe: Literal["wrn", "fast"] = "wrn"
-    """ "wrn": the learning rate falls to a fifth after 30, 60 and 80 % of the run, as for Wide ResNets. "fast", for few
-    epochs: it rises to `lr` in the first fifth of the run and falls to 1 % in the rest, and images are shifted by half
-    as much."""
+    """Schedule and augmentation. "wrn": the learning rate is multiplied by 0.2 after 30, 60 and 80 % of the run, as for
+    Wide ResNets. "fast", for few epochs: the learning rate rises to `lr` in the first fifth of the run and falls to 1 %
+    of it in the rest; random crops use half of the padding."""
     images: int = Field(0, ge=0)
-    """Training images, the same ones in every run; 0: all."""
+    """Number of training images, the same in every run; 0: all."""
     validation: float = Field(0.0, ge=0, lt=1)
-    """Part of the training images that is left out and takes the place of the test images; 0: none. For choosing
-    settings."""
+    """Fraction of the training images that is held out and replaces the test images, for choosing settings; 0: none."""
 
 
 class PlainRun(AnyRun, PlainStep):
@@ -127,7 +126,7 @@ class PlainRun(AnyRun, PlainStep):
 
 
 class Network(Size, Grid, Group, name="network"):
-    """The network that is trained, in depth, width and joint."""
+    """The network of the tasks depth, width and joint."""
 
     presets: ClassVar = {
         "cpu": {"depth": 16, "width_step": 4},
@@ -137,14 +136,14 @@ class Network(Size, Grid, Group, name="network"):
 
 
 class Train(WholeStep, AnyRun, Group, name="train"):
-    """How a network is trained, in depth, width and joint."""
+    """Training in the tasks depth, width and joint."""
 
     freeze: int = Field(0, ge=0)
-    """Epochs at the end in which q is frozen at its most probable architecture."""
+    """Number of last epochs with q fixed, in which only its most probable architecture trains."""
     continued: int = Field(0, ge=0)
-    """Epochs after `epochs` in which that architecture trains on, with the learning rate of a new run."""
+    """Further epochs after `epochs`, in which that architecture trains with the schedule of a new run."""
     held_out: float = Field(0.0, ge=0, lt=1)
-    """Part of the training images from which φ alone learns, and the weights do not; 0: both learn from all."""
+    """Fraction of the training images that only φ learns from; 0: φ and the weights learn from all images."""
 
     presets: ClassVar = {
         "smoke": {"epochs": 2},
@@ -162,7 +161,7 @@ class Train(WholeStep, AnyRun, Group, name="train"):
     @model_validator(mode="after")
     def _holds_out_for_phi(self) -> Self:
         if self.held_out and self.weights == "own":
-            raise ValueError("held_out needs train.weights other than own: what φ alone learns from trains no weights")
+            raise ValueError("held_out needs train.weights other than own, because φ alone learns from these images")
         return self
 
     @classmethod
@@ -173,26 +172,26 @@ class Train(WholeStep, AnyRun, Group, name="train"):
 
 
 class Penalty(Group, name="penalty"):
-    """What a large architecture costs."""
+    """The penalty on large architectures."""
 
     kind: Literal["macs", "parameters", "literal"] = "macs"
-    """What is penalised: "macs" or "parameters" (gamma nats for the full network), or "literal", the VMO paper's
-    1e-3 d + 1e-8 Σ k, whatever gamma is."""
+    """What is penalised. "macs" or "parameters": as a fraction of the full network's, times gamma. "literal": the VMO
+    paper's 1e-3 d + 1e-8 Σ k (depth d, widths k), without gamma."""
     gamma: float = Field(0.3, ge=0)
-    """Of a normalised penalty: nats for the full network."""
+    """Penalty of the full network in nats, for "macs" and "parameters"."""
     target_macs: float = Field(0.0, ge=0, le=1)
-    """Part of the full network's MACs that q is held to instead of being penalised; 0: none."""
+    """Target for q's expected MACs, as a fraction of the full network's; replaces the penalty. 0: no target."""
 
     presets: ClassVar = {"cpu": {"gamma": 0.05}, "study": {"target_macs": 0.5}, "paper": {"kind": "literal"}}
 
 
 class Trajectory(Group, name="trajectory"):
-    """The reference run along which bias and variance are measured, in depth, width and joint."""
+    """The reference run on which bias and variance are measured, in the tasks depth, width and joint."""
 
     steps: int = Field(300, ge=1)
     """Training steps."""
     ride: int = Field(50, ge=0)
-    """Steps for which a stateful estimator adapts before each point."""
+    """Steps on which an adaptive estimator (with a baseline or control variate) adapts before each point."""
 
     presets: ClassVar = {
         "smoke": {"steps": 24, "ride": 4},
@@ -203,12 +202,12 @@ class Trajectory(Group, name="trajectory"):
 
 
 class Gradient(Group, name="gradient"):
-    """How often an estimator is measured at a point, in depth, width and joint."""
+    """The number of estimates at each point, in the tasks depth, width and joint."""
 
     estimates: int = Field(200, ge=20)
     """Most estimates per point."""
     budget: int = Field(400, ge=1)
-    """Most evaluations of the objective per point; at least 20 estimates are made."""
+    """Most evaluations of the objective per point, but at least 20 estimates."""
 
     presets: ClassVar = {
         "smoke": {"estimates": 20, "budget": 60},
@@ -219,14 +218,14 @@ class Gradient(Group, name="gradient"):
 
 
 class Timed(Group, name="timed"):
-    """The network and minibatch whose training step is timed, on 32×32 images."""
+    """The network and minibatch for timing a training step, on 32×32 images."""
 
     depth: Depth = 16
-    """Layers, 6n + 4."""
+    """Number of layers, 6n + 4."""
     widen: int = Field(2, ge=1)
     """Widening factor."""
     batch: int = Field(16, ge=1)
-    """Images of a step."""
+    """Images per step."""
 
     presets: ClassVar = {
         "smoke": {"depth": 10, "widen": 1},
@@ -237,19 +236,19 @@ class Timed(Group, name="timed"):
 
 
 class Counted(Group, name="counted"):
-    """The network and minibatch whose training step's storage is counted, on 32×32 images."""
+    """The network and minibatch for counting the memory of a training step, on 32×32 images."""
 
     depth: Depth = 28
-    """Layers, 6n + 4."""
+    """Number of layers, 6n + 4."""
     widen: int = Field(10, ge=1)
     """Widening factor."""
     batch: int = Field(128, ge=1)
-    """Images of a step."""
+    """Images per step."""
 
 
 GROUPS = (Network, Train, Penalty, Trajectory, Gradient, Timed, Counted)
 
 
 def native_bf16() -> bool:
-    """Whether this processor computes in bfloat16 by itself; emulated, it takes twelve times as long as float32."""
+    """Whether this processor supports bfloat16; if emulated, it takes twelve times as long as float32."""
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))

@@ -1,4 +1,4 @@
-"""A training step of a network by itself, and the blank data on which one is timed and counted."""
+"""A single training step of a network, and blank data for timing it and counting its memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIDE = 32  # pixels
 
 
 class Step:
-    """A training step on one resident minibatch of a trainer's data."""
+    """A training step on one fixed minibatch."""
 
     def __init__(self, trainer: Trainer, images: Tensor, labels: Tensor) -> None:
         self.trainer, self.images, self.labels = trainer, images, labels
@@ -26,9 +26,9 @@ class Step:
 
 
 def blank(config: WideResNetConfig, batch: int, device: torch.device) -> tuple[Dataset, Tensor]:
-    """A data set of one minibatch, and normalised images `(batch, C, 32, 32)` of it.
+    """A data set of one minibatch, and normalised images `(batch, C, 32, 32)`.
 
-    Neither time nor storage depends on what images show.
+    Time and memory do not depend on the content of images.
     """
     pixels = torch.zeros(batch, config.channels, SIDE, SIDE, dtype=torch.uint8, device=device)
     split = Split(pixels, torch.zeros(batch, dtype=torch.int64, device=device))

@@ -1,9 +1,9 @@
-"""Polynomial programming, the field's test of biased estimators: 128 variables that should all take one value.
+"""Polynomial programming, a common test of biased estimators: 128 variables with the same optimal value.
 
     f(x) = 1/128 Σ_d |b_d − t|^p,    b_d = Σ_k x_{d,k} k / (K − 1),    t = 0.45
 
-With two categories b_d is a binary variable, as in the papers; with more it takes K levels in [0, 1]. Additive over the
-variables, so that E_q f and its gradient are known exactly. Liu et al. 2023, arXiv:2304.08612, Section 5.1.
+With K = 2 categories b_d is binary, as in the papers; with more it has K levels in [0, 1]. f is additive over the
+variables, so E_q f and its gradient are known exactly. Liu et al. 2023, arXiv:2304.08612, Section 5.1.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ VARIABLES, TARGET = 128, 0.45
 
 
 class Polynomial(Function):
-    """f.
+    """f of the polynomial task.
 
     Args:
         power: p ≥ 1.
         categories: K ≥ 2.
-        device: of its constants.
+        device: the device of its constants.
+
+    Raises:
+        ValueError: power or categories out of range.
     """
 
     def __init__(self, power: float, categories: int, device: torch.device) -> None:
@@ -64,13 +67,13 @@ class Shape(Settings):
     """Which polynomial."""
 
     power: float = Field(2.0, ge=1)
-    """p."""
+    """The exponent p."""
     categories: int = Field(2, ge=2)
-    """K of each of the 128 variables."""
+    """Number of categories K of each of the 128 variables."""
 
 
 class Trained(Shape):
-    """Which polynomial, and how long φ is trained on it."""
+    """Which polynomial, and how long φ is trained."""
 
     steps: int = Field(600, ge=1)
     """Training steps."""
@@ -83,7 +86,7 @@ class PolynomialGroup(Trained, Group, name="polynomial"):
 
 
 class ShapeSettings(Settings):
-    """Handed for a step."""
+    """Handed to the roles of a step."""
 
     polynomial: Shape
 
@@ -109,7 +112,7 @@ class PointsSettings(Settings):
 
 
 class PolynomialTask(FunctionTask):
-    """The polynomial task, 64 estimates to a step as in the papers."""
+    """The polynomial task, with 64 estimates per step as in the papers."""
 
     name = "polynomial"
     rows = 64

@@ -1,4 +1,4 @@
-"""Quadratic in each site and additive over them: where ReinMax, of second order, is exact and straight-through is not.
+"""A function that is quadratic in each site and additive over sites: ReinMax is exact on it, straight-through is not.
 
 f(x) = Σ_l a_lᵀ x_l + x_lᵀ B_l x_l,    sizes (2, 3, 4), fixed random a and B
 """
@@ -16,7 +16,7 @@ from suites.tasks.functions import Function
 
 
 class Quadratic(Function):
-    """f."""
+    """f of the quadratic task."""
 
     sizes = (2, 3, 4)
 

@@ -1,8 +1,8 @@
-"""The reference run: one trajectory per task and seed, φ moved by leave-one-out, with points at which to measure.
+"""The reference run: one training run per task and seed, with points at which estimators are measured.
 
-Weights train from the start; q is held uniform for the first third. The points lie at one third (q still uniform,
-weights part-trained), two thirds and the end. A stateful estimator rides along the last steps before a point on copies
-of the logits, and is then measured as it stands.
+Leave-one-out REINFORCE trains φ. Weights train from the start; q is held uniform for the first third. The points lie at
+one third (q still uniform, weights part-trained), at two thirds and at the end. An adaptive estimator first adapts on
+the last steps before a point, with copies of the logits, and is then measured without further adaptation.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from vmo.train import Trainer
 
 HELD = 1 / 3
 REFERENCE = "rloo"
-"""The estimator that moves φ."""
+"""The estimator that trains φ."""
 POINTS = {"uniform": HELD, "mid": (1 + HELD) / 2, "peaked": 1.0}
 
 
 class ReferenceRun:
-    """The run, made when constructed, and its points.
+    """The run, which is made on construction, and its points.
 
     Args:
-        task: its name, which goes into every seed.
-        build: a fresh trainer with a given estimator.
-        settings: of the points.
-        seed: of the run.
-        report: told the progress.
-        kept: gives what a function makes, the run's snapshots, or what it made before for the same settings.
+        task: the task's name, which is part of every seed.
+        build: creates a new trainer with a given estimator.
+        settings: the settings of "points".
+        seed: the seed of the run.
+        report: called with the progress.
+        kept: caches the result of a function (the run's snapshots), see `Task.kept`.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ReferenceRun:
         return {"before": before, "at": at}
 
     def points(self) -> Iterator[Point]:
-        """The points in turn; each is valid until the next is asked for."""
+        """The points in turn. Each is valid until the next is requested."""
         distribution = self.trainer.distribution
         assert distribution is not None
         for name in POINTS:
@@ -97,11 +97,11 @@ class ReferenceRun:
         return trainer.penalty.expected(trainer.distribution.space, probabilities)
 
     def _phi_progress(self) -> float:
-        """Of the part of the run in which q moves."""
+        """Progress in [0, 1] of the part of the run in which q is trained."""
         return max(0.0, (self.trainer.learner.progress - HELD) / (1 - HELD))
 
     def _minibatch(self) -> tuple[Tensor, Tensor]:
-        """The next of the run."""
+        """The next minibatch of the run."""
         pair = next(self._stream, None)
         if pair is None:
             self._stream = self.trainer.minibatches()
@@ -109,7 +109,7 @@ class ReferenceRun:
         return pair
 
     def _advance(self, images: Tensor, labels: Tensor) -> None:
-        """One step of the run. While q is held its optimizer's moments warm up."""
+        """One step of the run. While q is held, its optimizer still updates its moments."""
         learner = self.trainer.learner
         if learner.progress < HELD:
             learner.hold(warm=True)
@@ -118,9 +118,9 @@ class ReferenceRun:
         self.trainer.step(images, labels)
 
     def _ride(self, name: str, estimator: Estimator) -> None:
-        """Run the last steps before a point again while the estimator adapts, and return to the point.
+        """Repeat the last steps before a point while the estimator adapts, then restore the point.
 
-        The data order begins a new epoch at the snapshot, so the minibatches are other ones than in the run itself.
+        The data order starts a new epoch at the snapshot, so the minibatches differ from those of the run itself.
         """
         before, at, q = self._before[name], self._at[name], self.trainer.distribution
         assert q is not None
@@ -139,7 +139,7 @@ class ReferenceRun:
         self.trainer.restore(at)
 
     def _fresh(self, name: str, stream: str, i: int) -> MinibatchObjective:
-        """The objective on the i-th minibatch of a stream, redrawn and augmented, in train mode and fp32."""
+        """The objective on the i-th fresh, augmented minibatch of a stream, in training mode and fp32."""
         data = self.trainer.dataset
         device = data.train.images.device
         generator = torch.Generator(device).manual_seed(seed_of(*self.key, name, stream, i))

@@ -1,9 +1,9 @@
-"""The toy: a joint, non-additive objective on three categoricals of different sizes, enumerable in 24 terms.
+"""The toy: a joint, non-additive objective on three categoricals of different sizes, with 24 configurations.
 
     f(x) = vᵀ tanh(W [x_1; x_2; x_3]) + x_{1,1} x_{2,2} x_{3,3},    sizes (2, 3, 4), fixed random W and v
 
-Smooth off the vertices, so that every estimator works on it, and no sum over sites, so that none is exact on it by
-luck.
+It is smooth off the vertices, so every estimator works on it. It is not a sum over sites, so no estimator is exact on
+it by chance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from suites.tasks.functions import Function, concatenated
 
 
 class Joint(Function):
-    """f."""
+    """f of the toy task."""
 
     sizes = (2, 3, 4)
 

@@ -1,11 +1,11 @@
-"""The categorical VAE, on which the papers of this field compare their estimators.
+"""The categorical VAE, on which papers of this field compare estimators.
 
-    −ELBO(x) = E_{z ~ q(z|x)} [−log p(x | z)] + KL(q(z|x) ‖ p(z)),    x ~ Bernoulli(intensity) anew at every step
+    −ELBO(x) = E_{z ~ q(z|x)} [−log p(x | z)] + KL(q(z|x) ‖ p(z)),    x ~ Bernoulli(intensity), new at every step
 
-L latent variables of K categories, p(z) uniform, Bernoulli pixels; encoder and decoder linear or with hidden layers.
-The divergence is known exactly and is differentiated as it stands, so that an estimator sees −log p(x | z) alone, one
-row per image. Losses are sums over the images of a minibatch: Adam does not see the factor, and what an estimator
-learns is in nats per image, whatever the size of the minibatch.
+It has L latent variables of K categories, a uniform p(z) and Bernoulli pixels. Encoder and decoder are linear or have
+hidden layers. The KL divergence is differentiated exactly, so the estimator's objective is only −log p(x | z), with one
+row per image. Losses are sums over the images of a minibatch. Adam is invariant to this factor, and the estimator
+learns in nats per image for any minibatch size.
 
 Jang, Gu, Poole 2017, arXiv:1611.01144; Maddison, Mnih, Teh 2017, arXiv:1611.00712.
 """
@@ -33,11 +33,11 @@ from vmo.learner import ride
 
 POINTS = {"uniform": 0.0, "mid": 0.5, "peaked": 1.0}
 MEASURED = 4  # images whose logits' gradients are measured
-SHOWN = 1000  # images of a point of the training curve
-SAMPLES = 10  # of z per image, of the final ELBO
+SHOWN = 1000  # images for each point of the training curve
+SAMPLES = 10  # samples of z per image for the final ELBO
 REFERENCE = "rloo[samples=4]"
 """The estimator that trains the reference run."""
-TIMED_LR = 1e-3  # of a step that is timed or counted, which does not depend on it
+TIMED_LR = 1e-3  # learning rate of a step that is timed or counted; its cost does not depend on it
 
 
 class Model(Settings):
@@ -48,36 +48,36 @@ class Model(Settings):
     categories: int = Field(10, ge=2)
     """Categories of each latent variable."""
     layers: int = Field(2, ge=0)
-    """Hidden layers of the encoder and of the decoder; 0: linear."""
+    """Hidden layers of the encoder and of the decoder; 0: both are linear."""
     hidden: int = Field(200, ge=1)
     """Width of the hidden layers."""
     batch_size: int = Field(64, ge=1)
-    """Images of a step."""
+    """Images per step."""
 
 
 class Training(Model):
-    """The network and how it is trained."""
+    """The network and its training."""
 
     steps: int = Field(600, ge=1)
     """Training steps."""
     lr: float = Field(1e-3, ge=0)
-    """Learning rate of Adam on encoder and decoder."""
+    """Learning rate of Adam for encoder and decoder."""
     control_lr: float = Field(0.01, ge=0)
-    """Learning rate of Adam on control variates."""
+    """Learning rate of Adam for control variates."""
 
 
 class Reference(Training):
-    """A training run with points to measure at."""
+    """The reference run with its points."""
 
     ride: int = Field(50, ge=0)
-    """Steps for which a stateful estimator adapts before each point."""
+    """Steps on which an adaptive estimator (with a baseline or control variate) adapts before each point."""
 
 
 class Estimates(Settings):
     """How often an estimator is measured."""
 
     estimates: int = Field(2000, ge=20)
-    """Most estimates per point, divided by the evaluations of each."""
+    """Estimates per point for one evaluation per estimate; with more evaluations fewer in proportion, at least 20."""
 
 
 class VaeGroup(Reference, Estimates, Group, name="vae"):
@@ -117,8 +117,8 @@ class EstimatesSettings(Settings):
 class VaeTask(Task):
     """The VAE task.
 
-    Bias and variance are those of the logits' gradients of four test images, at three points of one training run by
-    leave-one-out with four samples; a stateful estimator rides along on minibatches of four training images there.
+    Bias and variance are measured for the logits' gradients of four test images, at three points of one training run by
+    leave-one-out REINFORCE with four samples. Adaptive estimators adapt there on minibatches of four training images.
     """
 
     name = "vae"
@@ -163,7 +163,7 @@ class VaeTask(Task):
         return max(20, settings.vae.estimates // evaluations)
 
     def vae(self, model: Model, mean: Tensor, seed: int) -> Vae:
-        """A fresh network. Equal seeds give equal weights whatever the estimator."""
+        """A new network. Equal seeds give equal weights for all estimators."""
         with torch.random.fork_rng(devices=[]), self.context.device:
             torch.manual_seed(seed)
             return Vae(mean, model.latents, model.categories, model.layers, model.hidden)
@@ -179,7 +179,7 @@ class VaeTask(Task):
         control_lr: float,
         steps: int | None = None,
     ) -> Run:
-        """A fresh training run; see `Run`."""
+        """A new training run, see `Run`."""
         with self.context.device:
             estimator = None if make is None else make((model.categories,) * model.latents)
         vae = self.vae(model, images.mean(0), seed)
@@ -232,7 +232,7 @@ class VaeTask(Task):
             yield Point(name, progress, logits, weights, lambda stream, i: f, along, stochastic=False)
 
     def workload(self, role: str, settings: StepSettings, make: Make | None, size: Size | None = None) -> _Repeated:
-        # neither time nor storage depends on what the images show
+        # time and memory do not depend on the content of images
         blank = torch.zeros(settings.vae.batch_size, 28 * 28, device=self.context.device)
         images = self.images[0] if role == "step" else blank
         return _Repeated(self.training(settings.vae, make, images, 0, lr=TIMED_LR, control_lr=TIMED_LR))

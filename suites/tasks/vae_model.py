@@ -1,4 +1,4 @@
-"""The network of the categorical VAE (see `suites.tasks.vae`), its divergence, its bound, and a training run of it."""
+"""The network of the categorical VAE (see `suites.tasks.vae`), its KL divergence, its ELBO, and a training run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ class Vae(nn.Module):
     """Encoder and decoder.
 
     Args:
-        mean: intensities `(pixels,)`, subtracted from what the encoder sees and the first guess of the decoder.
-        latents, categories: L and K.
-        layers, hidden: hidden layers of each network, and their width.
+        mean: mean intensities `(pixels,)`; subtracted from the encoder's input, and the decoder's initial output.
+        latents: L, the number of latent variables.
+        categories: K, the categories of each.
+        layers: hidden layers of each network.
+        hidden: width of the hidden layers.
     """
 
     mean: Tensor
@@ -41,7 +43,7 @@ class Vae(nn.Module):
             last.bias.copy_(torch.logit(mean, 1e-3))
 
     def logits(self, x: Tensor) -> Tensor:
-        """`(B, L, K)` of binary images `(B, pixels)`."""
+        """Logits of q(z|x), `(B, L, K)`, for binary images `(B, pixels)`."""
         code: Tensor = self.encoder(x - self.mean)
         return code.unflatten(-1, self.shape)
 
@@ -70,16 +72,17 @@ def divergence(logits: Tensor) -> Tensor:
 
 
 class Run:
-    """A training run: the network, an estimator or (plain) the mean of q in place of z, and their optimizers.
+    """A training run.
 
     Args:
         vae: the network.
-        estimator: or None for plain.
-        images: intensities in [0, 1], `(N, pixels)`, binarised anew for every step.
-        lr, control_lr: of Adam on the network and on what the estimator learns.
-        batch_size: images of a step.
-        seed: of order, binarisation and noise, each with a generator of its own.
-        steps: of the whole run, which temperatures follow; None: they stay.
+        estimator: the estimator; None (plain): the mean of q is used in place of z.
+        images: intensities in [0, 1], `(N, pixels)`, binarised again at every step.
+        lr: learning rate of Adam for the network.
+        control_lr: learning rate of Adam for the estimator's parameters.
+        batch_size: images per step.
+        seed: seed of data order, binarisation and noise, each with its own generator.
+        steps: steps of the whole run, for temperature schedules; None: temperatures stay.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class Run:
         self.left: list[Tensor] = []
 
     def minibatch(self) -> Tensor:
-        """The next binary images, `(B, pixels)`."""
+        """The next minibatch of binary images, `(B, pixels)`."""
         generators = self.learner.generators
         if not self.left:
             self.left = list(batches(len(self.images), self.batch_size, generators["order"]))[::-1]
@@ -125,9 +128,9 @@ class Run:
         self.learner.step(lambda: self._gradients(x))
 
     def _gradients(self, x: Tensor) -> Tensor:
-        """The problem, see `vmo.learner`: the loss is `(B,)` or, of the mean of q, `()`."""
+        """The problem, see `vmo.learner`. The loss is `(B,)`, or `()` in plain training."""
         logits = self.vae.logits(x)
-        leaf = logits.detach().requires_grad_()  # the encoder is passed once, by the sum of what reaches its output
+        leaf = logits.detach().requires_grad_()  # collects all gradients, so that the encoder has one backward pass
         f, sites = self.vae.reconstruction(x), leaf.unbind(-2)
         divergence(leaf).sum().backward()
         if self.learner.estimator is None:
@@ -147,14 +150,14 @@ class Run:
         return {"learner": self.learner.snapshot(), "left": list(self.left)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Return to a snapshot."""
+        """Restore a snapshot."""
         self.learner.restore(state["learner"])
         self.left = list(state["left"])
 
 
 @torch.no_grad()
 def bound(vae: Vae, images: Tensor, samples: int, chunk: int = 500) -> tuple[Tensor, Tensor]:
-    """Mean −log p(x | z) and KL per image, `(N,)` each, on images binarised once for all by a fixed seed.
+    """Mean −log p(x | z) and KL of each image in nats, `(N,)` each. Images are binarised with a fixed seed.
 
     Raises:
         Diverged: the logits are not finite.
