@@ -16,7 +16,8 @@ DIRECT = 10
 """Curves up to which their names stand at their ends."""
 
 
-def _interval(values: pd.Series) -> stats.Interval:
+def interval(values: pd.Series) -> stats.Interval:
+    """The mean over seeds, with its t interval where they are not too few."""
     mean, low, high, n = stats.t_interval(values)
     return stats.Interval(mean, low, high, n) if n >= FEW else stats.Interval(mean, np.nan, np.nan, n)
 
@@ -34,13 +35,9 @@ def accuracy_macs(frame: pd.DataFrame) -> Figure | None:
 
 
 def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: str, what: str) -> Figure | None:
-    keys = ["task", *summary.CONTEXT, "data", "estimator", "seed"]
-    accuracy = summary.measured(frame, "accuracy", part="test")
-    of_runs = summary.measured(frame, metric, suite="accuracy")
-    both = accuracy.merge(of_runs, on=keys, suffixes=("", "_x"))
+    both = runs_against(frame, metric, factor)
     if both["estimator"].nunique() < 2:  # nothing to compare
         return None
-    both = both.assign(value=100 * both["value"], value_x=factor * both["value_x"])
     tasks, looks = sorted(both["task"].unique()), palette.looks(both)
     with drawing.style():
         figure, axes = drawing.grid(1, len(tasks), 4.4, sharey=True)
@@ -48,7 +45,7 @@ def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: st
             here = both[both["task"] == task]
             for name, group in here.groupby("estimator"):
                 ax.scatter(group["value_x"], group["value"], s=14, color=looks[name].colour, alpha=0.45, lw=0)
-                across, up = (_interval(group[column]) for column in ("value_x", "value"))
+                across, up = (interval(group[column]) for column in ("value_x", "value"))
                 drawing.errors(ax, looks[name], across[:3], up[:3], size=8)
             ax.set(xlabel=label, title=task)
             ax.set_xlim(_around(here["value_x"]))
@@ -59,6 +56,14 @@ def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: st
         drawing.title(figure, f"Accuracy and {what} of what was learned", note)
         drawing.legend(figure, [looks[name] for name in summary.ordered(both)])
     return figure
+
+
+def runs_against(frame: pd.DataFrame, metric: str, factor: float) -> pd.DataFrame:
+    """Every run with its test accuracy in % as `value`, and with a metric, times a factor, as `value_x`."""
+    keys = ["task", *summary.CONTEXT, "data", "estimator", "seed"]
+    accuracy = summary.measured(frame, "accuracy", part="test")
+    both = accuracy.merge(summary.measured(frame, metric, suite="accuracy"), on=keys, suffixes=("", "_x"))
+    return both.assign(value=100 * both["value"], value_x=factor * both["value_x"])
 
 
 def _around(values: pd.Series) -> tuple[float, float]:
@@ -124,9 +129,7 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
     rows = rows[rows["x"].notna()]
     if rows.empty:
         return None
-    # A row of axes per task, and no axes for what nothing changes there: a width task keeps its depth.
-    changing = rows.groupby(["task", "metric"])["value"].transform("nunique") > 1
-    rows = rows[changing] if changing.any() else rows
+    rows = changing(rows)
     pooled, looks = summary.pool(rows), palette.looks(rows)
     panels = {metric: label for metric, label in panels.items() if (rows["metric"] == metric).any()}
     tasks = sorted(rows["task"].unique())
@@ -158,6 +161,12 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
         if not direct:
             drawing.legend(figure, [looks[name] for name in summary.ordered(rows)], lines=True)
     return figure
+
+
+def changing(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of curves of what changes on a task, if anything does: a width task keeps its depth."""
+    moving = rows.groupby(["task", "metric"])["value"].transform("nunique") > 1
+    return rows[moving] if moving.any() else rows
 
 
 def _direct_labels(ax: Axes, curves: pd.DataFrame, looks: dict[str, palette.Look]) -> None:

@@ -60,6 +60,7 @@ class Statement:
         beside: what was measured beside them.
         verdict: after the correction.
         open: where it is undecided, what keeps it so.
+        cells: the hashes of what was read for it.
     """
 
     number: int
@@ -70,6 +71,7 @@ class Statement:
     verdict: Verdict = "not measured"
     p: float = np.nan
     open: str = ""
+    cells: tuple[str, ...] = ()
 
 
 def holm(p: Sequence[float]) -> list[float]:

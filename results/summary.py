@@ -29,6 +29,19 @@ COMPARED = (
     "bias_sq", "variance", "peak_ratio", "time_ratio", "accuracy", "width_fraction", "layers", "objective_gap", "elbo",
 )  # fmt: skip
 """The metrics from which these are made."""
+SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "relative bias": ("bias", ("bias_sq", "gradient_sq")),
+    "variance": ("variance", ("variance",)),
+    "variance × cost": ("variance", ("variance", "cost")),
+    "peak memory": ("memory", ("peak_ratio",)),
+    "step time": ("overhead", ("time_ratio",)),
+    "test accuracy": ("accuracy", ("accuracy",)),
+    "width": ("accuracy", ("width_fraction",)),
+    "layers": ("accuracy", ("layers",)),
+    "objective gap": ("accuracy", ("objective_gap",)),
+    "test ELBO": ("accuracy", ("elbo",)),
+}
+"""Of each quantity the suite that measures it, and the metrics of the rows behind it."""
 BY_SIZE = ("scaling",)
 """Suites that measure the same at several sizes, of which no one is compared."""
 _MEASURE = ["task", *CONTEXT, "part", "point", "x", "estimator", "name", "metric"]
@@ -47,7 +60,7 @@ def measured(frame: pd.DataFrame, metric: str | Sequence[str], **where: str) -> 
 
 
 def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
-    """One line per group: value, low, high (95 %), n, and seeds.
+    """One line per group: value, low, high (95 %), n, seeds, and the cells that it is made of, by hash.
 
     With two seeds or more of a training run the interval is Student t over the seeds and n counts them; otherwise it
     is ± 1.96 standard errors, those of several seeds taken together, and n counts the draws.
@@ -60,6 +73,7 @@ def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
         value=("value", "mean"),
         n=("n", "sum"),
         seeds=("value", "size"),
+        cells=("hash", tuple),
         sd=("value", "std"),
         square=("_square", "sum"),
         unknown=("_unknown", "any"),
@@ -72,7 +86,7 @@ def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
     pooled = pooled.assign(
         low=pooled["value"] - half, high=pooled["value"] + half, n=pooled["n"].mask(over_seeds, seeds)
     )
-    return pooled[[*keys, "value", "low", "high", "n", "seeds"]].astype(rows[keys].dtypes.to_dict())
+    return pooled[[*keys, "value", "low", "high", "n", "seeds", "cells"]].astype(rows[keys].dtypes.to_dict())
 
 
 def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
@@ -80,12 +94,19 @@ def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
 
     Only where that norm is itself significantly above zero: elsewhere the ratio means nothing.
     """
+    norms = squared_norms(frame)
+    keys = [name for name in norms if name != "norm"]
+    rows = measured(frame, "bias_sq").merge(norms, on=keys, how="inner")
+    rows = rows.assign(value=rows["value"] / rows["norm"], se=rows["se"] / rows["norm"])
+    return pool(rows)
+
+
+def squared_norms(frame: pd.DataFrame) -> pd.DataFrame:
+    """‖∇‖² of each task, context, part, point and seed as the column `norm`, where it is significantly above zero."""
     keys = [*CONTEXT, "task", "part", "point", "seed"]
     norms = measured(frame, "gradient_sq")
     norms = norms[norms["value"] - 1.96 * norms["se"].fillna(0) > 0].groupby(keys, dropna=False)["value"].mean()
-    rows = measured(frame, "bias_sq").merge(norms.rename("norm").reset_index(), on=keys, how="inner")
-    rows = rows.assign(value=rows["value"] / rows["norm"], se=rows["se"] / rows["norm"])
-    return pool(rows)
+    return norms.rename("norm").reset_index()
 
 
 def main_context(rows: pd.DataFrame) -> pd.DataFrame:
