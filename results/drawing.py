@@ -118,10 +118,15 @@ def symlog(axis: Axis, rows: pd.DataFrame) -> float:
     return threshold
 
 
-def linear_within(rows: pd.DataFrame) -> tuple[float, list[float]]:
-    """Up to which distance from zero an axis of values with intervals is best linear, and its ticks."""
+def linear_within(rows: pd.DataFrame, part: float = 0.5) -> tuple[float, list[float]]:
+    """Up to which distance from zero an axis of values with intervals is best linear, and its ticks.
+
+    Args:
+        rows: `value`, `low` and `high`.
+        part: of the intervals that are to be narrower than the linear part.
+    """
     widths = np.nan_to_num((rows["high"] - rows["low"]).abs())
-    threshold = 10.0 ** np.ceil(np.log10(max(1e-4, float(np.median(widths)) / 2)))
+    threshold = 10.0 ** np.ceil(np.log10(max(1e-4, float(np.quantile(widths, part)) / 2)))
     top, bottom = np.nanmax(rows[["value", "high"]]), np.nanmin(rows[["value", "low"]])
     decades = np.arange(np.log10(threshold), np.log10(max(top, threshold)) + 1)
     below = [-threshold] if bottom < -threshold / 2 else []

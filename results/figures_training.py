@@ -48,8 +48,8 @@ def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: st
                 across, up = (interval(group[column]) for column in ("value_x", "value"))
                 drawing.errors(ax, looks[name], across[:3], up[:3], size=8)
             ax.set(xlabel=label, title=task)
-            ax.set_xlim(_around(here["value_x"]))
-        axes[0, 0].set(ylabel="test accuracy, %", ylim=_around(both["value"]))
+            ax.set_xlim(around(here["value_x"]))
+        axes[0, 0].set(ylabel="test accuracy, %", ylim=around(both["value"]))
         n = drawing.counts(both.groupby(["task", "estimator"])["value"].size())
         shown = f"small: one seed; large: mean, from {FEW} on with 95 % t intervals, {n} seeds"
         note = f"{summary.context_label(both)}; {shown}"
@@ -66,7 +66,7 @@ def runs_against(frame: pd.DataFrame, metric: str, factor: float) -> pd.DataFram
     return both.assign(value=100 * both["value"], value_x=factor * both["value_x"])
 
 
-def _around(values: pd.Series) -> tuple[float, float]:
+def around(values: pd.Series) -> tuple[float, float]:
     """Limits from the runs and not from the intervals: those of two seeds are wider than all that is to be seen."""
     room = 0.12 * max(values.max() - values.min(), 0.02 * values.max())
     return max(0.0, values.min() - room), values.max() + room

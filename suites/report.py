@@ -1,4 +1,4 @@
-"""The command that reports: figures and REPORT.md, or a page of HTML, from the rows of finished cells. Needs no torch."""
+"""The command that reports: figures and REPORT.md, or one page of HTML, from rows of finished cells. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the error of a gradient at equal compute is made of, at every place: from the rows of the suite `contest`, or from
-those of bias and variance, in units of ‖∇‖²."""
+"""What the error of a gradient at equal compute is made of, at every place: from the rows of the suite `contest`, or
+from those of bias and variance, in units of ‖∇‖²."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
@@ -10,42 +10,15 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from results import contest, drawing, palette
+from results import contest, drawing
 from results.contest import Contestant
 from results.explorer.contests import Group
-from results.explorer.numbers import short
+from results.explorer.numbers import SYMBOLS
+from results.explorer.traces import Looks, band, layout, numbers, role
 from results.figures_contest import KNOWN
 
-Looks = Mapping[str, palette.Look]
-
-SYMBOLS = {
-    "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross", "X": "x",
-    "p": "pentagon", "<": "triangle-left", ">": "triangle-right",
-}  # fmt: skip
-"""Plotly's names of matplotlib's markers."""
-CONTOURS = (0.01, 0.1, 0.5)
+CONTOURS = (0.1, 0.5)
 """Errors / ‖∇‖² whose lines are drawn at the C that is chosen."""
-
-
-def role(label: str, name: str) -> dict[str, str]:
-    """What the page needs to know of a trace: whose it is and what it shows."""
-    return {"estimator": label, "role": name}
-
-
-def layout(figure: go.Figure, x: str, y: str, note: str) -> go.Figure:
-    """Axis titles, the note below the figure, and everything else as all figures have it."""
-    figure.update_layout(
-        template=None, showlegend=False, hovermode="closest", margin={"l": 64, "r": 12, "t": 12, "b": 52},
-        meta={"note": note},
-    )  # fmt: skip
-    figure.update_xaxes(title={"text": x}, automargin=True)
-    figure.update_yaxes(title={"text": y}, automargin=True)
-    return figure
-
-
-def numbers(values: Sequence[float] | np.ndarray, digits: int = 4) -> list[float | None]:
-    """As the page holds them."""
-    return [short(float(value), digits) for value in values]
 
 
 def bias_variance(group: Group, looks: Looks, origin: Mapping[str, str], costly: bool) -> go.Figure:
@@ -61,9 +34,8 @@ def bias_variance(group: Group, looks: Looks, origin: Mapping[str, str], costly:
     """
     lines = pd.DataFrame([_bias(one) for one in group.contestants])
     far = drawing.beyond(lines)
-    within, ticks = drawing.linear_within(lines[~far])
-    figure = go.Figure()
-    none = []
+    within, ticks = drawing.linear_within(lines[~far], 0.25)
+    traces, none = [], []
     for one, bias in zip(group.contestants, lines.itertuples(), strict=True):
         factor = one.cost[0] / one.norm if costly else 1 / one.norm
         x, error = one.variance[0] * factor, 1.96 * one.variance[1] * factor
@@ -72,7 +44,7 @@ def bias_variance(group: Group, looks: Looks, origin: Mapping[str, str], costly:
             continue
         y, low, high = (_bent(value, within) for value in (bias.value, bias.low, bias.high))
         hollow = "" if bias.low > 0 else "-open"
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=numbers([x]), y=numbers([y]), mode="markers", name=escape(one.estimator),
                 error_x={"type": "data", "array": numbers([error]), "arrayminus": numbers([min(error, 0.999 * x)])},
@@ -82,8 +54,10 @@ def bias_variance(group: Group, looks: Looks, origin: Mapping[str, str], costly:
                 hovertemplate="%{text}<extra></extra>", meta=role(one.estimator, "point"),
             )
         )  # fmt: skip
-    if costly:
-        _contours(figure, group, within)
+    shown = lines.loc[~far, "value"]
+    bottom, top = _bent(min(shown.min(), -within), within), _bent(max(shown.max(), within), within)
+    room = 0.1 * (top - bottom)
+    figure = go.Figure(traces + (_contours(bottom - room, within) if costly else []))
     label = "variance × cost / ‖∇‖², " + group.unit if costly else "variance of one estimate / ‖∇‖²"
     note = f"{group.part}, {group.point} q; 95 % intervals; open: the interval of the bias includes 0; linear within "
     note += f"±{within:g}."
@@ -91,26 +65,33 @@ def bias_variance(group: Group, looks: Looks, origin: Mapping[str, str], costly:
         note += f" Bias off the scale, zoom out to see: {', '.join(off)}."
     note += f" No variance, so not drawn: {', '.join(none)}." if none else ""
     layout(figure, label, "squared bias / ‖∇‖²", note)
-    shown = lines[~far]
-    ends = _bent(np.array([min(shown["low"].min(), 0), shown["high"].max()]), within)
-    room = 0.06 * (ends[1] - ends[0])
-    figure.update_xaxes(type="log", exponentformat="power")
+    across = np.log10([trace.x[0] for trace in traces] or [1.0])
+    figure.update_xaxes(
+        type="log", dtick=1, exponentformat="power", range=[float(across.min()) - 0.5, float(across.max()) + 0.5]
+    )
     figure.update_yaxes(
         tickvals=numbers([_bent(tick, within) for tick in ticks]), ticktext=[f"{tick:g}" for tick in ticks],
-        range=[ends[0] - room, ends[1] + room], zeroline=True,
+        range=numbers([bottom - room, top + room]), zeroline=True,
     )  # fmt: skip
+    for trace in figure.data:
+        if trace.meta["role"] == "contour":
+            figure.add_annotation(
+                x=0.01, y=trace.y[0], xref="paper", text=f"error {trace.meta['error']:g}", showarrow=False,
+                name=f"contour {trace.meta['error']:g}", xanchor="left", yanchor="bottom",
+                font={"size": 11, "color": "#888888"},
+            )  # fmt: skip
     return figure
 
 
-def error(group: Group, looks: Looks) -> go.Figure:
+def error(group: Group) -> go.Figure:
     """What is left of the error of a gradient when C may be spent: bias² + variance · cost / C. Biased ones dashed."""
-    figure = go.Figure()
+    traces = []
     grid = numbers(contest.GRID)
     for one in group.contestants:
         value, low, high = one.error(contest.GRID)
         known = high < KNOWN * low
         hover = f"{escape(one.estimator)}<br>error %{{y:.3g}} (%{{customdata[0]:.3g}} to %{{customdata[1]:.3g}})"
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=grid, y=numbers(value), mode="lines", name=escape(one.estimator),
                 customdata=[numbers(pair, 3) for pair in zip(low, high, strict=True)],
@@ -121,14 +102,14 @@ def error(group: Group, looks: Looks) -> go.Figure:
         )  # fmt: skip
         xs, ys = band(contest.GRID, low, high, known)
         if xs:
-            figure.add_trace(
+            traces.append(
                 go.Scatter(
                     x=xs, y=ys, mode="lines", fill="toself", line={"width": 0}, hoverinfo="skip",
                     meta=role(one.estimator, "band"),
                 )
             )  # fmt: skip
         if not known.all():
-            figure.add_trace(
+            traces.append(
                 go.Scatter(
                     x=numbers(contest.GRID[~known]), y=numbers(high[~known], 3), mode="lines", hoverinfo="skip",
                     line={"dash": "dot", "width": 1.2}, meta=role(one.estimator, "bound"),
@@ -139,41 +120,30 @@ def error(group: Group, looks: Looks) -> go.Figure:
         f"of an interval too wide to fill. Above ½ of ‖∇‖² is grey; always answering zero has the error 1. "
         f"{drawing.counts(pd.Series([one.n for one in group.contestants]))} estimates."
     )
+    figure = go.Figure(traces)
     layout(figure, f"compute C, {group.unit}", "error / ‖∇‖²", note)
-    figure.update_xaxes(type="log", range=[0, 5], exponentformat="power")
-    figure.update_yaxes(type="log", range=[-3, 1.5], exponentformat="power")
+    figure.update_xaxes(type="log", range=[0, 5], dtick=1, exponentformat="power")
+    figure.update_yaxes(type="log", range=[-3, 1.5], dtick=1, exponentformat="power")
     figure.add_hrect(y0=0.5, y1=1e9, fillcolor="rgba(128,128,128,0.12)", line_width=0, layer="below")
     figure.add_hline(y=1, line={"color": "#888888", "width": 1})
     figure.add_vline(x=1, line={"color": "#888888", "width": 2, "dash": "dot"}, name="C")
     return figure
 
 
-def band(x: np.ndarray, low: np.ndarray, high: np.ndarray, where: np.ndarray) -> tuple[list[Any], list[Any]]:
-    """The outline of what lies between two curves, a polygon for each run of points, with gaps between them."""
-    xs: list[Any] = []
-    ys: list[Any] = []
-    for run in np.split(np.arange(len(x)), np.flatnonzero(np.diff(where.astype(int))) + 1):
-        if len(run) > 1 and where[run[0]]:
-            xs += ([None] if xs else []) + numbers(np.concatenate([x[run], x[run][::-1]]))
-            ys += ([None] if ys else []) + numbers(np.concatenate([low[run], high[run][::-1]]), 3)
-    return xs, ys
-
-
-def _contours(figure: go.Figure, group: Group, within: float) -> None:
-    """Lines of equal error at C = 1; the page moves them by C."""
+def _contours(bottom: float, within: float) -> list[go.Scatter]:
+    """Lines of equal error at C = 1, down to a place on the bent axis; the page moves them by C."""
+    found = []
     for at in CONTOURS:
-        x = at * (1 - 10.0 ** np.linspace(-4, 0, 30)[::-1])
-        x = np.concatenate([at * 10.0 ** np.linspace(-8, -2, 12), x[x > 0.011 * at], [at * (1 - 1e-6)]])
-        figure.add_trace(
+        near = at * (1 - 10.0 ** np.linspace(-8, -2, 13))  # where the variance is next to nothing
+        rest = within * np.sinh(np.linspace(_bent(near[-1], within), bottom, 40))
+        y = np.concatenate([near, rest])
+        found.append(
             go.Scatter(
-                x=numbers(x, 6), y=numbers(_bent(at - x, within)), mode="lines", hoverinfo="skip",
+                x=numbers(at - y, 5), y=numbers(_bent(y, within), 5), mode="lines", hoverinfo="skip",
                 line={"color": "#888888", "width": 1, "dash": "dot"}, meta={"role": "contour", "error": at},
             )
         )  # fmt: skip
-        figure.add_annotation(
-            x=float(np.log10(at)), y=0, text=f"error {at:g}", showarrow=False, xanchor="left", yanchor="bottom",
-            textangle=-90, font={"size": 11, "color": "#888888"}, name=f"contour {at:g}",
-        )  # fmt: skip
+    return found
 
 
 def _bent(value: Any, within: float) -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from results import schema, summary
-from results.explorer.places import Place
 
 NOT_MEASURED = "not measured"
+SYMBOLS = {
+    "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross", "X": "x",
+    "p": "pentagon", "<": "triangle-left", ">": "triangle-right",
+}  # fmt: skip
+"""Plotly's names of matplotlib's markers."""
 _CELL = [
     "hash", "suite", "task", "estimator", "preset", "dataset", "seed", "device", "dtype", "commit", "dirty", "torch",
     "numpy", "python", "wall_s",
@@ -47,8 +51,8 @@ class Rows:
     def _found(self, line: Any, metrics: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
         for cell in dict.fromkeys(line.cells):
             for row in self._of_cell.get(cell, ()):
-                alike = all(pd.isna(mine) or mine == of for mine, of in zip(row[2:4], (line.part, line.point), strict=True))
-                if row[1] in metrics and alike:
+                _, metric, part, point, *_ = row
+                if metric in metrics and _of(part, line.part) and _of(point, line.point):
                     yield row
 
     def _index(self, row: tuple[Any, ...]) -> int:
@@ -61,11 +65,20 @@ class Rows:
         return self._places[key]
 
 
-def table(frame: pd.DataFrame, place: Place, rows: Rows) -> dict[str, dict[str, Any]]:
+def _of(mine: Any, line: Any) -> bool:
+    """Whether a row of this part or point belongs to a line of that one; a cost has neither, and belongs to all."""
+    return bool(pd.isna(mine) or mine == line)
+
+
+def table(here: pd.DataFrame, found: Mapping[str, pd.DataFrame], rows: Rows) -> dict[str, dict[str, Any]]:
     """Of every estimator that was tried at a place each quantity: ``[value, low, high, n, text, rows, failed]``, or why
-    there is none, in words."""
-    here = place.rows(frame)
-    found = summary.quantities(here, place.task)
+    there is none, in words.
+
+    Args:
+        here: the rows of the place.
+        found: what is compared there, as `results.summary.quantities` gives it.
+        rows: takes up those behind each number.
+    """
     failed = failures(here)
     lines: dict[str, dict[str, Any]] = {label: {} for label in summary.ordered(here)}
     for name in (name for name in summary.QUANTITIES if name in found):
@@ -89,7 +102,8 @@ def failures(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
     for suite, label, status, message in failed[["suite", "estimator", "status", "message"]].itertuples(
         index=False, name=None
     ):
-        said.setdefault((suite, label), []).append(status if pd.isna(message) or not message else f"{status}: {message}")
+        why = status if pd.isna(message) or not message else f"{status}: {message}"
+        said.setdefault((suite, label), []).append(why)
     return {key: "; ".join(dict.fromkeys(reasons)) for key, reasons in said.items()}
 
 

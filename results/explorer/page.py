@@ -15,9 +15,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from results import known, palette, report, statements, summary, table, words
-from results.explorer import places, ranks
-from results.explorer.places import Place
+from results import contest, known, palette, report, statements, summary, table, words
+from results.explorer import numbers, places, ranks, verdicts
 
 FILE = "explorer.html"
 HIGHLIGHTED = 8
@@ -53,9 +52,7 @@ def build(
         TableError: there are no such rows, a file of them is damaged, or the libraries of the page are missing.
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        raise table.TableError(
-            f"the page needs {' and '.join(missing)}: pip install 'vmo-gradient-bench[{EXTRA}]'"
-        )
+        raise table.TableError(f"the page needs {' and '.join(missing)}: pip install 'vmo-gradient-bench[{EXTRA}]'")
     whole = table.read(*rows_directories)
     if whole.empty:
         raise table.TableError(f"no rows in {', '.join(map(str, rows_directories))}; python -m suites.run makes them")
@@ -92,52 +89,37 @@ def data(whole: pd.DataFrame, own: Collection[str]) -> dict[str, Any]:
     """Everything that the page shows, as JSON has it."""
     import plotly.io
 
-    from results.explorer import contests, gradients, numbers, training, verdicts
+    from results.explorer import figures
 
     frame = places.compared(whole, own)
     claims, looks = known.table(frame), palette.looks(frame)
     kept = numbers.Rows(frame)
-    tasks = words.ordered(frame["task"], "tasks")
-    of_task = {task: places.places(frame, task) for task in tasks}
+    of_task = {task: places.places(frame, task) for task in words.ordered(frame["task"], "tasks")}
     tables: dict[str, Any] = {}
-    figures: dict[str, dict[str, Any]] = {name: {} for name in ("bias", "work", "error", "accuracy", "curve", "profile")}
-    kinds: dict[str, Any] = {}
-    for place in (place for found in of_task.values() for place in found):
-        here = place.rows(frame)
-        tables[place.key] = numbers.table(frame, place, kept)
-        groups = contests.groups(here, claims)
-        for group in groups:
-            of_group = here[here["suite"].isin(group.suites)]
-            origin = {str(label): numbers.provenance(rows) for label, rows in of_group.groupby("estimator")}
-            key = f"{place.key}|{group.part}|{group.point}"
-            figures["bias"][key] = gradients.bias_variance(group, looks, origin, costly=False)
-            figures["work"][key] = gradients.bias_variance(group, looks, origin, costly=True)
-            figures["error"][key] = gradients.error(group, looks)
-        if (accuracy := training.accuracy_macs(here, looks)) is not None:
-            figures["accuracy"][place.key] = accuracy
-        curves = dict(training.curves(here))
-        figures["curve"] |= {f"{place.key}|{metric}": figure for metric, figure in curves.items()}
-        kinds[place.key] = {
-            "groups": [[group.part, group.point] for group in groups],
-            "curves": {metric: words.metric(metric) for metric in curves},
-        }
-    quantities = {task: summary.quantities(of_task[task][0].rows(frame), task) for task in tasks}
-    figures["profile"] = {name: _profile(quantities, name, claims) for name in ranks.PROFILED}
+    drawn = figures.Figures(looks, claims)
+    main: dict[str, dict[str, pd.DataFrame]] = {}
+    for task, found in of_task.items():
+        for place in found:
+            here = place.rows(frame)
+            quantities = summary.quantities(here, task)
+            main.setdefault(task, quantities)  # of the first place
+            tables[place.key] = numbers.table(here, quantities, kept)
+            drawn.add(place, here)
+    drawn.add_profiles(main)
+    first = {task: tables[found[0].key] for task, found in of_task.items()}
     return {
         "tasks": [
-            {"name": task, "title": words.task(task), "places": [_place(one, kinds) for one in of_task[task]]}
-            for task in tasks
+            {"name": task, "title": words.task(task), "places": [drawn.described(one) for one in found]}
+            for task, found in of_task.items()
         ],
         "quantities": {name: _QUANTITIES.get(name, name) for name in summary.QUANTITIES},
         "estimators": {label: _estimator(look, claims[label]) for label, look in looks.items()},
         "order": summary.ordered(frame),
         "highlighted": ranks.highlighted(frame, HIGHLIGHTED),
-        "grid": numbers_of_grid(),
+        "grid": [numbers.short(float(value)) for value in contest.GRID],
         "tables": tables,
-        "ranks": {name: _ranks(quantities, name, of_task, tables) for name in ranks.RANKED},
-        "figures": {
-            kind: {key: figure.to_plotly_json() for key, figure in found.items()} for kind, found in figures.items()
-        },
+        "ranks": {name: _ranks(main, name, first) for name in ranks.RANKED},
+        "figures": drawn.plain(),
         "rows": kept.kept,
         "cells": numbers.cells(whole),
         "statements": verdicts.shown(statements.judged(whole)),
@@ -148,58 +130,32 @@ def data(whole: pd.DataFrame, own: Collection[str]) -> dict[str, Any]:
     }
 
 
-def numbers_of_grid() -> list[float]:
-    """The values of C that the slider stops at."""
-    from results import contest
-    from results.explorer.numbers import short
-
-    return [float(short(float(value)) or 0.0) for value in contest.GRID]
-
-
-def _place(place: Place, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    return {"key": place.key, "label": place.label, **kinds[place.key]}
-
-
 def _estimator(look: palette.Look, claim: known.Known) -> dict[str, Any]:
-    from results.explorer.gradients import SYMBOLS
-
     return {
         "light": look.colour,
         "dark": palette.on_dark(look.colour),
-        "symbol": SYMBOLS[look.marker],
+        "symbol": numbers.SYMBOLS[look.marker],
         "unbiased": claim.unbiased,
         "needs": None if claim.needs is None else list(claim.needs),
         "reference": look.name in ranks.REFERENCES,
     }
 
 
-def _profile(quantities: Mapping[str, Any], name: str, claims: Mapping[str, known.Known]) -> Any:
-    from results.explorer import profiles
-
-    return profiles.figure(*ranks.profile(quantities, name, claims), name)
-
-
-def _ranks(
-    quantities: Mapping[str, Any], name: str, of_task: Mapping[str, Sequence[Place]], tables: Mapping[str, Any]
-) -> dict[str, Any]:
+def _ranks(main: Mapping[str, Any], name: str, tables: Mapping[str, Any]) -> dict[str, Any]:
     """Of each task its measure; of each estimator the rank on every task, as ``[rank, text]`` or as words."""
-    found = ranks.table(quantities, name)
-    which = {task: ranks.quantity(quantities[task], name) for task in found}
-    labels = dict.fromkeys(label for task in found for label in tables[of_task[task][0].key])
+    found = ranks.table(main, name)
+    which = {task: ranks.quantity(main[task], name) for task in found}
     lines = {}
-    for label in labels:
+    for label in dict.fromkeys(label for here in found.values() for label in here):
         cells: dict[str, Any] = {}
         for task, here in found.items():
-            said = tables[of_task[task][0].key].get(label, {}).get(which[task], "not measured")
-            one = here.get(label)
-            if one is None:
-                cells[task] = said if isinstance(said, str) else "no rank"
+            if (one := here.get(label)) is None:
+                cells[task] = tables[task].get(label, {}).get(which[task], numbers.NOT_MEASURED)
             else:
-                open_ranks = "" if one.first == one.last else f" ({one.first}–{one.last})"
-                cells[task] = [one.rank, f"{one.rank}{open_ranks} of {one.of}"]
-        mean = ranks.relative(found, label)
-        if mean is not None:
-            lines[label] = {"mean": round(mean, 3), "tasks": sum(not isinstance(c, str) for c in cells.values())} | cells
+                left_open = "" if one.first == one.last else f" ({one.first}–{one.last})"
+                cells[task] = [one.rank, f"{one.rank}{left_open} of {one.of}"]
+        count = sum(label in here for here in found.values())
+        lines[label] = {"mean": numbers.short(ranks.relative(found, label), 3), "tasks": count, **cells}
     return {"tasks": which, "lines": lines}
 
 

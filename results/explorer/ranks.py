@@ -1,5 +1,5 @@
-"""Ranks on each task, and performance profiles over tasks (Dolan and Moré 2002, "Benchmarking optimization software with
-performance profiles").
+"""Ranks on each task, and performance profiles over tasks (Dolan and Moré 2002, "Benchmarking optimization software
+with performance profiles").
 
 A profile says of an estimator on which part of the tasks its measure is within τ times the best one,
 
@@ -9,7 +9,7 @@ A profile says of an estimator on which part of the tasks its measure is within 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -72,16 +72,15 @@ def table(quantities: Mapping[str, Mapping[str, pd.DataFrame]], name: str) -> di
     for task, here in quantities.items():
         rows = measure(here, name)
         if rows is not None and len(rows) > 1:
-            if name == "relative bias":  # an unbiased estimate of a square may be negative, and is then no better than 0
+            if name == "relative bias":  # an estimate of a square may be negative, and is then no better than 0
                 rows = rows.assign(value=rows["value"].clip(lower=0))
             found[task] = ranks(rows, quantity(here, name) in MORE_IS_BETTER)
     return found
 
 
-def relative(found: Mapping[str, Mapping[str, Rank]], label: str) -> float | None:
+def relative(found: Mapping[str, Mapping[str, Rank]], label: str) -> float:
     """The mean over tasks of the rank as a part of the way from the best (0) to the worst (1)."""
-    places = [(one.rank - 1) / (one.of - 1) for here in found.values() if (one := here.get(label)) is not None]
-    return float(np.mean(places)) if places else None
+    return float(np.mean([(here[label].rank - 1) / (here[label].of - 1) for here in found.values() if label in here]))
 
 
 def profile(
@@ -89,7 +88,7 @@ def profile(
 ) -> tuple[list[str], dict[str, dict[str, float]]]:
     """The tasks, and of every estimator the ratio of its measure to the best one on each task that it was measured on.
 
-    Of variance × cost only what is unbiased takes part, and not enumeration, which has no variance where it can be done.
+    Of variance × cost only what is unbiased takes part, and not enumeration, which has none where it can be done.
     """
     tasks: list[str] = []
     ratios: dict[str, dict[str, float]] = {}

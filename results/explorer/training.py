@@ -10,8 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from results import drawing, figures_training, summary, words
-from results.explorer.gradients import SYMBOLS, Looks, band, layout, numbers, role
-from results.explorer.numbers import provenance
+from results.explorer.numbers import SYMBOLS, provenance
+from results.explorer.traces import Looks, band, layout, numbers, role
 
 AXES = {"curve_objective": "step", "curve_elbo": "step"}
 
@@ -21,13 +21,13 @@ def accuracy_macs(rows: pd.DataFrame, looks: Looks) -> go.Figure | None:
     both = figures_training.runs_against(rows, "macs_ratio", 100.0)
     if both["estimator"].nunique() < 2:
         return None
-    figure = go.Figure()
+    traces = []
     for label in summary.ordered(both):
         runs = both[both["estimator"] == label]
         seeds = [f"{escape(label)}<br>seed {seed}<br>{escape(provenance(one))}" for seed, one in runs.groupby("seed")]
         runs = runs.sort_values("seed")
         symbol = SYMBOLS[looks[label].marker]
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=numbers(runs["value_x"]), y=numbers(runs["value"]), mode="markers", text=seeds,
                 marker={"size": 5, "opacity": 0.6, "symbol": symbol},
@@ -38,7 +38,7 @@ def accuracy_macs(rows: pd.DataFrame, looks: Looks) -> go.Figure | None:
         across, up = (figures_training.interval(runs[name]) for name in ("value_x", "value"))
         said = f"accuracy {up.estimate:.4g} %"
         said += f" ({up.low:.4g} to {up.high:.4g})" if np.isfinite(up.low) else ""
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=numbers([across.estimate]), y=numbers([up.estimate]), mode="markers", name=escape(label),
                 error_x={"type": "data", "array": numbers([across.high - across.estimate])},
@@ -52,6 +52,9 @@ def accuracy_macs(rows: pd.DataFrame, looks: Looks) -> go.Figure | None:
     n = drawing.counts(both.groupby("estimator")["value"].size())
     few = figures_training.FEW
     note = f"Small: one seed; large: the mean, from {few} seeds on with 95 % t intervals; {n} seeds."
+    figure = go.Figure(traces)
+    figure.update_xaxes(range=figures_training.around(both["value_x"]))
+    figure.update_yaxes(range=figures_training.around(both["value"]))
     return layout(figure, "MACs kept, % of the full network", "test accuracy, %", note)
 
 
@@ -66,30 +69,28 @@ def curves(rows: pd.DataFrame) -> Iterator[tuple[str, go.Figure]]:
     for metric in words.ordered(pooled["metric"].unique(), "metrics"):
         here = pooled[pooled["metric"] == metric]
         runs = followed[followed["metric"] == metric]
-        figure = go.Figure()
-        for (label, part), curve in here.groupby(["estimator", "part"], dropna=False):
-            _curve(figure, str(label), "" if pd.isna(part) else str(part), curve.sort_values("x"), runs)
+        traces = [
+            trace
+            for (label, part), curve in here.groupby(["estimator", "part"], dropna=False)
+            for trace in _curve(str(label), "" if pd.isna(part) else str(part), curve.sort_values("x"), runs)
+        ]
         few = here["seeds"].max() < figures_training.FEW
         note = f"The mean over seeds, {drawing.counts(here['seeds'])}"
         note += "; too few for intervals." if few else "; bands: 95 % t intervals."
-        yield metric, layout(figure, AXES.get(metric, "epoch"), words.metric(metric), note)
+        yield metric, layout(go.Figure(traces), AXES.get(metric, "epoch"), words.metric(metric), note)
 
 
-def _curve(figure: go.Figure, label: str, part: str, curve: pd.DataFrame, runs: pd.DataFrame) -> None:
+def _curve(label: str, part: str, curve: pd.DataFrame, runs: pd.DataFrame) -> Iterator[go.Scatter]:
     said = escape(label + (f", {part}" if part else ""))
     origin = escape(provenance(runs[runs["estimator"] == label]))
-    figure.add_trace(
-        go.Scatter(
-            x=numbers(curve["x"]), y=numbers(curve["value"]), mode="lines", name=said,
-            line={"width": 2, "dash": "dot" if part == "train" else "solid"}, text=f"{said}<br>{origin}",
-            hovertemplate="%{text}<br>%{y:.4g} at %{x:g}<extra></extra>", meta=role(label, "line"),
-        )
+    yield go.Scatter(
+        x=numbers(curve["x"]), y=numbers(curve["value"]), mode="lines", name=said,
+        line={"width": 2, "dash": "dot" if part == "train" else "solid"}, text=f"{said}<br>{origin}",
+        hovertemplate="%{text}<br>%{y:.4g} at %{x:g}<extra></extra>", meta=role(label, "line"),
     )  # fmt: skip
     if curve["seeds"].max() >= figures_training.FEW:
         x, low, high = (curve[name].to_numpy(np.float64) for name in ("x", "low", "high"))
         xs, ys = band(x, low, high, np.isfinite(low))
-        figure.add_trace(
-            go.Scatter(
-                x=xs, y=ys, mode="lines", fill="toself", line={"width": 0}, hoverinfo="skip", meta=role(label, "band")
-            )
+        yield go.Scatter(
+            x=xs, y=ys, mode="lines", fill="toself", line={"width": 0}, hoverinfo="skip", meta=role(label, "band")
         )

@@ -69,8 +69,10 @@ function fits(label) {
 }
 
 function toggle(label) {
+  const fromChip = document.activeElement?.closest(".chips");
   state.on = isOn(label) ? state.on.filter((one) => one !== label) : [...state.on, label];
-  render();
+  highlight();
+  if (fromChip) document.querySelector(`.chips [data-label="${CSS.escape(label)}"]`)?.focus();
 }
 
 // --- small parts ----------------------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ function styled(trace) {
 function dressed({ data, layout }) {
   const c = DATA.grid[state.c];
   const moved = (layout.annotations ?? []).map((one) =>
-    one.name?.startsWith("contour") ? { ...one, x: one.x + Math.log10(c) } : one);
+    ({ ...one, visible: one.name.split(" ")[1] * c > 10 ** layout.xaxis.range[0] })); // where the line is in sight
   const shapes = (layout.shapes ?? []).map((one) => (one.name === "C" ? { ...one, x0: c, x1: c } : one));
   const clear = "rgba(0,0,0,0)";
   const order = data.map(styled).sort((a, b) => isOn(a.meta.estimator) - isOn(b.meta.estimator));
@@ -137,15 +139,15 @@ function dressed({ data, layout }) {
     layout: {
       ...layout, annotations: moved, shapes, template: DATA.templates[theme()], paper_bgcolor: clear,
       plot_bgcolor: clear, font: { family: "system-ui, sans-serif", size: 12.5 },
-      hoverlabel: { align: "left" }, uirevision: JSON.stringify([layout.xaxis.title.text, layout.meta.note]),
+      hoverlabel: { align: "left" }, uirevision: layout.xaxis.title.text + layout.meta.note,
     },
   };
 }
 
-function draw(name, figure) {
+function draw(name) {
+  const figure = shown[name];
   const box = byId(`figure-${name}`);
   const plot = box.querySelector(".plot");
-  shown[name] = figure;
   box.querySelector(".note").textContent = figure?.layout.meta.note ?? "";
   box.querySelector(".saves").hidden = !figure;
   plot.classList.toggle("empty", !figure);
@@ -189,6 +191,7 @@ function saveCsv(name) {
 // --- tables ---------------------------------------------------------------------------------------------------------
 
 const grids = {};
+let errors = {}; // at the C that is chosen
 const ordering = $.fn.dataTable.ext.type.order;
 const missingLast = (sign) => (a, b) => (a === b ? 0 : a === null ? 1 : b === null ? -1 : sign * (a - b));
 ordering["measure-asc"] = missingLast(1);
@@ -235,7 +238,7 @@ function measured(title, get, label) {
   return [value, ...parts];
 }
 
-function numbers(errors) {
+function numbers() {
   const here = DATA.tables[place().key];
   const names = Object.keys(DATA.quantities).filter((name) => Object.values(here).some((line) => name in line));
   const lines = Object.keys(here).filter(fits).map((label) => ({ label, ...DATA.estimators[label], numbers: here[label] }));
@@ -248,14 +251,19 @@ function numbers(errors) {
   const needs = ({ needs, reference }) => (reference ? "(reference)" : needs === null ? "not known" : ["values", ...needs].join(", "));
   const claim = ({ unbiased }) => (unbiased === null ? "" : unbiased ? "unbiased" : "biased");
   const error = (line) => errors[line.label] ?? "not measured";
+  const withErrors = Object.keys(errors).length > 0;
   const columns = [
     { title: "", data: null, orderable: false, searchable: false, render: (line, type) => (type === "display" ? button(line) : "") },
     { title: "estimator", data: "label", className: "data", render: $.fn.dataTable.render.text() },
     { title: "needs", data: null, className: "data", render: needs },
     { title: "claims", data: null, className: "data", render: claim },
-    ...(Object.keys(errors).length ? [{
+    ...(withErrors ? [{
       title: "error at C", data: null, className: "data", type: "measure", searchable: false,
-      render: (line, type) => (type === "sort" || type === "type" ? error(line)[1] ?? null : Array.isArray(error(line)) ? error(line)[0] : error(line)),
+      render: (line, type) => {
+        const found = error(line);
+        if (type === "sort" || type === "type") return Array.isArray(found) ? found[1] : null;
+        return Array.isArray(found) ? found[0] : type === "display" ? element("span", found, { class: "missing" }) : found;
+      },
     }] : []),
     ...names.flatMap((name) => measured(DATA.quantities[name], (line) => line.numbers[name] ?? "not measured", name)),
   ];
@@ -290,7 +298,7 @@ function ranks() {
       made.prepend(mark(label));
       return made;
     } },
-    { title: "mean (0 best, 1 worst)", data: "mean", className: "data", type: "num" },
+    { title: "mean, 0 best", data: "mean", className: "data", type: "num" },
     { title: "tasks", data: "tasks", className: "data", type: "num", render: (n) => n },
     ...Object.entries(tasks).map(([name, what]) => ({
       title: state.measure === "final result" ? `${name}: ${what}` : name, data: null, className: "data", type: "measure", render: cell(name),
@@ -345,7 +353,7 @@ function origin(label, quantity, found) {
 function legend() {
   const labels = DATA.order.filter((label) => label in DATA.tables[place().key] || isOn(label));
   const chip = (label) => {
-    const made = element("button", "", { type: "button", "aria-pressed": isOn(label) });
+    const made = element("button", "", { type: "button", "aria-pressed": isOn(label), "data-label": label });
     made.append(mark(label), label);
     made.addEventListener("click", () => toggle(label));
     return made;
@@ -362,12 +370,14 @@ function answer() {
     const best = Math.min(...able.map((label) => lines[label][state.task][0]));
     const first = able.filter((label) => lines[label][state.task][0] === best);
     const said = first.slice(0, 3).join(", ") + (first.length > 3 ? ` and ${first.length - 3} more` : "");
-    return able.length ? [element("li", `Best by ${name === "final result" ? tasks[state.task] : name}: ${said}, rank ${lines[first[0]][state.task][1]}`)] : [];
+    const what = { "final result": tasks[state.task], "variance × cost": "variance × cost, bias aside" }[name] ?? name;
+    return able.length ? [element("li", `Best by ${what}: ${said}, rank ${lines[first[0]][state.task][1]}.`)] : [];
   });
   byId("answer").replaceChildren(...items);
 }
 
-function errorsAtC(figure) {
+function errorsAtC() {
+  const figure = shown.error;
   const found = {};
   for (const { meta, y, customdata } of figure?.data ?? []) {
     if (meta.role !== "line" || !fits(meta.estimator)) continue;
@@ -401,17 +411,35 @@ function render() {
   for (const box of document.querySelectorAll("[name=has]")) box.checked = state.has.includes(box.value);
   byId("unbiased").checked = Boolean(state.unbiased);
   byId("title").textContent = `${task().title} (${place().label})`;
-  const error = DATA.figures.error[`${place().key}|${group}`];
+  Object.assign(shown, {
+    bias: DATA.figures[state.x][`${place().key}|${group}`], error: DATA.figures.error[`${place().key}|${group}`],
+    curve: DATA.figures.curve[`${place().key}|${curve}`], accuracy: DATA.figures.accuracy[place().key],
+    profile: DATA.figures.profile[state.profile],
+  });
+  errors = errorsAtC();
   legend();
   answer();
-  numbers(errorsAtC(error));
-  draw("bias", DATA.figures[state.x][`${place().key}|${group}`]);
-  draw("error", error);
-  draw("curve", DATA.figures.curve[`${place().key}|${curve}`]);
-  draw("accuracy", DATA.figures.accuracy[place().key]);
-  draw("profile", DATA.figures.profile[state.profile]);
+  numbers();
   ranks();
+  Object.keys(shown).forEach(draw);
   keep();
+}
+
+function redraw(tables, figures) {
+  for (const name of tables) grids[name].rows().invalidate().draw(false);
+  figures.forEach(draw);
+  keep();
+}
+
+function highlight() {
+  legend();
+  redraw(["numbers", "ranks"], Object.keys(shown));
+}
+
+function slide() {
+  byId("c-value").textContent = DATA.grid[state.c];
+  errors = errorsAtC();
+  redraw(["numbers"], ["bias", "error"]);
 }
 
 for (const name of ["task", "place", "group", "x", "curve", "measure", "profile"]) {
@@ -421,13 +449,13 @@ for (const name of ["task", "place", "group", "x", "curve", "measure", "profile"
     render();
   });
 }
-byId("c").addEventListener("input", (event) => { state.c = event.target.value; render(); });
+byId("c").addEventListener("input", (event) => { state.c = event.target.value; slide(); });
 byId("unbiased").addEventListener("change", (event) => { state.unbiased = event.target.checked ? "1" : ""; render(); });
 byId("has").addEventListener("change", () => {
   state.has = NEEDS.filter((name) => document.querySelector(`[name=has][value=${name}]`).checked);
   render();
 });
-byId("none").addEventListener("click", () => { state.on = []; render(); });
+byId("none").addEventListener("click", () => { state.on = []; highlight(); });
 byId("theme").addEventListener("click", () => { state.theme = theme() === "dark" ? "light" : "dark"; render(); });
 byId("reset").addEventListener("click", () => { state = { ...DEFAULTS }; render(); });
 byId("link").addEventListener("click", async ({ target }) => {
