@@ -14,7 +14,7 @@ from results import contest, drawing
 from results.contest import Contestant
 from results.explorer.contests import Group
 from results.explorer.numbers import SYMBOLS
-from results.explorer.traces import Looks, band, layout, numbers, role
+from results.explorer.traces import Looks, band, layout, numbers, role, scatter
 from results.figures_contest import KNOWN
 
 CONTOURS = (0.1, 0.5)
@@ -45,7 +45,7 @@ def bias_variance(group: Group, looks: Looks, origin: Mapping[str, str], costly:
         y, low, high = (_bent(value, within) for value in (bias.value, bias.low, bias.high))
         hollow = "" if bias.low > 0 else "-open"
         traces.append(
-            go.Scatter(
+            scatter(
                 x=numbers([x]), y=numbers([y]), mode="markers", name=escape(one.estimator),
                 error_x={"type": "data", "array": numbers([error]), "arrayminus": numbers([min(error, 0.999 * x)])},
                 error_y={"type": "data", "array": numbers([high - y]), "arrayminus": numbers([y - low])},
@@ -65,7 +65,8 @@ def bias_variance(group: Group, looks: Looks, origin: Mapping[str, str], costly:
         note += f" Bias off the scale, zoom out to see: {', '.join(off)}."
     note += f" No variance, so not drawn: {', '.join(none)}." if none else ""
     layout(figure, label, "squared bias / ‖∇‖²", note)
-    across = np.log10([trace.x[0] for trace in traces] or [1.0])
+    near = set(lines.loc[~far, "estimator"])
+    across = np.log10([trace["x"][0] for trace in traces if trace["meta"]["estimator"] in near] or [1.0])
     figure.update_xaxes(
         type="log", dtick=1, exponentformat="power", range=[float(across.min()) - 0.5, float(across.max()) + 0.5]
     )
@@ -92,7 +93,7 @@ def error(group: Group) -> go.Figure:
         known = high < KNOWN * low
         hover = f"{escape(one.estimator)}<br>error %{{y:.3g}} (%{{customdata[0]:.3g}} to %{{customdata[1]:.3g}})"
         traces.append(
-            go.Scatter(
+            scatter(
                 x=grid, y=numbers(value), mode="lines", name=escape(one.estimator),
                 customdata=[numbers(pair, 3) for pair in zip(low, high, strict=True)],
                 line={"dash": "solid" if one.unbiased else "dash", "width": 2},
@@ -103,14 +104,14 @@ def error(group: Group) -> go.Figure:
         xs, ys = band(contest.GRID, low, high, known)
         if xs:
             traces.append(
-                go.Scatter(
+                scatter(
                     x=xs, y=ys, mode="lines", fill="toself", line={"width": 0}, hoverinfo="skip",
                     meta=role(one.estimator, "band"),
                 )
             )  # fmt: skip
         if not known.all():
             traces.append(
-                go.Scatter(
+                scatter(
                     x=numbers(contest.GRID[~known]), y=numbers(high[~known], 3), mode="lines", hoverinfo="skip",
                     line={"dash": "dot", "width": 1.2}, meta=role(one.estimator, "bound"),
                 )
@@ -130,7 +131,7 @@ def error(group: Group) -> go.Figure:
     return figure
 
 
-def _contours(bottom: float, within: float) -> list[go.Scatter]:
+def _contours(bottom: float, within: float) -> list[dict[str, Any]]:
     """Lines of equal error at C = 1, down to a place on the bent axis; the page moves them by C."""
     found = []
     for at in CONTOURS:
@@ -138,7 +139,7 @@ def _contours(bottom: float, within: float) -> list[go.Scatter]:
         rest = within * np.sinh(np.linspace(_bent(near[-1], within), bottom, 40))
         y = np.concatenate([near, rest])
         found.append(
-            go.Scatter(
+            scatter(
                 x=numbers(at - y, 5), y=numbers(_bent(y, within), 5), mode="lines", hoverinfo="skip",
                 line={"color": "#888888", "width": 1, "dash": "dot"}, meta={"role": "contour", "error": at},
             )
@@ -150,9 +151,9 @@ def _bent(value: Any, within: float) -> Any:
     return np.arcsinh(np.asarray(value, np.float64) / within)
 
 
-def _bias(one: Contestant) -> dict[str, float]:
+def _bias(one: Contestant) -> dict[str, Any]:
     value, half = one.bias[0] / one.norm, 1.96 * one.bias[1] / one.norm
-    return {"value": value, "low": value - half, "high": value + half}
+    return {"estimator": one.estimator, "value": value, "low": value - half, "high": value + half}
 
 
 def _chosen(group: Group, lines: pd.DataFrame, where: pd.Series) -> Iterator[tuple[Contestant, Any]]:

@@ -122,7 +122,7 @@ def cells(frame: pd.DataFrame) -> list[list[Any]]:
 
 def provenance(rows: pd.DataFrame) -> str:
     """Where some rows come from, in one line."""
-    cells = rows.drop_duplicates("hash")
+    cells = rows[["hash", "seed", "commit", "torch", "device", "dtype"]].drop_duplicates("hash")
     seeds = ", ".join(str(seed) for seed in sorted(cells["seed"].unique()))
     said = [f"seed {seeds}"]
     for name, word in (("commit", "commit"), ("torch", "torch"), ("device", ""), ("dtype", "")):

@@ -93,6 +93,10 @@ def data(whole: pd.DataFrame, own: Collection[str]) -> dict[str, Any]:
 
     frame = places.compared(whole, own)
     claims, looks = known.table(frame), palette.looks(frame)
+    # what follows picks rows hundreds of times, and each time would copy what it does not need
+    frame = frame.drop(
+        columns=[name for name in frame if name.startswith("option.") or name in ("settings", "changed")]
+    )
     kept = numbers.Rows(frame)
     of_task = {task: places.places(frame, task) for task in words.ordered(frame["task"], "tasks")}
     tables: dict[str, Any] = {}

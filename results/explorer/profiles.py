@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as go
 
-from results.explorer.traces import layout, numbers, role
+from results.explorer.traces import layout, numbers, role, scatter
 
 
 def figure(tasks: Sequence[str], ratios: Mapping[str, Mapping[str, float]], name: str) -> go.Figure:
@@ -25,7 +25,7 @@ def figure(tasks: Sequence[str], ratios: Mapping[str, Mapping[str, float]], name
         lacking = [task for task in tasks if task not in of]
         missing = f"<br>no number on {', '.join(map(escape, lacking))}" if lacking else ""
         traces.append(
-            go.Scatter(
+            scatter(
                 x=numbers(x), y=numbers(y), mode="lines", name=escape(label), text=f"{escape(label)}{missing}",
                 line={"shape": "hv", "dash": "dash" if lacking else "solid", "width": 2},
                 hovertemplate="%{text}<br>%{y:.0%} of the tasks within %{x:.3g} times the best<extra></extra>",

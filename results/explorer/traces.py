@@ -14,6 +14,11 @@ from results.explorer.numbers import short
 Looks = Mapping[str, palette.Look]
 
 
+def scatter(**given: Any) -> dict[str, Any]:
+    """A trace, which the figure checks."""
+    return {"type": "scatter", **given}
+
+
 def role(label: str, name: str) -> dict[str, str]:
     """What the page needs to know of a trace: whose it is and what it shows."""
     return {"estimator": label, "role": name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import plotly.graph_objects as go
 
 from results import drawing, figures_training, summary, words
 from results.explorer.numbers import SYMBOLS, provenance
-from results.explorer.traces import Looks, band, layout, numbers, role
+from results.explorer.traces import Looks, band, layout, numbers, role, scatter
 
 AXES = {"curve_objective": "step", "curve_elbo": "step"}
 
@@ -28,7 +29,7 @@ def accuracy_macs(rows: pd.DataFrame, looks: Looks) -> go.Figure | None:
         runs = runs.sort_values("seed")
         symbol = SYMBOLS[looks[label].marker]
         traces.append(
-            go.Scatter(
+            scatter(
                 x=numbers(runs["value_x"]), y=numbers(runs["value"]), mode="markers", text=seeds,
                 marker={"size": 5, "opacity": 0.6, "symbol": symbol},
                 hovertemplate="%{text}<br>accuracy %{y:.4g} %, MACs %{x:.3g} %<extra></extra>",
@@ -39,7 +40,7 @@ def accuracy_macs(rows: pd.DataFrame, looks: Looks) -> go.Figure | None:
         said = f"accuracy {up.estimate:.4g} %"
         said += f" ({up.low:.4g} to {up.high:.4g})" if np.isfinite(up.low) else ""
         traces.append(
-            go.Scatter(
+            scatter(
                 x=numbers([across.estimate]), y=numbers([up.estimate]), mode="markers", name=escape(label),
                 error_x={"type": "data", "array": numbers([across.high - across.estimate])},
                 error_y={"type": "data", "array": numbers([up.high - up.estimate])},
@@ -80,10 +81,10 @@ def curves(rows: pd.DataFrame) -> Iterator[tuple[str, go.Figure]]:
         yield metric, layout(go.Figure(traces), AXES.get(metric, "epoch"), words.metric(metric), note)
 
 
-def _curve(label: str, part: str, curve: pd.DataFrame, runs: pd.DataFrame) -> Iterator[go.Scatter]:
+def _curve(label: str, part: str, curve: pd.DataFrame, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     said = escape(label + (f", {part}" if part else ""))
     origin = escape(provenance(runs[runs["estimator"] == label]))
-    yield go.Scatter(
+    yield scatter(
         x=numbers(curve["x"]), y=numbers(curve["value"]), mode="lines", name=said,
         line={"width": 2, "dash": "dot" if part == "train" else "solid"}, text=f"{said}<br>{origin}",
         hovertemplate="%{text}<br>%{y:.4g} at %{x:g}<extra></extra>", meta=role(label, "line"),
@@ -91,6 +92,6 @@ def _curve(label: str, part: str, curve: pd.DataFrame, runs: pd.DataFrame) -> It
     if curve["seeds"].max() >= figures_training.FEW:
         x, low, high = (curve[name].to_numpy(np.float64) for name in ("x", "low", "high"))
         xs, ys = band(x, low, high, np.isfinite(low))
-        yield go.Scatter(
+        yield scatter(
             x=xs, y=ys, mode="lines", fill="toself", line={"width": 0}, hoverinfo="skip", meta=role(label, "band")
         )

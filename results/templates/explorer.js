@@ -199,6 +199,7 @@ ordering["measure-desc"] = missingLast(-1);
 
 function grid(id, columns, data, options) {
   if (grids[id]) {
+    for (const name of ["search", "order", "key"]) grids[id].off(name); // its end is no choice of the reader's
     grids[id].destroy();
     byId(id).replaceChildren();
   }
@@ -207,7 +208,10 @@ function grid(id, columns, data, options) {
     columns, data, order: [], autoWidth: false, keys: { keys: [13, 37, 38, 39, 40] },
     layout: { topStart: { buttons: [save] }, topEnd: "search", bottomStart: "info", bottomEnd: "paging" }, ...options,
   });
-  grids[id].on("key", (event, api, key, cell) => key === 13 && cell.node().querySelector("button")?.click());
+  grids[id].on("key", (event, api, key, cell, pressed) => {
+    pressed.preventDefault(); // or the same key would press the first button of what opens
+    if (key === 13) cell.node().querySelector("button")?.click();
+  });
   return grids[id];
 }
 
@@ -338,7 +342,7 @@ function origin(label, quantity, found) {
   const body = element("tbody");
   for (const [hash, metric, where, ...measure] of rows.map((i) => DATA.rows[i])) {
     const cell = Object.fromEntries(CELL.map((name, i) => [name, DATA.cells.find((one) => one[0] === hash)[i]]));
-    const commit = `${cell.commit ?? "unknown"}${cell["uncommitted changes"] ? ", with uncommitted changes" : ""}`;
+    const commit = `${cell.commit?.slice(0, 12) ?? "unknown"}${cell["uncommitted changes"] ? ", with uncommitted changes" : ""}`;
     const line = element("tr");
     [metric, where, ...measure, cell.seed, cell.preset, cell["data set"], cell.device, cell.dtype, commit, cell.torch, cell.python, hash]
       .forEach((one) => line.append(element("td", one ?? "")));
