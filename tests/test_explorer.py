@@ -124,6 +124,16 @@ def test_rows_of_others_packages_have_a_page(tmp_path):
     assert data["tasks"][0]["name"] == "kettle"
 
 
+def test_rows_of_the_study_alone_have_a_page_and_rows_of_no_task_have_none(tmp_path):
+    cell = made_rows.cell("accuracy", "width", "rloo", preset="study")
+    add(tmp_path / "study", 1, cell, table.row("accuracy", 0.9, n=10, part="test"))
+    frame = table.read(tmp_path / "study")
+    assert places.places(places.compared(frame, ()), "width") == [("width", "study", "digits")]
+    add(tmp_path / "checks", 1, made_rows.cell("loop", "plain", "plain"), table.row("loop_ratio", 0.75))
+    with pytest.raises(table.TableError, match="no rows of a task"):
+        explorer.build([tmp_path / "checks"], tmp_path)
+
+
 @pytest.mark.parametrize("missing", [(), ("plotly",)])
 def test_the_command(missing, tmp_path, monkeypatch, capsys):
     add(tmp_path / "rows", 1, made_rows.cell("memory", "width", "rloo"), table.row("peak_ratio", 1.5))

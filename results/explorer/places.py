@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from results import baselines, present, study_page, summary, words
+from results import baselines, present, study_page, summary, table, words
 
 
 class Place(NamedTuple):
@@ -33,12 +33,19 @@ class Place(NamedTuple):
 
 
 def compared(whole: pd.DataFrame, own: Collection[str]) -> pd.DataFrame:
-    """The rows that the page compares: without the study, which has its verdicts, and without suites of no task.
+    """The rows that the page compares: without suites of no task, and without the study, which has its verdicts, unless
+    there is nothing else.
 
     An estimator of a cell that is not one's own is marked where there are own cells of it on the task.
+
+    Raises:
+        TableError: there are none.
     """
-    frame = baselines.spread(whole[~study_page.of_study(whole)])
-    frame = frame[~frame["suite"].isin(list(words.checks()))]
+    of_tasks = whole[~whole["suite"].isin(list(words.checks()))]
+    if of_tasks.empty:
+        raise table.TableError("no rows of a task, of which the page is")
+    others = of_tasks[~study_page.of_study(of_tasks)]
+    frame = baselines.spread(of_tasks if others.empty else others)
     if not own:
         return frame
     mine = frame["hash"].isin(list(own))

@@ -118,7 +118,7 @@ function styled(trace) {
   return {
     ...trace,
     visible: whole && fits(estimator),
-    opacity: role === "band" ? 0.18 : 1,
+    opacity: role === "band" ? 0.15 : 1,
     fillcolor: color,
     marker: { ...trace.marker, color },
     line: { ...trace.line, color, ...(role === "line" && { width: on ? 2.2 : 1 }) },
@@ -133,7 +133,8 @@ function dressed({ data, layout }) {
     ({ ...one, visible: one.name.split(" ")[1] * c > 10 ** layout.xaxis.range[0] })); // where the line is in sight
   const shapes = (layout.shapes ?? []).map((one) => (one.name === "C" ? { ...one, x0: c, x1: c } : one));
   const clear = "rgba(0,0,0,0)";
-  const order = data.map(styled).sort((a, b) => isOn(a.meta.estimator) - isOn(b.meta.estimator));
+  const depth = ({ estimator, role }) => (role === "band" ? 0 : isOn(estimator) ? 2 : 1); // what stands out is on top
+  const order = data.map(styled).sort((a, b) => depth(a.meta) - depth(b.meta));
   return {
     data: order,
     layout: {
