@@ -109,17 +109,27 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
 
 def symlog(axis: Axis, rows: pd.DataFrame) -> float:
     """Make an axis linear around zero, as far as half the intervals are wide, and return how far that is."""
-    widths = np.nan_to_num((rows["high"] - rows["low"]).abs())
-    threshold = 10.0 ** np.ceil(np.log10(max(1e-4, float(np.median(widths)) / 2)))
+    threshold, ticks = linear_within(rows)
     scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
     scale("symlog", linthresh=threshold, linscale=0.6)
-    top, bottom = np.nanmax(rows[["value", "high"]]), np.nanmin(rows[["value", "low"]])
-    decades = np.arange(np.log10(threshold), np.log10(max(top, threshold)) + 1)
-    ticks = 10.0 ** decades[:: max(1, len(decades) // 3)]
-    below = [-threshold] if bottom < -threshold / 2 else []
-    axis.set_ticks([*below, 0, *ticks], labels=[f"{tick:g}" for tick in [*below, 0, *ticks]])
+    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
     return threshold
+
+
+def linear_within(rows: pd.DataFrame, part: float = 0.5) -> tuple[float, list[float]]:
+    """Up to which distance from zero an axis of values with intervals is best linear, and its ticks.
+
+    Args:
+        rows: `value`, `low` and `high`.
+        part: of the intervals that are to be narrower than the linear part.
+    """
+    widths = np.nan_to_num((rows["high"] - rows["low"]).abs())
+    threshold = 10.0 ** np.ceil(np.log10(max(1e-4, float(np.quantile(widths, part)) / 2)))
+    top, bottom = np.nanmax(rows[["value", "high"]]), np.nanmin(rows[["value", "low"]])
+    decades = np.arange(np.log10(threshold), np.log10(max(top, threshold)) + 1)
+    below = [-threshold] if bottom < -threshold / 2 else []
+    return float(threshold), [*below, 0.0, *map(float, 10.0 ** decades[:: max(1, len(decades) // 3)])]
 
 
 def beyond(bias: pd.DataFrame) -> pd.Series:

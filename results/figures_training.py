@@ -14,7 +14,8 @@ FEW = 3
 """Seeds from which an interval is drawn: that of two, 9 times their distance, would only hide the two."""
 
 
-def _interval(values: pd.Series) -> stats.Interval:
+def interval(values: pd.Series) -> stats.Interval:
+    """The mean over seeds, with its t interval if there are at least `FEW`."""
     mean, low, high, n = stats.t_interval(values)
     return stats.Interval(mean, low, high, n) if n >= FEW else stats.Interval(mean, np.nan, np.nan, n)
 
@@ -32,13 +33,9 @@ def accuracy_macs(frame: pd.DataFrame) -> Figure | None:
 
 
 def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: str, what: str) -> Figure | None:
-    keys = ["task", *summary.CONTEXT, "data", "estimator", "seed"]
-    accuracy = summary.measured(frame, "accuracy", part="test")
-    of_runs = summary.measured(frame, metric, suite="accuracy")
-    both = accuracy.merge(of_runs, on=keys, suffixes=("", "_x"))
+    both = runs_against(frame, metric, factor)
     if both["estimator"].nunique() < 2:  # nothing to compare
         return None
-    both = both.assign(value=100 * both["value"], value_x=factor * both["value_x"])
     tasks, looks = sorted(both["task"].unique()), palette.looks(both)
     with drawing.style():
         figure, axes = drawing.grid(1, len(tasks), 4.2, sharey=True)
@@ -49,7 +46,7 @@ def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: st
             mine = _chosen(here, looks, -here.groupby("estimator")["value"].mean())
             shown |= set(mine)
             for name, group in here.groupby("estimator"):
-                across, up = (_interval(group[column]) for column in ("value_x", "value"))
+                across, up = (interval(group[column]) for column in ("value_x", "value"))
                 if name not in mine:
                     drawing.grey(ax, across.estimate, up.estimate)
                     continue
@@ -59,8 +56,8 @@ def _accuracy_against(frame: pd.DataFrame, metric: str, factor: float, label: st
                 said = drawing.wrapped(look.label, 20)
                 named.append(labels.Named(ax, across.estimate, up.estimate, said, look.ink))
             ax.set(xlabel=label, title=task if len(tasks) > 1 else "")
-            ax.set_xlim(_around(here["value_x"]))
-        axes[0, 0].set(ylabel="test accuracy, %", ylim=_around(both["value"]))
+            ax.set_xlim(around(here["value_x"]))
+        axes[0, 0].set(ylabel="test accuracy, %", ylim=around(both["value"]))
         n = drawing.counts(both.groupby(["task", "estimator"])["value"].size())
         drawing.title(
             figure,
@@ -84,7 +81,15 @@ def _inaccuracy(frame: pd.DataFrame, task: str) -> pd.Series:
     return -rows.groupby("estimator")["value"].mean()
 
 
-def _around(values: pd.Series) -> tuple[float, float]:
+def runs_against(frame: pd.DataFrame, metric: str, factor: float) -> pd.DataFrame:
+    """Every run with its test accuracy in % as `value`, and with a metric, times a factor, as `value_x`."""
+    keys = ["task", *summary.CONTEXT, "data", "estimator", "seed"]
+    accuracy = summary.measured(frame, "accuracy", part="test")
+    both = accuracy.merge(summary.measured(frame, metric, suite="accuracy"), on=keys, suffixes=("", "_x"))
+    return both.assign(value=100 * both["value"], value_x=factor * both["value_x"])
+
+
+def around(values: pd.Series) -> tuple[float, float]:
     """Limits from the runs and not from the intervals: those of two seeds are wider than all that is to be seen."""
     room = 0.12 * max(values.max() - values.min(), 0.02 * values.max())
     return max(0.0, values.min() - room), values.max() + room
@@ -160,9 +165,7 @@ def _curves(frame: pd.DataFrame, panels: dict[str, str], x: str, headline: str) 
     rows = rows[rows["x"].notna()]
     if rows.empty:
         return None
-    # A row of axes per task, and no axes for what nothing changes there: a width task keeps its depth.
-    changing = rows.groupby(["task", "metric"])["value"].transform("nunique") > 1
-    rows = rows[changing] if changing.any() else rows
+    rows = changing(rows)
     pooled, looks = summary.pool(rows), palette.looks(rows)
     panels = {metric: label for metric, label in panels.items() if (rows["metric"] == metric).any()}
     tasks = sorted(rows["task"].unique())
@@ -226,3 +229,9 @@ def _lines(
     if not pooled.empty and pooled["x"].min() < pooled["x"].max():
         ax.set_xlim(pooled["x"].min(), pooled["x"].max())
     return named
+
+
+def changing(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of curves of what changes on a task, if anything does: a width task keeps its depth."""
+    moving = rows.groupby(["task", "metric"])["value"].transform("nunique") > 1
+    return rows[moving] if moving.any() else rows

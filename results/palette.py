@@ -169,6 +169,13 @@ def _oklch(lightness: float, chroma: float, hue: float) -> str:
     return to_hex(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).clip(0, 1))
 
 
+def on_dark(hexadecimal: str) -> str:
+    """The same hue, light enough for a dark page: lightness from 0.3 to 0.78 becomes one from 0.6 to 0.88."""
+    lightness, a, b = oklab(hexadecimal)
+    lifted = 0.6 + (lightness - _DARKEST) * (0.88 - 0.6) / (_LIGHTEST - _DARKEST)
+    return _oklch(lifted, float(np.hypot(a, b)), float(np.arctan2(b, a)))
+
+
 def shade(name: str, position: float) -> str:
     """A shade of the hue of an estimator's name, from light at 0 to dark at 1."""
     a, b = oklab(colour(name, name))[1:]

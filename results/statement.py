@@ -65,6 +65,7 @@ class Statement:
         verdict: the verdict after the correction.
         p: the corrected p value.
         open: if undecided, the reason.
+        cells: the hashes of the cells behind it.
     """
 
     number: int
@@ -75,6 +76,7 @@ class Statement:
     verdict: Verdict = "not measured"
     p: float = np.nan
     open: str = ""
+    cells: tuple[str, ...] = ()
 
 
 def holm(p: Sequence[float]) -> list[float]:

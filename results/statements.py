@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from results import study, summary
+from results import reading, study, summary
 from results.statement import Evidence, Statement, apart, concluded, holm, of_interval, of_seeds, p_values
 from results.study_design import (
     EPOCHS,
@@ -43,7 +43,11 @@ LARGE = "cpu"
 
 def judged(frame: pd.DataFrame) -> list[Statement]:
     """All ten statements with their verdicts."""
-    found = [make(frame) for make in _STATEMENTS]
+    found = []
+    for make in _STATEMENTS:
+        with reading.recorded() as cells:
+            made = make(frame)
+        found.append(replace(made, cells=tuple(sorted(cells))))
     p = [min(p_values(one)) for one in found]
     adjusted = holm(p)
     return [concluded(one, q) for one, q in zip(found, adjusted, strict=True)]
@@ -88,6 +92,7 @@ def _second(frame: pd.DataFrame) -> Statement:
     biases, where = _gradients(frame, "bias")
     for name in ("rebar", "relax"):
         for _, line in biases[biases["estimator"] == name].iterrows():
+            reading.note(line["cells"])
             beside.append(of_interval(f"squared bias / ‖∇‖² of {name}, logits", where, line, None))
     return Statement(
         2,
@@ -225,6 +230,7 @@ def _seventh(frame: pd.DataFrame) -> Statement:
         rows = summary.pool(summary.measured(frame[frame["task"] == task], "time_ratio", suite="overhead"))
         rows = rows[rows["preset"].str.startswith(LARGE) & (rows["estimator"] == PAPER)]
         for _, line in rows.iterrows():
+            reading.note(line["cells"])
             test = of_interval(
                 "time of a step / plain: concrete", _where(task, summary.NO_DATA, LARGE), line, MINIMAL, above=False
             )
@@ -356,7 +362,9 @@ def _gradients(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:
 
 
 def _line(rows: pd.DataFrame, estimator: str) -> pd.Series:
-    return rows[rows["estimator"] == estimator].iloc[0]
+    line = rows[rows["estimator"] == estimator].iloc[0]
+    reading.note(line["cells"])
+    return line
 
 
 def _log(line: pd.Series) -> pd.Series:

@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from results import stats
+from results import reading, stats
 from results.study_design import AVERAGED, DEFAULTS, PAPER, RLOO, SWEEP, Arm, arm
 
 SWITCHES = ("bias", "variance", "soft weights")
@@ -79,6 +79,7 @@ def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
     found = here[here["settings"].map(alike).astype(bool)]
     cells = found.drop_duplicates("hash").sort_values(["suite_version", "task_version", "hash"])
     found = found[found["hash"].isin(cells.drop_duplicates("seed", keep="last")["hash"])]
+    reading.note(found["hash"])
     return found.drop_duplicates(["hash", "metric", "part", "x"])  # plain training may appear under several presets
 
 

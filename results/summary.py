@@ -29,6 +29,19 @@ COMPARED = (
     "bias_sq", "variance", "peak_ratio", "time_ratio", "accuracy", "width_fraction", "layers", "objective_gap", "elbo",
 )  # fmt: skip
 """The metrics that these quantities are computed from."""
+SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "relative bias": ("bias", ("bias_sq", "gradient_sq")),
+    "variance": ("variance", ("variance",)),
+    "variance × cost": ("variance", ("variance", "cost")),
+    "peak memory": ("memory", ("peak_ratio",)),
+    "step time": ("overhead", ("time_ratio",)),
+    "test accuracy": ("accuracy", ("accuracy",)),
+    "width": ("accuracy", ("width_fraction",)),
+    "layers": ("accuracy", ("layers",)),
+    "objective gap": ("accuracy", ("objective_gap",)),
+    "test ELBO": ("accuracy", ("elbo",)),
+}
+"""The suite that measures each quantity, and the metrics of the rows behind it."""
 BY_SIZE = ("scaling",)
 """Suites that repeat a metric at several sizes; they are left out of the comparison."""
 _MEASURE = ["task", *CONTEXT, "part", "point", "x", "estimator", "name", "metric"]
@@ -47,7 +60,7 @@ def measured(frame: pd.DataFrame, metric: str | Sequence[str], **where: str) -> 
 
 
 def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
-    """One line per group: value, low, high (95 % interval), n, and seeds.
+    """One line per group: value, low, high (95 % interval), n, seeds, and the hashes of its cells.
 
     For training runs with at least two seeds, the interval is a Student t interval over seeds and n is their number.
     Otherwise it is ± 1.96 standard errors, combined over seeds, and n is the number of draws.
@@ -60,6 +73,7 @@ def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
         value=("value", "mean"),
         n=("n", "sum"),
         seeds=("value", "size"),
+        cells=("hash", tuple),
         sd=("value", "std"),
         square=("_square", "sum"),
         unknown=("_unknown", "any"),
@@ -72,7 +86,7 @@ def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
     pooled = pooled.assign(
         low=pooled["value"] - half, high=pooled["value"] + half, n=pooled["n"].mask(over_seeds, seeds)
     )
-    return pooled[[*keys, "value", "low", "high", "n", "seeds"]].astype(rows[keys].dtypes.to_dict())
+    return pooled[[*keys, "value", "low", "high", "n", "seeds", "cells"]].astype(rows[keys].dtypes.to_dict())
 
 
 def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
@@ -80,12 +94,19 @@ def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
 
     Left out where that norm is not significantly above zero, because the ratio would be meaningless.
     """
+    norms = squared_norms(frame)
+    keys = [name for name in norms if name != "norm"]
+    rows = measured(frame, "bias_sq").merge(norms, on=keys, how="inner")
+    rows = rows.assign(value=rows["value"] / rows["norm"], se=rows["se"] / rows["norm"])
+    return pool(rows)
+
+
+def squared_norms(frame: pd.DataFrame) -> pd.DataFrame:
+    """‖∇‖² of each task, context, part, point and seed as the column `norm`, where it is significantly above zero."""
     keys = [*CONTEXT, "task", "part", "point", "seed"]
     norms = measured(frame, "gradient_sq")
     norms = norms[norms["value"] - 1.96 * norms["se"].fillna(0) > 0].groupby(keys, dropna=False)["value"].mean()
-    rows = measured(frame, "bias_sq").merge(norms.rename("norm").reset_index(), on=keys, how="inner")
-    rows = rows.assign(value=rows["value"] / rows["norm"], se=rows["se"] / rows["norm"])
-    return pool(rows)
+    return norms.rename("norm").reset_index()
 
 
 def main_context(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,22 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 @functools.cache
-def _words() -> dict[str, dict[str, str]]:
+def _words() -> dict[str, dict[str, Any]]:
     return tomllib.loads((_TEMPLATES / "words.toml").read_text(encoding="utf-8"))
 
 
 def render(template: str, **found: Any) -> str:
     """Render a page from its template."""
-    made = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=select_autoescape(["html.j2"]),
+    )
     made.filters["markdown"] = markdown
     text = made.get_template(template).render(**found)
     return text.rstrip() + "\n"
+
+
+def file(name: str) -> str:
+    """The text of a file beside the templates."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -63,6 +73,16 @@ def checks() -> dict[str, str]:
 def task(name: str) -> str:
     """The heading of a task."""
     return _words()["tasks"].get(name, name.capitalize())
+
+
+def needs() -> dict[str, str]:
+    """What an estimator may need of f beside its values, with words for it."""
+    return _words()["needs"]
+
+
+def estimators() -> dict[str, dict[str, Any]]:
+    """What estimators claim and need, by name; see `results.known`."""
+    return _words()["estimators"]
 
 
 def metric(name: str, units: Iterable[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""The command that reports: figures and REPORT.md from the rows of finished cells. Needs no torch."""
+"""The command that reports: figures and REPORT.md, or one page of HTML, from rows of finished cells. Needs no torch."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ def arguments(parser: ArgumentParser) -> None:
         help="directories of rows; of a cell in several, the first counts",
     )  # fmt: skip
     parser.add_argument("--out", default="results/runs", metavar="DIR", help="where all of it goes")
+    parser.add_argument(
+        "--html", action="store_true", help="write one page to open in a browser, explorer.html, in place of the report"
+    )
     for name in FILTERS:
         parser.add_argument(f"--{name}", nargs="+", default=[], metavar="NAME", help=f"only rows of these {name}s")
     command.as_json(parser)
@@ -29,10 +32,14 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Build the report. Returns the exit status."""
-    from results import report  # seaborn takes two seconds, which --help need not wait for
+    from results import explorer, report  # seaborn takes two seconds, which --help need not wait for
 
     only = {name: args[name] for name in FILTERS if args[name]}
     out = Path(args.out)
+    if args.html:
+        page = str(explorer.build(args.rows, out, only=only))
+        tables.say_json({"page": page}) if args.json else tables.say(page)
+        return 0
     written = report.build(args.rows, out, **({"only": only} if only else {}))
     if args.json:
         tables.say_json({"report": str(written), "figures": str(out / "figures")})

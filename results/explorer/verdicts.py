@@ -1,0 +1,37 @@
+"""The ten statements as the page shows them: a verdict each, its rule, the evidence, and the cells that were read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from results import statement
+from results.statement import Statement
+
+
+def shown(judged: Sequence[Statement]) -> list[dict[str, Any]]:
+    """Each statement with its evidence, that which decides first."""
+    return [
+        {
+            "number": one.number,
+            "words": one.words,
+            "verdict": one.verdict,
+            "rule": one.rule,
+            "p": "" if np.isnan(one.p) else f"{one.p:.2g}",
+            "open": one.open,
+            "evidence": [
+                {
+                    "measure": test.measure,
+                    "effect": statement.effect(test) if test.n else "not measured",
+                    "threshold": "" if test.threshold is None else f"{'>' if test.above else '<'} {test.threshold:g}",
+                    "n": f"{test.n:,}",
+                    "where": test.where,
+                }
+                for test in (*one.tests, *one.beside)
+            ],
+            "cells": list(one.cells),
+        }
+        for one in judged
+    ]
