@@ -62,7 +62,7 @@ def unpacked(text):
 def test_the_page_is_one_file_that_asks_for_no_other(built):
     text = built.read_text(encoding="utf-8")
     assert [path.name for path in built.parent.iterdir()] == ["explorer.html"]
-    assert 5e6 < built.stat().st_size < 8e6
+    assert 4e6 < built.stat().st_size < 8e6
     of_page = re.sub(r"<script.*?</script>|<style>.*?</style>", "", text, flags=re.DOTALL)
     assert not re.search(r"https?://|@import|\ssrc=", of_page)
     assert re.findall(r'\shref="([^"]*)"', of_page) == ["data:,", "#compare"]
@@ -249,7 +249,7 @@ def visited(browser, built):
 
     def visit(state=""):
         tab = window.new_page()
-        tab.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        tab.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning", "trace") else None)
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         here = built.as_uri()
         tab.on("request", lambda one: None if one.url.startswith((here, "blob:", "data:")) else wrong.append(one.url))
@@ -318,6 +318,20 @@ def test_figures_show_what_is_highlighted_and_what_can_be_had(tab):
     tab.get_by_label("no bias allowed").check()
     seen = tab.evaluate(f"{traces}.filter(t => t.visible).map(t => t.meta.estimator)")
     assert set(seen) == {"exact", "reinforce", "rloo", "relax"}
+
+
+@pytest.mark.parametrize("figure", ["bias", "error", "curve", "accuracy", "profile"])
+def test_pointing_at_a_figure_tells_what_is_there(tab, figure):
+    said = tab.evaluate(f"""async () => {{
+        const plot = document.querySelector('#figure-{figure} .plot');
+        const curveNumber = plot.data.findLastIndex(t => t.visible && t.meta.role !== 'band' && t.hoverinfo !== 'skip');
+        Plotly.Fx.hover(plot, [{{ curveNumber, pointNumber: 0 }}]);
+        await new Promise(done => setTimeout(done, 200));
+        return [plot.data[curveNumber].meta.estimator, plot.querySelector('.hoverlayer').textContent];
+    }}""")
+    assert said[0] in said[1]
+    assert len(said[1]) > len(said[0]) + 10
+    assert figure in ("error", "profile") or made_rows.PROVENANCE["commit"] in said[1]
 
 
 def test_what_is_shown_can_be_saved(tab, tmp_path):

@@ -50,7 +50,7 @@ def bias_variance(group: Group, looks: Looks, origin: Mapping[str, str], costly:
                 error_x={"type": "data", "array": numbers([error]), "arrayminus": numbers([min(error, 0.999 * x)])},
                 error_y={"type": "data", "array": numbers([high - y]), "arrayminus": numbers([y - low])},
                 marker={"symbol": SYMBOLS[looks[one.estimator].marker] + hollow, "size": 10},
-                customdata=numbers([bias.value]), text=_said(one, group.unit, origin.get(one.estimator, "")),
+                customdata=numbers([bias.value]), text=[_said(one, group.unit, origin.get(one.estimator, ""))],
                 hovertemplate="%{text}<extra></extra>", meta=role(one.estimator, "point"),
             )
         )  # fmt: skip

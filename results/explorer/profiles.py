@@ -26,9 +26,10 @@ def figure(tasks: Sequence[str], ratios: Mapping[str, Mapping[str, float]], name
         missing = f"<br>no number on {', '.join(map(escape, lacking))}" if lacking else ""
         traces.append(
             scatter(
-                x=numbers(x), y=numbers(y), mode="lines", name=escape(label), text=f"{escape(label)}{missing}",
+                x=numbers(x), y=numbers(y), mode="lines", name=escape(label),
                 line={"shape": "hv", "dash": "dash" if lacking else "solid", "width": 2},
-                hovertemplate="%{text}<br>%{y:.0%} of the tasks within %{x:.3g} times the best<extra></extra>",
+                hovertemplate=f"{escape(label)}{missing}<br>%{{y:.0%}} of the tasks within %{{x:.3g}} times the best"
+                "<extra></extra>",
                 meta=role(label, "line"),
             )
         )  # fmt: skip

@@ -45,8 +45,10 @@ def accuracy_macs(rows: pd.DataFrame, looks: Looks) -> go.Figure | None:
                 error_x={"type": "data", "array": numbers([across.high - across.estimate])},
                 error_y={"type": "data", "array": numbers([up.high - up.estimate])},
                 marker={"size": 12, "symbol": symbol},
-                text=f"<b>{escape(label)}</b><br>{said}<br>MACs {across.estimate:.3g} %; {up.n} seeds"
-                f"<br>{escape(provenance(runs))}",
+                text=[
+                    f"<b>{escape(label)}</b><br>{said}<br>MACs {across.estimate:.3g} %; {up.n} seeds"
+                    f"<br>{escape(provenance(runs))}"
+                ],
                 hovertemplate="%{text}<extra></extra>", meta=role(label, "point"),
             )
         )  # fmt: skip
@@ -86,8 +88,8 @@ def _curve(label: str, part: str, curve: pd.DataFrame, runs: pd.DataFrame) -> It
     origin = escape(provenance(runs[runs["estimator"] == label]))
     yield scatter(
         x=numbers(curve["x"]), y=numbers(curve["value"]), mode="lines", name=said,
-        line={"width": 2, "dash": "dot" if part == "train" else "solid"}, text=f"{said}<br>{origin}",
-        hovertemplate="%{text}<br>%{y:.4g} at %{x:g}<extra></extra>", meta=role(label, "line"),
+        line={"width": 2, "dash": "dot" if part == "train" else "solid"},
+        hovertemplate=f"{said}<br>{origin}<br>%{{y:.4g}} at %{{x:g}}<extra></extra>", meta=role(label, "line"),
     )  # fmt: skip
     if curve["seeds"].max() >= figures_training.FEW:
         x, low, high = (curve[name].to_numpy(np.float64) for name in ("x", "low", "high"))

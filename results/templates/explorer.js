@@ -140,7 +140,7 @@ function dressed({ data, layout }) {
     layout: {
       ...layout, annotations: moved, shapes, template: DATA.templates[theme()], paper_bgcolor: clear,
       plot_bgcolor: clear, font: { family: "system-ui, sans-serif", size: 12.5 },
-      hoverlabel: { align: "left" }, uirevision: layout.xaxis.title.text + layout.meta.note,
+      hoverlabel: { align: "left" }, modebar: { bgcolor: clear }, uirevision: layout.xaxis.title.text + layout.meta.note,
     },
   };
 }
