@@ -52,7 +52,7 @@ def frontier_of_error(frame: pd.DataFrame) -> Figure | None:
         n = pd.Series([one.n for _, group in found for one in group])
         drawing.title(
             figure,
-            "What is left of a gradient's error at equal compute",
+            "Error of the gradient at equal compute",
             f"{of_contest['task'].iloc[0]}; {drawing.place(of_contest)}",
             f"{drawing.counts(n)} estimates, bands: 95 % intervals",
             "solid: unbiased, dashed: biased; dots: upper bound on the error from undetected bias",
