@@ -96,6 +96,23 @@ class Comparison:
         """
         return pd.DataFrame([line for part in self.parts for line in self._lines(part)])
 
+    @cached_property
+    def crossings(self) -> pd.DataFrame:
+        """The budget at which the errors of an unbiased and a biased estimator are equal; one line per part and pair.
+
+        From `budget` on, in evaluations, the unbiased one has the smaller error: 0 if it has so at once, infinite if
+        never. `low` and `high` are the ends of its interval.
+        """
+        lines = []
+        for part, here in self.parts.items():
+            biased = [one for one in here.values() if not one.unbiased]
+            for one in (one for one in here.values() if one.unbiased):
+                for other in biased:
+                    star = crossing(one, other)
+                    line = {"part": part, "unbiased": one.estimator, "biased": other.estimator}
+                    lines.append({**line, "budget": star.value, "low": star.low, "high": star.high})
+        return pd.DataFrame(lines, columns=["part", "unbiased", "biased", "budget", "low", "high"])
+
     def best(self, budget: float = BUDGET, *, unbiased: bool = False, part: str | None = None) -> str:
         """The label with the smallest error at a budget in evaluations; `unbiased`: of those without bias.
 

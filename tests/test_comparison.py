@@ -117,6 +117,10 @@ def test_a_biased_best_is_named_with_where_an_unbiased_one_overtakes_it() -> Non
     assert found.best(budget) == "straight_through"
     assert "the best unbiased one, rloo, has the smaller error" in found.recommendation(budget)
     assert found.best(1e5) == found.best(budget, unbiased=True) == "rloo"
+    crossing = found.crossings.iloc[0]
+    assert [crossing["unbiased"], crossing["biased"]] == ["rloo", "straight_through"]
+    assert crossing["budget"] == pytest.approx(star, rel=1e-6)
+    assert crossing["low"] < star < crossing["high"]
 
 
 def test_without_slopes_biased_estimators_are_not_applicable_and_say_why() -> None:
