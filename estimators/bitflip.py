@@ -1,7 +1,7 @@
 """One site at random, and another category there: bitflip-1, and the same for more than two categories.
 
-A sample z; one of the L sites, I, is chosen uniformly in each row; with a = z_I, one of the other categories, b, is
-chosen uniformly, and z' is z with b at site I.
+A sample z. In each row one of the L sites with more than one category, I, is chosen uniformly, and one of the categories
+other than a = z_I, b, is chosen uniformly. z' is z with b at site I.
 
     g_I = L (K_I − 1) p_a p_b / (p_a + p_b) · (f(z) − f(z')) (onehot(a) − onehot(b)),    g_l = 0 for l ≠ I
 
@@ -17,7 +17,6 @@ Kunes et al. 2023, "Gradient estimation for binary latent variables via gradient
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,14 +26,15 @@ from estimators.algebra import probabilities
 from estimators.base import Estimate, Estimator, train_weights
 from estimators.noise import Categories, one_hot, race, uniform
 from estimators.objective import Objective, Sites
-from estimators.sitewise import Stacked, layout_of, stacked
+from estimators.sitewise import Stacked, stacked, stacks
 
 
 class Noise(NamedTuple):
-    """Uniforms: u `(*rows, K_l)` per site gives z; v `(*rows, 2)` gives the site and the other category."""
+    """Uniforms `(*rows, K_l)` per site. u gives z. The site is the one where the first number of v is the largest, and
+    the last number of v there gives the other category."""
 
     u: Sites
-    v: Tensor
+    v: Sites
 
 
 class Bitflip(Estimator):
@@ -47,41 +47,40 @@ class Bitflip(Estimator):
     unbiased = True
     evaluations = 2
 
-    def __init__(self, sizes: Sequence[int]) -> None:
-        super().__init__(sizes)
-        for number, at in enumerate(layout_of(self.sizes)):
-            self.register_buffer(f"at{number}", torch.tensor(at), persistent=False)
-
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
-        like = logits[0][..., :1].expand(*logits[0].shape[:-1], 2)
-        return Noise(uniform(logits, generator), uniform([like], generator)[0])
+        return Noise(uniform(logits, generator), uniform(logits, generator))
 
     def _estimate(self, objective: Objective, logits: Sites, noise: Noise) -> Estimate:
         p = probabilities(logits)
         index = race(p, noise.u)
-        chosen = (noise.v[..., 0] * len(self.sizes)).long().clamp_max(len(self.sizes) - 1)  # I, (*rows)
-        mine, other = [], []
-        for number, (z, q) in enumerate(zip(index.stacks, p.stacks, strict=True)):
-            at: Tensor = getattr(self, f"at{number}")
-            size = q.shape[-1]
-            own = chosen.unsqueeze(-1) == at  # (*rows, n)
-            step = 1 + (noise.v[..., 1:] * (size - 1)).long().clamp_max(max(size - 2, 0))
+        v = stacks(noise.v, p.layout)
+        # among the stacked sites; one of a single category has nothing to change
+        keys = [stack[..., 0] if stack.shape[-1] > 1 else torch.zeros_like(stack[..., 0]) for stack in v]
+        chosen = torch.cat(keys, -1).argmax(-1, keepdim=True)
+        mine, other, start = [], [], 0
+        for z, q, mine_v in zip(index.stacks, p.stacks, v, strict=True):
+            n, size = q.shape[-2:]
+            step = 1 + (mine_v[..., -1] * (size - 1)).long().clamp_max(max(size - 2, 0))
             b = (z + step) % size
-            # a forbidden category has no weight, and f may not be finite there
-            own = own & (q.gather(-1, b.unsqueeze(-1)).squeeze(-1) > 0) & (b != z)
-            mine.append(own)
-            other.append(torch.where(own, b, z))
-        changed = Categories(other, stacked(logits))
-        loss, value = objective.around(index, Categories((o.unsqueeze(0) for o in other), stacked(logits)))
+            # a forbidden category has no weight, and f may not be finite there; of one category there is no other
+            possible = (q.gather(-1, b.unsqueeze(-1)).squeeze(-1) > 0) & (b != z)
+            mine.append((chosen == torch.arange(start, start + n, device=z.device)) & possible)
+            other.append(torch.where(mine[-1], b, z))
+            start += n
+        changed = Categories((stack.unsqueeze(0) for stack in other), stacked(logits))
+        loss, value = objective.around(index, changed)
         train_weights(loss)
         loss = loss.detach()
         # float64: a constant in f must not show in the difference
         difference = (loss.double() - value[0].double()).to(loss.dtype)
-        grads = []
-        for own, z, b, q in zip(mine, index.stacks, changed.stacks, p.stacks, strict=True):
-            size = q.shape[-1]
-            pa, pb = (q.gather(-1, k.unsqueeze(-1)).squeeze(-1) for k in (z, b))
-            weight = torch.where(own, len(self.sizes) * (size - 1) * pa * pb / (pa + pb), 0)
-            pair = one_hot(z, size, q.dtype) - one_hot(b, size, q.dtype)
-            grads.append((weight * difference.unsqueeze(-1)).unsqueeze(-1) * pair)
-        return Estimate(loss, Stacked(grads, p.layout))
+        parts = zip(mine, index.stacks, other, p.stacks, strict=True)
+        return Estimate(loss, Stacked((self._of_stack(difference, *part) for part in parts), p.layout))
+
+    def _of_stack(self, difference: Tensor, mine: Tensor, a: Tensor, b: Tensor, p: Tensor) -> Tensor:
+        """g of the sites of a stack, `(*rows, n, K)`, from f(z) − f(z') `(*rows)`; `mine` says where the change is."""
+        size = p.shape[-1]
+        pa, pb = (p.gather(-1, k.unsqueeze(-1)).squeeze(-1) for k in (a, b))
+        sites = sum(k > 1 for k in self.sizes)
+        weight = torch.where(mine, sites * (size - 1) * pa * pb / (pa + pb), 0)
+        pair = one_hot(a, size, p.dtype) - one_hot(b, size, p.dtype)
+        return (weight * difference.unsqueeze(-1)).unsqueeze(-1) * pair

@@ -1,9 +1,12 @@
 """Implicit maximum likelihood: the difference of two samples on the same noise, one of them moved down the slope.
 
     z_l = one_hot(argmax(φ_l + G_l)),    z'_l = one_hot(argmax(φ_l + G_l − λ ∇_l f(z))),    g_l = (z_l − z'_l) / λ
+    λ = strength / max_l (max_k ∇_{l,k} f(z) − min_k ∇_{l,k} f(z)),    in each row
 
 At a fixed slope the mean of g_l is (softmax(φ_l) − softmax(φ_l − λ ∇_l f)) / λ, which tends to J(p) ∇f, the
 straight-through estimate, as λ → 0. The variance then grows like 1/λ, and most estimates of a site are exactly 0.
+So λ must fit the scale of f. Here it is relative to the slopes: the two categories between which f is steepest move by
+`strength` logits against each other, as an adaptive λ aims at (arXiv:2209.04862, which finds it by a running average).
 Cost: 1 evaluation, on the vertices. Biased.
 Niepert, Minervini, Franceschi 2021, arXiv:2106.01798, for categoricals, where Gumbel noise makes the sampling exact.
 """
@@ -28,12 +31,12 @@ class Imle(Estimator):
 
     Args:
         sizes: K_l of each site.
-        strength: λ, how far the second sample is moved, in logits per unit of slope. It has the scale of 1 / ∇f.
+        strength: how far the second sample is moved, in logits.
     """
 
     unbiased = False
 
-    def __init__(self, sizes: Sequence[int], *, strength: Positive = 1.0) -> None:
+    def __init__(self, sizes: Sequence[int], *, strength: Positive = 2.0) -> None:
         super().__init__(sizes)
         self.strength = strength
 
@@ -42,9 +45,20 @@ class Imle(Estimator):
         sample = Categories((stack.max(-1).indices for stack in moved.stacks), moved).corners
         loss, slopes = slopes_at(self, objective, sample)
 
+        # f may have no slope at a forbidden category, which stays at −inf
+        slopes = sitewise(lambda noisy, slope: torch.where(noisy > -torch.inf, slope, torch.nan), moved, slopes)
+        steepest = torch.cat([_range(stack) for stack in slopes.stacks], -1).amax(-1)[..., None, None]
+        flat = steepest == 0  # nothing to move, and g = 0
+        per_slope = self.strength / torch.where(flat, 1, steepest)  # λ, (*rows, 1, 1)
+
         def difference(noisy: Tensor, z: Tensor, slope: Tensor) -> Tensor:
-            # f may have no slope at a forbidden category, which stays at −inf
-            lower = noisy - self.strength * torch.where(noisy > -torch.inf, slope, 0)
-            return (z - one_hot(lower.max(-1).indices, z.shape[-1], z.dtype)) / self.strength
+            lower = noisy - per_slope * slope.nan_to_num(nan=0.0)
+            return (z - one_hot(lower.max(-1).indices, z.shape[-1], z.dtype)) / per_slope
 
         return Estimate(loss, sitewise(difference, moved, sample, slopes))
+
+
+def _range(slope: Tensor) -> Tensor:
+    """max_k − min_k of the slopes `(*rows, n, K)` that are there: `(*rows, n)`."""
+    low, high = slope.nan_to_num(nan=torch.inf), slope.nan_to_num(nan=-torch.inf)
+    return high.amax(-1) - low.amin(-1)

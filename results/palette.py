@@ -27,8 +27,8 @@ _LOOKS = {
     "score function": (255, 0.15, "o", 0.40, 0.64),
     "control variates": (158, 0.14, "s", 0.56, 0.78),
     "antithetic, coupled": (335, 0.15, "D", 0.44, 0.68),
-    "sweep, enumeration": (85, 0.15, "^", 0.64, 0.80),
-    "biased, through the sample": (38, 0.16, "v", 0.36, 0.64),
+    "sweep, enumeration": (85, 0.15, "^", 0.52, 0.81),
+    "biased, through the sample": (38, 0.16, "v", 0.34, 0.72),
     "others": (300, 0.06, "P", 0.36, 0.60),
     "baselines": (0, 0.0, "X", 0.30, 0.66),
 }

@@ -65,7 +65,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("gumbel_rao", {"samples": 1, "temperature": 0.3}),
     ("reinmax", {"temperature": 1.3}),
     ("gapped", {"gap": "expected", "temperature": 0.5}),
-    ("imle", {"strength": 3.0}),
+    ("imle", {"strength": 5.0}),
     ("grpo", {"divide": False, "samples": 3}),
 ]
 CASES = [(name, {}) for name in estimators.available()] + OPTIONS

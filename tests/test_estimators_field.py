@@ -83,8 +83,20 @@ def test_imle_is_a_finite_difference_of_the_softmax_in_the_mean(strength: float)
     estimator = estimators.get("imle", sizes=(4,), strength=strength)
     rows = (PHI.expand(100_000, -1),)
     got = estimator.estimate(linear(SLOPE), rows, estimator.draw(rows, seeded())).grads[0]
-    expected = (torch.softmax(PHI, -1) - torch.softmax(PHI - strength * SLOPE, -1)) / strength
+    step = strength / float(SLOPE.max() - SLOPE.min())
+    expected = (torch.softmax(PHI, -1) - torch.softmax(PHI - step * SLOPE, -1)) / step
     assert bool(((got.mean(0) - expected).abs() < 5 * got.std(0) / len(got) ** 0.5).all())
+
+
+def test_imle_moves_by_the_steepest_slope_of_all_sites_and_follows_the_scale_of_f() -> None:
+    sizes = sizes_of(LOGITS["joint"])
+    estimator, f = estimators.get("imle", sizes=sizes, strength=2.0), Joint(sizes)
+    for seed in range(10):
+        noise = estimator.draw(LOGITS["joint"], seeded(seed))
+        one = estimator.estimate(f, LOGITS["joint"], noise).grads
+        small = estimator.estimate(lambda z: 1e-6 * f(z), LOGITS["joint"], noise).grads
+        for a, b in zip(one, small, strict=True):
+            torch.testing.assert_close(1e-6 * a, b)
 
 
 def test_imle_is_zero_where_no_sample_changes() -> None:
@@ -173,6 +185,14 @@ def test_measure_valued_has_the_least_variance_of_the_unbiased_that_sample() -> 
         assert least < spread(name), name
 
 
+def choice(sizes: Sequence[int], site: int, step: int) -> tuple[Tensor, ...]:
+    """The noise of bitflip that chooses a site and, `step` + 1 categories on from the sample's, the other category."""
+    v = [torch.full((k,), 0.1, dtype=torch.float64) for k in sizes]
+    v[site][0] = 0.9
+    v[site][-1] = (step + 0.5) / (sizes[site] - 1) if sizes[site] > 2 else 0.5
+    return tuple(v)
+
+
 def test_bitflip_averaged_over_the_choice_of_the_site_is_measure_valued() -> None:
     """On the same sample; for binary sites, where there is nothing else to choose."""
     sizes = (2, 2, 2)
@@ -180,8 +200,7 @@ def test_bitflip_averaged_over_the_choice_of_the_site_is_measure_valued() -> Non
     f = Joint(sizes)
     flip, whole = (estimators.get(name, sizes=sizes) for name in ("bitflip", "measure_valued"))
     u = whole.draw(logits, seeded())
-    sites = (torch.tensor([(i + 0.5) / 3, 0.5], dtype=torch.float64) for i in range(3))
-    grads = [flip.estimate(f, logits, Noise(u, v)).grads for v in sites]
+    grads = [flip.estimate(f, logits, Noise(u, choice(sizes, i, 0))).grads for i in range(3)]
     for i, site in enumerate(whole.estimate(f, logits, u).grads):
         torch.testing.assert_close(torch.stack([g[i] for g in grads]).mean(0), site)
         assert [bool((g[i] != 0).any()) for g in grads] == [i == j for j in range(3)]
@@ -202,9 +221,9 @@ def test_bitflip_by_enumeration_of_everything_that_it_draws() -> None:
             site[k] = 1 - 1e-12  # wins
         for i, size in enumerate(sizes):
             for j in range(size - 1):
-                v = torch.tensor([(i + 0.5) / 2, (j + 0.5) / (size - 1)], dtype=torch.float64)
                 chance = float(p[0][z[0]] * p[1][z[1]]) / 2 / (size - 1)
-                for sum_, g in zip(total, flip.estimate(f, logits, Noise(u, v)).grads, strict=True):
+                noise = Noise(u, choice(sizes, i, j))
+                for sum_, g in zip(total, flip.estimate(f, logits, noise).grads, strict=True):
                     sum_ += chance * g
     same(total, truth, "", 1e-9, 1e-12)
 

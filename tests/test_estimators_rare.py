@@ -256,6 +256,7 @@ PLANS: dict[str, Plan] = {
     "unordered": SMOOTH._replace(
         rows=2**19, blocks=lambda p, shape: [by_order(p, fine=i == 0) for i in range(shape[0])]
     ),
+    "bitflip": SMOOTH._replace(rows=2**20),  # the choice of the site is a jump that no block cuts at
     "disarm": Plan(units(by_coins)),
     "carms": Plan(lambda p, shape: [by_copula(p, shape[0])]),
     "arsm": Plan(units(by_proportions), repetitions=4),

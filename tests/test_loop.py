@@ -43,7 +43,7 @@ def test_every_loop_takes_the_same_steps() -> None:
     ("words", "message"),
     [
         (("--pairs", "1"), "--pairs must be an integer of at least 2"),
-        (("--images", "4"), "--batch must lie in"),
+        (("--images", "4"), "--batch must not exceed --images"),
         (("--depth", "11"), "6n + 4 layers"),
     ],
 )

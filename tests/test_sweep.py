@@ -226,7 +226,7 @@ def test_an_additive_objective_that_is_known_leaves_no_variance() -> None:
     ("options", "message"),
     [
         ({"samples": 0}, "sweep: samples must be a whole number or several whole numbers ≥ 1, got 0"),
-        ({"samples": (1, 2)}, "samples must be a positive integer, or one for each of 3 sites"),
+        ({"samples": (1, 2)}, "samples must be a positive integer, or one for each of the 3 sites"),
         ({"samples": (1, 2, 0)}, "several whole numbers ≥ 1, got"),
         ({"samples": (1, 2, 1.5)}, "several whole numbers ≥ 1, got"),
         ({"samples": 2.0}, "several whole numbers ≥ 1, got 2.0"),
