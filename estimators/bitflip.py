@@ -1,7 +1,7 @@
 """One site at random, and another category there: bitflip-1, and the same for more than two categories.
 
-A sample z. In each row one of the L sites with more than one category, I, is chosen uniformly, and one of the categories
-other than a = z_I, b, is chosen uniformly. z' is z with b at site I.
+A sample z. In each row one of the L sites with more than one category is chosen uniformly, I, and one of its categories
+other than a = z_I is chosen uniformly, b. z' is z with b at site I.
 
     g_I = L (K_I − 1) p_a p_b / (p_a + p_b) · (f(z) − f(z')) (onehot(a) − onehot(b)),    g_l = 0 for l ≠ I
 

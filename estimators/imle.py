@@ -36,7 +36,7 @@ class Imle(Estimator):
 
     unbiased = False
 
-    def __init__(self, sizes: Sequence[int], *, strength: Positive = 2.0) -> None:
+    def __init__(self, sizes: Sequence[int], *, strength: Positive = 4.0) -> None:
         super().__init__(sizes)
         self.strength = strength
 
