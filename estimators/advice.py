@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from estimators.noise import one_hot
-from estimators.objective import Objective, Sites, adapt
+from estimators.objective import Objective, Sites, adapt, sites_of
 
 ENUMERABLE = 64
 """Configurations up to which enumeration is likely to pay."""
@@ -40,8 +40,9 @@ def pick(objective: Callable[[Sites], Tensor], logits: Sites, *, unbiased: bool 
         unbiased: leave biased estimators out.
 
     Raises:
-        ValueError: the objective does not give one value per sample.
+        ValueError: the logits are not such tensors, or the objective does not give one value per sample.
     """
+    logits = sites_of(logits)
     sizes = tuple(int(site.shape[-1]) for site in logits)
     slopes = _has_slopes(objective, logits, sizes)
     count = math.prod(sizes)

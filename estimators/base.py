@@ -135,6 +135,8 @@ class Estimator(nn.Module):
 
     def _stacked(self, logits: Sites) -> Stacked:
         """The logits, stacked. Raises ValueError if they are invalid, see `estimate`."""
+        if isinstance(logits, Tensor):
+            raise ValueError("logits must be a sequence of tensors, one (*rows, K) per categorical: write (logits,)")
         shapes = [tuple(site.shape) for site in logits]
         rows = shapes[0][:-1] if shapes else ()
         if shapes != [(*rows, size) for size in self.sizes]:

@@ -25,7 +25,7 @@ from torch.autograd.function import Function, once_differentiable
 import estimators
 from estimators.base import Estimator
 from estimators.deferred import postponed
-from estimators.objective import Objective, Sites
+from estimators.objective import Objective, Sites, sites_of
 
 _METHODS = ("hard", "control", "part", "around")
 
@@ -142,10 +142,7 @@ def _made(estimator: str | Estimator, logits: Sites, options: dict[str, Any]) ->
 
 
 def _sites(logits: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    sites = (logits,) if isinstance(logits, Tensor) else tuple(logits)
-    if not all(isinstance(site, Tensor) and site.is_floating_point() and site.dim() for site in sites):
-        raise ValueError("logits must be a floating-point tensor (*rows, K), or a sequence of such")
-    return sites
+    return sites_of((logits,) if isinstance(logits, Tensor) else logits)
 
 
 def _without_autocast(sites: Sites) -> torch.autocast:

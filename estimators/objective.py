@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -153,6 +153,35 @@ class Wrapper(Objective):
         return self.inner.around(index, others)
 
 
+def sites_of(logits: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The logits as a tuple. Raises ValueError unless they are floating-point tensors of equal rows on one device."""
+    if isinstance(logits, Tensor):
+        raise ValueError("logits must be a sequence of tensors, one (*rows, K) per categorical: write (logits,)")
+    sites = tuple(logits) if isinstance(logits, Iterable) else ()
+    if not sites:
+        raise ValueError(f"logits must be one tensor (*rows, K) per categorical, got {_kind(logits)}")
+    for site in sites:
+        if not isinstance(site, Tensor) or not site.is_floating_point():
+            raise ValueError(f"logits must be floating-point tensors (*rows, K), got {_kind(site)}")
+    shapes = [tuple(site.shape) for site in sites]
+    if any(not shape or 0 in shape for shape in shapes):
+        raise ValueError(f"logits must be (*rows, K) with at least one row and one category, got shapes {shapes}")
+    if len({shape[:-1] for shape in shapes}) > 1:
+        raise ValueError(f"the logits of every categorical must have the same rows, got shapes {shapes}")
+    if len(devices := {str(site.device) for site in sites}) > 1:
+        raise ValueError(f"all logits must be on one device, got {', '.join(sorted(devices))}")
+    return sites
+
+
+def _kind(given: object) -> str:
+    """What somebody gave in place of tensors, in a word or two."""
+    if isinstance(given, Tensor):
+        return f"a tensor of {given.dtype}".replace("torch.", "")
+    if isinstance(given, list | tuple) and not given:
+        return "an empty sequence"
+    return f"an object of type {type(given).__name__}"
+
+
 def at_least_fp32(site: Tensor) -> Tensor:
     return site if site.dtype in (torch.float32, torch.float64) else site.float()
 
@@ -163,6 +192,11 @@ def _value(value: Tensor, sites: Sites, inner: int = 0) -> Tensor:
         sites, inner = sites.stacks, inner + 1
     shapes = {site.shape[: site.dim() - inner] for site in sites}
     shape = shapes.pop() if len(shapes) == 1 else torch.broadcast_shapes(*shapes)
+    if not isinstance(value, Tensor):
+        raise ValueError(f"the objective must give a tensor, one value per sample, got {_kind(value)}")
     if value.shape != shape:
-        raise ValueError(f"the objective must give {tuple(shape)}, one value per sample, got {tuple(value.shape)}")
+        raise ValueError(
+            f"the objective must give {tuple(shape)}, one value per sample, got {tuple(value.shape)}: "
+            "keep every dimension of the sample but its last"
+        )
     return at_least_fp32(value)

@@ -41,6 +41,9 @@ from estimators.regression import Regression
 from estimators.sitewise import Stacked, layout_of, sitewise, stacked
 from estimators.slopes import slopes_of
 
+LARGEST = 2**24
+"""Most numbers of the matrices of the regression, 128 MiB: one site of 4,095 categories, say."""
+
 
 class Draws(nn.Module):
     """Index tables: which further samples belong to the sites of one stack.
@@ -102,6 +105,11 @@ class Sweep(Estimator):
         if len(counts) != len(self.sizes) or not all(isinstance(s, int) and s >= 1 for s in counts):
             raise ValueError(
                 f"samples must be a positive integer, or one for each of the {len(self.sizes)} sites, got {samples!r}"
+            )
+        if (numbers := sum((size + 1) ** 2 for size in self.sizes)) > LARGEST:
+            raise ValueError(
+                f"sweep fits its control variate with (K + 1)² numbers per site; these sites have {numbers:,}, and the "
+                f"limit is {LARGEST:,}"
             )
         self.counts, self.rate, self.relaxed = counts, float(rate), bool(slopes)
         # at rate = 0.1 a site is drawn again at every tenth step, so it forgets a tenth as fast

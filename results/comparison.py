@@ -73,7 +73,7 @@ class Comparison:
         measured: by label, in the order in which they were named.
         parts: "logits" and "weights" as far as they were measured; of each, what the error consists of.
         norms: of each part ‖∇‖², by which errors are divided (1 where it is not significantly different from 0), and
-            its estimate, None where it is exact.
+            its estimate, None where it is exact and not 0.
         notes: what else a reader must know, one sentence each.
     """
 
@@ -124,7 +124,7 @@ class Comparison:
     def as_good(self, budget: float = BUDGET, *, unbiased: bool = False, part: str | None = None) -> list[str]:
         """The labels whose error at a budget has no significant difference from that of the best, by error."""
         first, *others = self._ranked(budget, unbiased, part)
-        here = self.parts[part or self._first]
+        here = self._of(part)
         best = _errors(here[first], budget)
         return [label for label in others if float((_errors(here[label], budget) <= best).mean()) > DOUBT]
 
@@ -162,7 +162,8 @@ class Comparison:
         known = "" if estimate is None else f" ± {1.96 * estimate.se:.1g}"
         size = f"‖∇‖² = {norm:.3g}{known}"
         if self._absolute:
-            size = "it is not significantly different from 0, so that bias², variance and error are absolute"
+            what = "not significantly different from 0" if estimate and estimate.se else "0"
+            size = f"it is {what}, so that bias², variance and error are absolute"
         parts = [
             f"{self.problem}. True gradient: {self.truth}; {size}.",
             f"One evaluation of f, forward and backward: {_time(self.unit)}. All of it took {self.seconds:.0f} s.",
@@ -186,9 +187,9 @@ class Comparison:
 
         Args:
             path: save it there, as the ending says.
-            part: "logits" or "weights".
+            part: "logits" or "weights"; the first that was measured if it is left out.
         """
-        here = self.parts[part or self._first]
+        here = self._of(part)
         shown = _shown(here)
         with drawing.style():
             figure, axes = drawing.grid(1, 1, 4.6)
@@ -232,8 +233,14 @@ class Comparison:
         wrong = here["unbiased"].astype(bool) & (here["bias_p"] < 0.01)
         return here["estimator"][wrong].tolist()
 
+    def _of(self, part: str | None) -> Mapping[str, Contestant]:
+        """What is known of a part, or of the first. Raises ValueError if it was not measured."""
+        if part is not None and part not in self.parts:
+            raise ValueError(f"the gradient of {part!r} was not measured, only that of {', '.join(self.parts)}")
+        return self.parts[part or self._first]
+
     def _ranked(self, budget: float, unbiased: bool = False, part: str | None = None) -> list[str]:
-        here = self.parts[part or self._first].values()
+        here = self._of(part).values()
         able = [one for one in here if one.cost[0] <= budget and (one.unbiased or not unbiased)]
         if not able:
             raise ValueError(f"a budget of {budget:g} evaluations is less than one estimate of any estimator costs")

@@ -8,6 +8,7 @@ print(result)
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from estimators.objective import Sites
 from results.comparison import Comparison, Measured
 from suites.labels import parse
 from suites.problem import LONGEST, Problem
-from suites.race import Entrant, Race
+from suites.race import AGAIN, SHARED, Entrant, Race
 
 Wanted = Literal["all"] | Sequence[str | Estimator] | Mapping[str, str | Estimator]
 
@@ -49,7 +50,8 @@ def compare(
     Args:
         objective: f. It is given a tuple of one-hot samples, `(*lead, *rows, K_l)` per categorical, and gives one value
             per sample, `(*lead, *rows)`. With `fresh`, a function without arguments that gives the f of the next
-            minibatch, or a pair of f and logits where an encoder computes the logits from the minibatch.
+            minibatch, or a pair of f and logits where an encoder computes the logits from the minibatch. f is called
+            several times, so it computes inside itself all that it takes from weights.
         logits: one tensor `(*rows, K_l)` per categorical, leaf or not. Rows are independent: one distribution for each
             image, say. Left out where `objective` gives pairs.
         estimators: "all" that are registered; or labels such as `"rloo[samples=4]"` and estimators of your own; or
@@ -65,13 +67,18 @@ def compare(
     Raises:
         ValueError: the arguments do not fit together, f gives no value per sample, or no estimator can be measured.
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds must be greater than 0, got {seconds}")
+    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be a number greater than 0, got {seconds!r}")
     problem = Problem(objective, logits, weights=weights, fresh=fresh, seed=seed)
     made, ready = _made(estimators, problem)
     with _progress(seconds, quiet) as tell:
         race = Race(problem, made, seconds, tell, ready)
-        race.run()
+        try:
+            race.run()
+        except RuntimeError as error:
+            if AGAIN in str(error):
+                raise ValueError(SHARED) from error
+            raise
     return _result(race)
 
 
@@ -121,10 +128,11 @@ class Monitor:
 def _made(wanted: Wanted, problem: Problem) -> tuple[dict[str, Estimator | str], list[str]]:
     """The estimators by label, each ready to be measured or the reason why it cannot be; and which of them came as
     estimators."""
-    if isinstance(wanted, str):
-        if wanted != "all":
-            raise ValueError(f"estimators must be 'all' or a sequence of labels and estimators, got {wanted!r}")
+    if wanted == "all":
         wanted = registry.available()
+    if isinstance(wanted, str | Estimator) or not isinstance(wanted, Iterable):
+        got = repr(wanted) if isinstance(wanted, str) else type(wanted).__name__
+        raise ValueError(f"estimators must be 'all' or a sequence of labels and estimators, got {got} alone")
     pairs: list[tuple[str | None, str | Estimator]]
     pairs = list(wanted.items()) if isinstance(wanted, Mapping) else [(None, one) for one in wanted]
     found: dict[str, Estimator | str] = {}
@@ -136,6 +144,8 @@ def _made(wanted: Wanted, problem: Problem) -> tuple[dict[str, Estimator | str],
                 raise ValueError(f"{label} is for categoricals of sizes {one.sizes}, the logits have {problem.sizes}")
             made: Estimator | str = copy.deepcopy(one)
             ready.append(label)
+        elif not isinstance(one, str):
+            raise ValueError(f"an estimator is a label, such as 'rloo', or an object, got {one!r}")
         else:
             typed = parse(one)
             label = name or str(typed)
@@ -155,7 +165,10 @@ def _result(race: Race) -> Comparison:
     problem = race.problem
     if not any(entrant.ratios for entrant in race.running):
         reasons = dict.fromkeys(entrant.status for entrant in race.entrants if entrant.status != "ok")
-        raise ValueError(f"no estimator could be measured: {'; '.join(reasons) or 'the time was too short'}")
+        why = "; ".join(reasons) or "the time was too short"
+        raise ValueError(f"no estimator could be measured: {why}") from next(
+            (entrant.error for entrant in race.entrants if entrant.error is not None), None
+        )
     parts = {}
     for part in problem.parts:
         norm = race.size(part)
@@ -168,7 +181,7 @@ def _result(race: Race) -> Comparison:
         measured={entrant.label: _measured(entrant) for entrant in race.entrants},
         parts=parts,
         norms={part: (race.size(part), race.norm(part)) for part in problem.parts},
-        notes=_notes(problem),
+        notes=_notes(race),
     )
 
 
@@ -197,8 +210,22 @@ def _described(problem: Problem) -> str:
     return f"{what}{rows}; {'a new minibatch for every estimate' if problem.fresh else 'one fixed objective'}"
 
 
-def _notes(problem: Problem) -> list[str]:
-    found = []
+def _notes(race: Race) -> list[str]:
+    problem, found = race.problem, []
+    if problem.random:
+        found.append(
+            "f is random: the same sample had another value at a second call (dropout?). This noise is part of every "
+            "variance, also of that of exact."
+        )
+    if problem.mixes:
+        found.append(
+            "The value of a sample depends on the other samples of the call (batch norm in training mode?). No "
+            "estimator is made for that: a claim of no bias does not hold. Use eval(), or other layers."
+        )
+    nothing = {"logits": "f is the same for every sample", "weights": "neither f nor the logits depend on them"}
+    found += [
+        f"The gradient of the {part} is 0: {nothing[part]}." for part in problem.parts if not race.truth[part].any()
+    ]
     if not problem.has_slopes:
         found.append("f has no slope ∂f/∂sample in some categorical: an argmax or an index cuts the graph there.")
     lengths = {"logits": sum(problem.sizes) * int(torch.Size(problem.rows).numel())}

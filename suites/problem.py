@@ -6,6 +6,7 @@ torch's global random state.
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from estimators.noise import gumbel_argmax, one_hot, uniform
-from estimators.objective import Sites, adapt
+from estimators.objective import Sites, adapt, sites_of
 from suites.measure import Counted
 from suites.memory import StorageCounter
 from suites.tasks.base import seed_of
@@ -58,10 +59,16 @@ class Problem:
     ) -> None:
         if not callable(objective):
             raise ValueError(f"the objective must be a function of a sample, got {type(objective).__name__}")
-        if isinstance(logits, Tensor):
-            raise ValueError("logits must be a sequence of tensors, one (*rows, K) per categorical: write (logits,)")
-        self._given, self._logits, self.fresh, self.seed = objective, logits, fresh, seed
-        self.weights = [weight for weight in weights if weight.requires_grad]
+        if fresh and _accepts(objective, 1) and not _accepts(objective, 0):
+            raise ValueError(
+                "with fresh=True the objective is called without arguments and gives the f of the next minibatch; this "
+                "one needs an argument"
+            )
+        if not fresh and _accepts(objective, 0) and not _accepts(objective, 1):
+            raise ValueError("the objective takes no sample; if it gives the f of the next minibatch, set fresh=True")
+        self._given, self.fresh, self.seed = objective, fresh, seed
+        self._logits = None if logits is None else sites_of(logits)
+        self.weights = _weights(weights)
         if logits is None and not fresh:
             raise ValueError("logits are missing; only with fresh=True may the objective bring its own")
         if logits is None and not self.weights:
@@ -74,8 +81,12 @@ class Problem:
             self.sizes = tuple(int(site.shape[-1]) for site in at)
             self.rows = tuple(at[0].shape[:-1])
             self.device = at[0].device
-            self.trained = _leaves(_value_at(f, at, self.sizes))
-        self.together, self.has_slopes = self._checked(f, at)
+            value = _value_at(f, at, self.sizes)
+            if not bool(value.isfinite().all()):
+                raise ValueError("the objective gives NaN or infinity at the likeliest categories")
+            self.trained = _leaves(value)
+        self.random, self.mixes, self.has_slopes = self._checked(f, at)
+        self.together = not (self.random or self.mixes or fresh or self.weights)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -84,13 +95,14 @@ class Problem:
 
     def minibatch(self) -> tuple[Callable[[Sites], Tensor], Sites]:
         """The f of an estimate, and the logits with their graph."""
-        given = self._given() if self.fresh else self._given
-        f, logits = given if isinstance(given, tuple) else (given, self._logits)
-        if logits is None or not callable(f):
+        given = self._next() if self.fresh else self._given
+        pair = given if isinstance(given, tuple) else (given, self._logits)
+        if len(pair) != 2 or pair[1] is None or not callable(pair[0]):
             raise ValueError(
                 "with fresh=True the objective is called without arguments, and must give f or (f, logits)"
             )
-        return f, tuple(logits)
+        f, logits = pair
+        return f, sites_of(logits)
 
     def generator(self, *of: object) -> torch.Generator:
         """A generator of its own for everything that is named."""
@@ -168,6 +180,14 @@ class Problem:
                 for leaf, grad in zip(touched, before, strict=True):
                     leaf.grad = grad
 
+    def _next(self) -> Any:
+        try:
+            return self._given()
+        except StopIteration as end:
+            raise ValueError(
+                "the minibatches have ended; the objective must give one at every call, so begin them anew at their end"
+            ) from end
+
     def _upstream(self, logits: Sites, grads: Sites) -> Sequence[Tensor | None]:
         """What the weights get through the logits."""
         pairs = [(site, grad) for site, grad in zip(logits, grads, strict=True) if site.grad_fn is not None]
@@ -176,11 +196,11 @@ class Problem:
         sites, given = zip(*pairs, strict=True)
         return torch.autograd.grad(sites, self.weights, given, retain_graph=not self.fresh, allow_unused=True)
 
-    def _checked(self, f: Callable[[Sites], Tensor], logits: Sites) -> tuple[bool, bool]:
-        """Whether estimates can be made together, and whether f has a slope in every site.
+    def _checked(self, f: Callable[[Sites], Tensor], logits: Sites) -> tuple[bool, bool, bool]:
+        """Whether f is random, whether it mixes the samples of a call, and whether it has a slope in every site.
 
-        A sample must have the same value alone and among others. Where f is random, or mixes what it is given (batch
-        norm in training mode), estimates are made one at a time.
+        A sample must have the same value again (no dropout), and alone as among others (no batch norm in training
+        mode). Otherwise estimates are made one at a time.
         """
         inner = adapt(f, self.sizes, logits[0].dtype)
         detached = [site.detach() for site in logits]
@@ -193,9 +213,10 @@ class Problem:
             if alone.requires_grad:
                 slopes = torch.autograd.grad(alone.sum(), leaves, allow_unused=True)
             with torch.no_grad():
-                several = inner(tuple(corners))
-            near = torch.allclose(several[0], alone.detach(), rtol=1e-4, atol=1e-6)
-        return near and not self.fresh and not self.weights, all(slope is not None for slope in slopes)
+                again = inner(tuple(corner[0] for corner in corners))
+                several = inner(tuple(corners))[0]
+            random, other = (not torch.allclose(x, alone.detach(), rtol=1e-4, atol=1e-6) for x in (again, several))
+        return random, other and not random, all(slope is not None for slope in slopes)
 
     def _clear(self) -> None:
         for leaf in (*self.trained, *self.weights):
@@ -206,6 +227,28 @@ class Problem:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.thread_time() if self.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def _accepts(objective: Callable[..., Any], arguments: int) -> bool:
+    """Whether it can be called with that many arguments. Where it does not tell, it can."""
+    try:
+        inspect.signature(objective).bind(*range(arguments))
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature, as some functions in C
+        return True
+    return True
+
+
+def _weights(given: Iterable[Tensor]) -> list[Tensor]:
+    """Those that require a gradient. ValueError unless they are tensors, or if there are some and none requires it."""
+    whole = list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else [None]
+    if not all(isinstance(weight, Tensor) for weight in whole):
+        raise ValueError("weights must be a sequence of tensors, such as model.parameters()")
+    found = [weight for weight in whole if weight.requires_grad]
+    if whole and not found:
+        raise ValueError("none of the weights requires a gradient, so there is none to measure")
+    return found
 
 
 def _value_at(f: Callable[[Sites], Tensor], logits: Sites, sizes: Sequence[int]) -> Tensor:

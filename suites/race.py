@@ -54,6 +54,13 @@ ROUNDING = 1e-10
 ENUMERATED = 4096
 """Configurations of the largest space that is enumerated for the true gradient."""
 
+AGAIN = "backward through the graph a second time"
+"""What torch says where a graph is already freed."""
+SHARED = (
+    "f uses a tensor with a graph that was made outside of f, as of the logits; it is freed after one backward pass: "
+    "compute the tensor inside f, or detach it"
+)
+
 Tell = Callable[[str], None]
 
 
@@ -70,6 +77,7 @@ class Entrant:
         estimator: in `eval()` mode once it has adapted.
         status: "ok", or why it is not measured.
         dropped: the round in which it dropped out; None if it did not.
+        error: what it failed with, if it did.
     """
 
     label: str
@@ -79,6 +87,7 @@ class Entrant:
     evaluations: float = math.nan
     bytes: int = 0
     dropped: int | None = None
+    error: Exception | None = None
     draws: dict[str, list[np.ndarray]] = field(default_factory=dict)
     ratios: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -191,14 +200,17 @@ class Race:
         return any(len(found) == 1 for found in self.truth.values())
 
     def norm(self, part: str) -> SquaredNorm | None:
-        """‖∇‖² of the true gradient, or None where that is known exactly."""
-        return None if len(self.truth[part]) == 1 else squared_norm(self.truth[part])
+        """‖∇‖² of the true gradient, or None where that is known exactly and not 0."""
+        exact = len(self.truth[part]) == 1
+        if exact and not self.truth[part].any():
+            return SquaredNorm(0.0, 0.0, 1.0, 1, 0.0)
+        return None if exact else squared_norm(self.truth[part])
 
     def size(self, part: str) -> float:
         """‖∇‖², or 1 where the true gradient is not significantly different from 0."""
         norm = self.norm(part)
         if norm is None:
-            return float((self.truth[part].astype(np.float64) ** 2).sum()) or 1.0
+            return float((self.truth[part].astype(np.float64) ** 2).sum())
         return norm.value if norm.value > 2 * norm.se else 1.0
 
     def contestant(self, entrant: Entrant, part: str, norm: float) -> Contestant | None:
@@ -236,12 +248,15 @@ class Race:
         except Skipped as reason:
             entrant.status = str(reason)
         except Exception as error:  # of anybody's code
-            entrant.status = f"failed: {' '.join(str(error).split()) or type(error).__name__}"[:200]
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+            entrant.status = f"failed: {SHARED if AGAIN in what else what}"
+            entrant.error = error
 
     def _enumerate(self) -> None:
-        """The exact gradient, where one estimate of it is affordable; of every minibatch where they are fresh."""
+        """The exact gradient, where one estimate of it is affordable and f is the same at every call."""
         count = math.prod(self.problem.sizes)
-        if count > ENUMERATED or count * self.unit > SLOW * self.seconds or self.problem.fresh:
+        changes = self.problem.fresh or self.problem.random
+        if count > ENUMERATED or count * self.unit > SLOW * self.seconds or changes:
             return
         import estimators
 

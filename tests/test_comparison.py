@@ -222,10 +222,109 @@ def test_what_cannot_work_is_refused_in_one_line() -> None:
         compare(cubic, LOGITS, estimators=["rlo"], seconds=1, quiet=True)
     with pytest.raises(ValueError, match="named twice"):
         compare(cubic, LOGITS, estimators=["rloo", "rloo[samples=2]"], seconds=1, quiet=True)
-    with pytest.raises(ValueError, match="seconds must be greater"):
+    with pytest.raises(ValueError, match="seconds must be a number greater than 0"):
         compare(cubic, LOGITS, seconds=0, quiet=True)
     with pytest.raises(ValueError, match="write \\(logits,\\)"):
         compare(cubic, LOGITS[0], seconds=1, quiet=True)  # type: ignore[arg-type]
+
+
+def test_logits_of_a_wrong_kind_are_refused_by_all_who_take_them() -> None:
+    wrong: list[tuple[object, str]] = [
+        ([], "an empty sequence"),
+        ([[0.0, 0.0], [0.0, 0.0, 0.0]], "an object of type list"),
+        ([torch.zeros(2, dtype=torch.int64), LOGITS[1]], "a tensor of int64"),
+        ([torch.tensor(0.0), LOGITS[1]], "at least one row and one category"),
+        ([torch.zeros(0, 2), torch.zeros(0, 3)], "at least one row and one category"),
+        ([torch.zeros(4, 2), torch.zeros(5, 3)], "same rows"),
+        ([LOGITS[0], torch.zeros(3, device="meta")], "on one device, got cpu, meta"),
+    ]
+    for logits, message in wrong:
+        for taken in (Problem, estimators.pick, lambda f, at: estimators.surrogate("rloo", f, at)):
+            with pytest.raises(ValueError, match=message):
+                taken(cubic, logits)  # type: ignore[arg-type]
+    for taken in (Problem, estimators.pick, estimators.get("rloo", sizes=SIZES).backward):
+        with pytest.raises(ValueError, match="write \\(logits,\\)"):
+            taken(cubic, LOGITS[0])  # type: ignore[arg-type]
+    assert Problem(cubic, iter(LOGITS)).sizes == SIZES  # type: ignore[arg-type]
+
+
+def test_arguments_of_a_wrong_kind_are_refused_in_one_line() -> None:
+    model = nn.Linear(2, 2)
+    for weights in (model, model.weight, "weights", model.state_dict(), model.named_parameters()):
+        with pytest.raises(ValueError, match=r"such as model\.parameters"):
+            Problem(cubic, LOGITS, weights=weights)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="none of the weights requires a gradient"):
+        Problem(cubic, LOGITS, weights=[torch.zeros(3)])
+    for wanted in ("rloo", estimators.get("rloo", sizes=SIZES)):
+        with pytest.raises(ValueError, match=r"got .*loo.* alone"):
+            compare(cubic, LOGITS, estimators=wanted, quiet=True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="an estimator is a label"):
+        compare(cubic, LOGITS, estimators=[Broken], quiet=True)  # type: ignore[list-item]
+    for seconds in ("10", float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="seconds must be a number"):
+            compare(cubic, LOGITS, seconds=seconds, quiet=True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must give a tensor, one value per sample, got an object of type float"):
+        Problem(lambda sample: 1.0, LOGITS)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        Problem(lambda sample: cubic(sample) * torch.nan, LOGITS)
+    with pytest.raises(ValueError, match="limit is 16,777,216"):
+        estimators.get("sweep", sizes=(5000,))
+
+
+def test_a_function_of_the_next_minibatch_is_told_from_a_function_of_a_sample() -> None:
+    with pytest.raises(ValueError, match="set fresh=True"):
+        Problem(lambda: cubic, LOGITS)
+    with pytest.raises(ValueError, match="this one needs an argument"):
+        Problem(cubic, LOGITS, fresh=True)
+    batches = iter([cubic] * 2)
+    problem = Problem(lambda: next(batches), LOGITS, fresh=True)
+    problem.by_hand()
+    with pytest.raises(ValueError, match="the minibatches have ended"):
+        problem.by_hand()
+
+
+def test_a_graph_from_outside_of_f_is_named_as_the_reason() -> None:
+    scale = torch.ones(2, requires_grad=True)
+    square = scale.square()
+    with pytest.raises(ValueError, match="made outside of f"):
+        compare(lambda sample: cubic(sample) * square[0], LOGITS, estimators=["rloo"], seconds=1, quiet=True)
+
+
+def test_noise_in_f_and_a_mixture_of_samples_are_said_to_the_reader() -> None:
+    torch.manual_seed(0)
+    rows = [site.expand(8, -1) for site in LOGITS]
+    layer = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def noisy(sample: Sequence[Tensor]) -> Tensor:
+        return layer(torch.cat(tuple(sample), -1))[..., 0]  # type: ignore[no-any-return]
+
+    found = compare(noisy, rows, estimators=["exact", "rloo"], seconds=1, quiet=True)
+    assert "f is random" in str(found)
+    assert found.truth.startswith("estimates by ")  # one enumeration would be a random number
+    layer.eval()
+    assert not Problem(noisy, rows).random
+
+    norm = nn.BatchNorm1d(1)
+
+    def mixed(sample: Sequence[Tensor]) -> Tensor:
+        value = cubic(sample)
+        return norm(value.reshape(-1, 1)).reshape(value.shape)  # type: ignore[no-any-return]
+
+    problem = Problem(mixed, rows)
+    assert problem.mixes and not problem.random and not problem.together
+    assert "batch norm" in str(compare(mixed, rows, estimators=["rloo"], seconds=1, quiet=True))
+    norm.eval()
+    assert not Problem(mixed, rows).mixes
+
+
+def test_a_gradient_of_zero_is_said_to_be_zero() -> None:
+    weight = torch.ones(2, requires_grad=True)
+    found = compare(lambda s: 0 * s[0].sum(-1), LOGITS, estimators=["rloo"], weights=[weight], seconds=1, quiet=True)
+    assert "enumeration of 6 configurations; it is 0" in str(found)
+    assert "The gradient of the logits is 0: f is the same for every sample." in str(found)
+    assert "The gradient of the weights is 0: neither f nor the logits depend on them." in str(found)
+    with pytest.raises(ValueError, match="'encoder' was not measured, only that of logits, weights"):
+        found.best(part="encoder")
 
 
 class Broken(Estimator):
@@ -246,10 +345,10 @@ class Infinite(Estimator):
 def test_an_estimator_that_fails_ends_itself_and_not_the_comparison() -> None:
     wanted = {"broken": Broken(SIZES), "infinite": Infinite(SIZES), "rloo": "rloo"}
     found = compare(cubic, LOGITS, estimators=wanted, seconds=1, quiet=True)
-    assert found.measured["broken"].status == "failed: this estimator is broken"
+    assert found.measured["broken"].status == "failed: RuntimeError: this estimator is broken"
     assert "not finite" in found.measured["infinite"].status
     assert found.best() == "rloo"
-    with pytest.raises(ValueError, match="no estimator could be measured: failed: this estimator is broken"):
+    with pytest.raises(ValueError, match="could be measured: failed: RuntimeError: this estimator is broken"):
         compare(cubic, LOGITS, estimators={"broken": Broken(SIZES)}, seconds=1, quiet=True)
 
 
@@ -326,9 +425,11 @@ def test_the_command_measures_an_objective_in_a_file(tmp_path: Path, capsys: pyt
 def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "broken_model.py"
     file.write_text("1 / 0", encoding="utf-8")
-    assert "cannot be run: ZeroDivisionError" in refused(capsys, "compare", str(file), by=main)
+    assert "broken_model.py, line 1: ZeroDivisionError" in refused(capsys, "compare", str(file), by=main)
     file.write_text(OWN, encoding="utf-8")
     assert "has no 'other' at its top level" in refused(capsys, "compare", f"{file}:other", by=main)
     assert "has no 'phi' at its top level" in refused(capsys, "compare", str(file), "--logits", "phi", by=main)
     assert "there is no file" in refused(capsys, "compare", str(tmp_path / "none.py"), by=main)
     assert "name a Python file" in refused(capsys, "compare", "rloo", by=main)
+    file.write_text(f"{OWN}    return sample[7]\n".replace("return (", "(lambda *_: 0)("), encoding="utf-8")
+    assert "broken_model.py, line 6: IndexError" in refused(capsys, "compare", str(file), by=main)

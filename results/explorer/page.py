@@ -21,7 +21,6 @@ from results.explorer import numbers, places, ranks, verdicts
 FILE = "explorer.html"
 HIGHLIGHTED = 8
 """Estimators that stand out at first."""
-EXTRA = "html"
 _NEEDED = ("plotly", "itables")
 _QUANTITIES = {
     "relative bias": "bias² / ‖∇‖²",
@@ -52,10 +51,13 @@ def build(
         TableError: there are no such rows, a file of them is damaged, or the libraries of the page are missing.
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        raise table.TableError(f"the page needs {' and '.join(missing)}: pip install 'vmo-gradient-bench[{EXTRA}]'")
+        raise table.TableError(f"the page needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     whole = table.read(*rows_directories)
     if whole.empty:
-        raise table.TableError(f"no rows in {', '.join(map(str, rows_directories))}; python -m suites.run makes them")
+        raise table.TableError(
+            f"no rows in {', '.join(map(str, rows_directories))}; python -m suites.run makes "
+            "some, and results/reference/rows of a clone has the committed ones"
+        )
     whole = report.chosen(whole, only or {})
     own = table.hashes(rows_directories[0]) if len(rows_directories) > 1 else set()
     path = Path(out) / FILE

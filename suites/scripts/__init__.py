@@ -124,8 +124,12 @@ def _compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("target", metavar="FILE.py:NAME", help="your file, and the objective in it")
     parser.add_argument("--logits", default="logits", metavar="NAME", help="the logits in that file")
     parser.add_argument("--weights", type=str | None, metavar="NAME", help="a module or tensors, to measure them too")
-    parser.add_argument("--fresh", action="store_true", help="NAME() gives the objective of the next minibatch")
-    parser.add_argument("--estimator", nargs="+", default=["all"], metavar="NAME", help="which to measure")
+    parser.add_argument(
+        "--fresh", action="store_true", help="NAME() gives the objective of the next minibatch, or (objective, logits)"
+    )
+    parser.add_argument(
+        "--estimator", nargs="+", default=["all"], metavar="NAME", help="which to measure, such as rloo[samples=4]"
+    )
     parser.add_argument("--seconds", type=PositiveFloat, default=120.0, metavar="S", help="time to spend")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers")
     parser.add_argument("--out", type=Path | None, metavar="DIR", help="write the table, a CSV file and a figure there")
@@ -156,6 +160,9 @@ COMMANDS = (
         "Measure estimators on your own objective, and say which one to use.",
         _compare_arguments,
         _compare,
+        "The file defines the objective and its logits:\n"
+        f"    {command.PROGRAM} compare my_model.py:objective --logits logits --seconds 60\n"
+        "The table and an advice are printed. See docs/tutorials/compare.md.",
         names={"estimator": lambda: listing.names("estimators")},
     ),
     Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -43,19 +44,26 @@ def run(
         ValueError: the file has no such name, or as `compare`.
         OSError: there is no such file, or `out` cannot be written.
     """
-    path, _, name = target.partition(":")
-    module = _loaded(Path(path))
+    file, _, name = target.partition(":")
+    path = Path(file)
+    module = _loaded(path)
     sites = None if fresh and not hasattr(module, logits) else _get(module, logits, path)
-    result = compare(
-        _get(module, name or "objective", path),
-        sites() if callable(sites) else sites,
-        estimators="all" if list(estimators) == ["all"] else estimators,
-        seconds=seconds,
-        weights=() if weights is None else _weights(_get(module, weights, path)),
-        fresh=fresh,
-        seed=seed,
-        quiet=quiet,
-    )
+    objective = _get(module, name or "objective", path)
+    try:
+        result = compare(
+            objective,
+            sites() if callable(sites) else sites,
+            estimators="all" if list(estimators) == ["all"] else estimators,
+            seconds=seconds,
+            weights=() if weights is None else _weights(_get(module, weights, path)),
+            fresh=fresh,
+            seed=seed,
+            quiet=quiet,
+        )
+    except Exception as error:
+        if isinstance(error, ValueError | OSError) and _line(error, path) is None:
+            raise  # it is not of the user's code
+        raise ValueError(_told(error, path)) from error
     if as_json:
         lines = result.frame.astype(object).where(result.frame.notna(), None).to_dict("records")
         tables.say_json({"best": result.best(), "recommendation": result.recommendation(), "estimators": lines})
@@ -83,11 +91,26 @@ def _loaded(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+        raise ValueError(_told(error, path)) from error
     return module
 
 
-def _get(module: ModuleType, name: str, path: str) -> Any:
+def _told(error: Exception, path: Path) -> str:
+    """An error of the user's code, and the line of the file that it came from."""
+    line = _line(error, path)
+    if isinstance(error, SyntaxError):
+        line = error.lineno
+    where = "" if line is None else f", line {line}"
+    return f"{path}{where}: {type(error).__name__}: {error}"
+
+
+def _line(error: Exception, path: Path) -> int | None:
+    """The last line of the file in the traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno for frame in reversed(frames) if Path(frame.filename) == path), None)
+
+
+def _get(module: ModuleType, name: str, path: Path) -> Any:
     if not hasattr(module, name):
         raise ValueError(f"{path} has no {name!r} at its top level")
     return getattr(module, name)
