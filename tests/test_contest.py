@@ -126,7 +126,7 @@ def test_the_report_has_tables_and_the_figure(rows: tuple[pd.DataFrame, Path], t
         for point in ("uniform", "mid", "peaked"):
             assert f"### {part}, {point} q; smoke" in text
     assert text.count("| `zero` ") == 6
-    assert "### The logits alone, weights frozen, equal time" in text
+    assert "### Optimising only the logits, with frozen weights, in equal time" in text
     assert (tmp_path / "figures" / "contest.png").exists()
     assert plots.FIGURES["contest"](frame[frame["suite"] != "contest"]) is None
     found = {where["point"]: group for where, group in contest.groups(frame) if where["part"] == "logits"}
