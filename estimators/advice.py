@@ -1,7 +1,7 @@
 """Which estimators to try first, from what an objective can do; nothing is measured.
 
-The rules are what the reference rows of this project say on average, see docs/how-to/choose.md. `suites.compare`
-measures whether they hold for your objective.
+The rules follow from the reference rows of this project, see docs/how-to/choose.md. They need not hold for your
+objective: `suites.compare` measures that.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
     π_l ~ Dir(1_K),    z_l^{c⇌j} = argmin_i (log π_{l,i}^{c⇌j} − φ_{l,i})
     g_{l,c} = Σ_j (f_{c⇌j} − mean_m f_{m⇌j}) (1/K − π_{l,j})
 
-where c⇌j swaps the entries c and j of π_l in all sites at once. Every sample is still marginally distributed as q. K is
-the largest number of categories of any site; smaller sites are padded with forbidden categories. `reference="one"` is
-ARS: a single reference category j, chosen uniformly, whose factor is 1 − K π_{l,j}.
+The superscript c⇌j swaps the entries c and j of π_l in all sites at once, and f_{c⇌j} is f at the sample that results.
+Every sample is still marginally distributed as q. K is the largest number of categories of any site; smaller sites are
+padded with forbidden categories. `reference="one"` is ARS: a single reference category j, chosen uniformly, whose
+factor is 1 − K π_{l,j}.
 Cost: K(K − 1)/2 + 1 evaluations, or K with ARS, in one call. Unbiased. Yin, Yue, Zhou 2019, arXiv:1905.01413.
 """
 

@@ -2,8 +2,8 @@
 
     g = 1/n Σ_i g⁽ⁱ⁾
 
-The draws are rows of one call of the estimator, so the objective sees them as one leading dimension. The estimator's
-own parameters and the weights train on the mean over the draws.
+All draws are made in one call of the estimator, as further rows. So the objective gets them as one leading dimension.
+The estimator's own parameters and the weights train on the mean over the draws.
 Cost: n times that of the estimator. Unbiased if the estimator is.
 """
 

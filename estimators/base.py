@@ -5,6 +5,17 @@ There are L independent categorical variables ("sites"), z_l ~ q_l = softmax(φ_
     ∂/∂φ_l E_{z ~ q_φ} f(z),    l = 1 … L.
 
 It receives the logits φ and any callable f, and needs to know nothing else about f.
+
+Notation in the docstrings of all estimators:
+
+    K_l                       number of categories of site l
+    p_l = softmax(φ_l)        probabilities of site l
+    z                         a sample; z_l is one-hot in sums and products
+    g_l                       the estimate for site l, `(*rows, K_l)`
+    ∇_l f                     ∂f/∂z_l, the slope of f
+    J(p) v = p ⊙ (v − pᵀv)    Jacobian of the softmax at p, times v; ⊙ is the elementwise product
+    G_l                       standard Gumbel noise, independent for each category
+    hard, soft                a hard sample is one-hot at every site; a soft sample lies inside the simplex
 """
 
 from __future__ import annotations
@@ -48,7 +59,7 @@ class Estimator(nn.Module):
     unbiased: bool
     """Whether E[estimate] = ∂E[f]/∂logits, and the same for the weights' gradient."""
     relaxed: bool = False
-    """Whether the objective is evaluated off the vertices of the simplex."""
+    """Whether the objective is evaluated at soft samples."""
     evaluations: int = 1
     """Evaluations of the objective per estimate, counting every sample."""
     pathwise: bool = False

@@ -1,17 +1,17 @@
 """One site at random, and another category there: bitflip-1, and the same for more than two categories.
 
-A sample z. In each row one of the L sites with more than one category is chosen uniformly, I, and one of its categories
-other than a = z_I is chosen uniformly, b. z' is z with b at site I.
+A sample z is drawn. I is chosen uniformly in each row among the L sites with more than one category. a = z_I is its
+category, and b is chosen uniformly among its other categories. z' is z with b at site I.
 
     g_I = L (K_I − 1) p_a p_b / (p_a + p_b) · (f(z) − f(z')) (onehot(a) − onehot(b)),    g_l = 0 for l ≠ I
 
-Given the other sites, the pair {a, b} comes up with probability (p_a + p_b) / (K_I − 1), with the same estimate in
-either order. With F_k for f with k at site I, and J(p) v = p ⊙ (v − pᵀv),
+Given the other sites, the pair {a, b} is drawn with probability (p_a + p_b) / (K_I − 1). The estimate is the same in
+either order. Let F_k be f with k at site I, and J(p) v = p ⊙ (v − pᵀv). Then
 
     E[g_I / L] = Σ_{a<b} p_a p_b (F_a − F_b) (onehot(a) − onehot(b)) = J(p_I) F,    the gradient.
 
 For two categories it is bitflip-1: the difference is exact, and the choice of the site is the only noise that is added.
-Cost: 2 evaluations on the vertices, which an objective may share, see `Objective.around`. Unbiased.
+Cost: 2 evaluations at hard samples. An objective may compute their common part once, see `Objective.around`. Unbiased.
 Kunes et al. 2023, "Gradient estimation for binary latent variables via gradient variance clipping", arXiv:2208.06124.
 """
 

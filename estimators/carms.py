@@ -2,10 +2,10 @@
 
     g_l = 1/(n(n−1)) Σ_{i<j} r_{ij} (f_i − f_j)(z_{i,l} − z_{j,l}),    r_{ij} = p(z_i) p(z_j) / P(z_i, z_j) of site l
 
-Each sample is marginally distributed as q; P is the joint probability of a pair. At r = 1 this is leave-one-out
+Each sample alone has the distribution q. P is the joint probability of a pair. If r = 1 this is leave-one-out
 REINFORCE. The noise is the Dirichlet copula u_i = (1 − d_i)^{n−1}, d ~ Dir(1_n), for which
-P(u_i < a, u_j < a) = (2a^{1/(n−1)} − 1)₊^{n−1}. It couples the coins of stick breaking (see `sticks`). If the samples i
-and j end at coins s < t,
+P(u_i < a, u_j < a) = (2a^{1/(n−1)} − 1)₊^{n−1}. It couples the coins of stick breaking (see `sticks`). σ_m is the
+probability that coin m is 1, and P_m the joint probability of the two coins m. If samples i and j end at coins s < t,
 
     r = Π_{m<s} (1 − σ_m)² / P_m(0, 0) · σ_s (1 − σ_s) / P_s(1, 0)
 

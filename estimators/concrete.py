@@ -2,9 +2,10 @@
 
     x_l = softmax((φ_l + G_l) / t),    g = ∂f(x)/∂φ
 
-Cost: 1 evaluation, off the vertices. Biased for E_q f: it is an unbiased pathwise gradient of a different objective,
-E f(x), and weights train on f(x) too. Both biases vanish as t → 0, while the variance grows like 1/t.
-Maddison, Mnih, Teh, arXiv:1611.00712; Jang, Gu, Poole, arXiv:1611.01144.
+with Gumbel noise G and the temperature t. It is an unbiased gradient of a different objective, E f(x), and so biased
+for E_q f. Weights train on f(x), so their gradient is biased too. Both biases vanish as t → 0, while the variance grows
+like 1/t. Cost: 1 evaluation, at a soft sample. Biased.
+Maddison, Mnih, Teh 2017, arXiv:1611.00712; Jang, Gu, Poole 2017, arXiv:1611.01144.
 """
 
 from __future__ import annotations

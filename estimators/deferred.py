@@ -1,8 +1,8 @@
 """An estimate whose gradients wait for the backward pass of a loss.
 
-An estimator backpropagates through f as soon as it has a value of it. Here each value is cut off from its graph and
-handed over as a leaf. What the estimator backpropagates then stays in the leaf's `.grad`: it is the weight of that
-value. Later one `Function` hands the weights on to the values, and the estimate to the logits.
+An estimator backpropagates through f as soon as it has a value of it. Here each value is detached from its graph and
+given to the estimator as a leaf. What the estimator backpropagates ends in the leaf's `.grad`: it is the weight of that
+value. In the backward pass one `Function` passes the weights on to the values, and the estimate to the logits.
 """
 
 from __future__ import annotations

@@ -17,22 +17,22 @@ _ONE = Size()
 class OneHot(OneHotCategorical):
     """`torch.distributions.OneHotCategorical` with `rsample`, as in `OneHot("reinmax", logits=logits)`.
 
-    `rsample` is `estimators.sample`. It is one-hot, and its gradient reaches `logits` or `probs` as the estimator makes
-    it, by way of the logits that the distribution has normalised. Everything else is that of `OneHotCategorical`:
-    `sample` has no gradient and always draws from q. (`straight_through` with a `forward_temperature` other than 1 does
-    not.) Noise comes from torch's global generator.
+    `rsample` is `estimators.sample` at the logits that the distribution has normalised. It is one-hot, and `logits` or
+    `probs` receive the gradient of the estimator. Everything else is that of `OneHotCategorical`. `sample` has no
+    gradient and always draws from q. (`rsample` of `straight_through` does not, if its `forward_temperature` is not 1.)
+    Noise comes from torch's global generator.
 
     Args:
         estimator: the name of an estimator that is `pathwise` and gives hard samples, or such an estimator, made for
             `(K,)`.
-        probs: `(*batch, K)`, or None where logits are given.
-        logits: `(*batch, K)`, or None where probs are given.
+        probs: `(*batch, K)`, or None if logits are given.
+        logits: `(*batch, K)`, or None if probs are given.
         validate_args: see `torch.distributions.Distribution`.
-        **options: of the estimator, where it is given by name.
+        **options: options of the estimator, if it is given by name.
 
     Raises:
-        ValueError: an estimator that is not pathwise, gives soft samples or is made for other sizes, and what
-            `estimators.get` and `OneHotCategorical` refuse.
+        ValueError: the estimator is not pathwise, gives soft samples or is made for other sizes, or `estimators.get` or
+            `OneHotCategorical` refuses the arguments.
     """
 
     has_rsample = True

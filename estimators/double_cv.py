@@ -3,11 +3,11 @@
     g_l = 1/S Σ_s [F_s − mean_{r≠s} F_r] (z_{s,l} − p_l) − α J(p_l) mean_s ∇_l f(z_s)
     F_s = f(z_s) + α b_s,    b_s = mean_{r≠s} Σ_m ∇_m f(z_r)ᵀ (z_{s,m} − p_m)
 
-b_s uses the gradients at the *other* samples, with S samples in all; using its own gradient would bias the estimate.
-b_s is linear in z_s with E[b_s (z_s − p)] = J(p) E∇f, which the last term subtracts. E[b_r (z_s − p)] = 0, because z_r
-is independent of everything else in it. The gradients come from the pass that trains the weights. α is trained by
-gradient descent on E‖g‖², starting at −½ (the authors' code starts at 0).
-Cost: S evaluations, in one call, on the vertices. Unbiased. Titsias, Shi 2022, arXiv:2111.05300.
+There are S samples. b_s uses the gradients at the *other* samples; the gradient at z_s itself would bias the estimate.
+b_s is linear in z_s with E[b_s (z_s − p)] = J(p) E∇f, which the last term subtracts. In b_r (z_s − p) the sample z_r is
+independent of everything else, so its mean is 0. The gradients come from the pass that trains the weights. α is trained
+by gradient descent on E‖g‖², starting at −½ (the authors' code starts at 0).
+Cost: S evaluations, in one call, at hard samples. Unbiased. Titsias, Shi 2022, arXiv:2111.05300.
 """
 
 from __future__ import annotations

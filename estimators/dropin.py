@@ -6,9 +6,10 @@
 >>> loss = estimators.surrogate("rloo", f, logits, samples=4)  # doctest: +SKIP
 >>> loss.sum().backward()  # doctest: +SKIP
 
-A `pathwise` estimator gives a gradient g = A v that is linear in v = ∂f/∂z, the slope at its one sample z. What A is
-depends on the logits and on the noise alone. So z can be handed out before f is known. When v comes back, the estimator
-makes its estimate of the linear function s ↦ ⟨s, v⟩ on the same noise: its slope at z is v, and the estimate is A v.
+A `pathwise` estimator gives a gradient g = A v that is linear in v = ∂f/∂z, the slope at its one sample z. A
+depends only on the logits and the noise. So z can be returned before f is known. When v arrives in the backward pass,
+the estimator is applied to the linear function s ↦ ⟨s, v⟩ with the same noise. The slope of this function is v, so the
+estimate is A v.
 
 Any other estimator needs values of f, at samples that it chooses. `surrogate` is given f and calls it at once.
 """
@@ -45,28 +46,29 @@ def sample(
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> Tensor | tuple[Tensor, ...]:
-    """A sample whose gradient reaches the logits as the estimator makes it, for any loss that is computed from it.
+    """A sample with the gradient of the estimator, for any loss that is computed from it.
 
-    The logits receive what `estimator.backward(f, logits)` gives them on the same noise, for f of which `loss` is the
-    sum over rows. Weights receive the gradient of the loss as it stands. May be called inside autocast.
+    Let the loss be the sum of f over rows. Then the logits receive what `estimator.backward(f, logits)` gives them with
+    the same noise. Weights receive the gradient of the loss. May be called inside autocast.
 
-    Until the backward pass the noise and the logits are kept, and the sample is made a second time then. Noise is as
-    large as the logits; that of `gumbel_rao` is 1 + `samples` times as large. It cannot be differentiated twice.
+    The noise and the logits are kept until the backward pass, which makes the sample a second time. Noise is as large
+    as the logits; that of `gumbel_rao` is 1 + `samples` times as large. The sample cannot be differentiated twice.
 
     Args:
-        estimator: the name of an estimator that is `pathwise`, or such an estimator, made for these sizes. Pass the
-            object where its temperature follows a schedule: `anneal` moves it, and a name begins anew in every call.
-        logits: `(*rows, K)`, or a sequence of such of different K and the same rows; −inf forbids a category.
-        generator: of the noise.
-        **options: of the estimator, where it is given by name.
+        estimator: the name of an estimator that is `pathwise`, or such an estimator, made for these sizes. Pass an
+            object if its temperature follows a schedule: `anneal` moves it, and a name makes a new estimator in every
+            call.
+        logits: `(*rows, K)`, or a sequence of such tensors with the same rows; K may differ. −inf forbids a category.
+        generator: generator of the noise.
+        **options: options of the estimator, if it is given by name.
 
     Returns:
-        What the logits are, a tensor or a tuple: one-hot `(*rows, K)` of their dtype, or soft for `concrete`. With a
-        single tensor every dimension but the last is rows, so that `(batch, sites, K)` is as good as `(batch, K)`.
+        A tensor if the logits are one, otherwise a tuple: one-hot `(*rows, K)` in their dtype, or soft for `concrete`.
+        With a single tensor all dimensions but the last are rows. So `(batch, sites, K)` works like `(batch, K)`.
 
     Raises:
-        ValueError: an estimator that is not pathwise, and what `estimators.get` and `Estimator.estimate` refuse.
-        RuntimeError: at the backward pass, where the estimator was changed after the sample was drawn.
+        ValueError: the estimator is not pathwise, or `estimators.get` or `Estimator.estimate` refuses the arguments.
+        RuntimeError: in the backward pass, if the estimator was changed after the sample was drawn.
     """
     sites = _sites(logits)
     made = pathwise(estimator, sites, options)
@@ -87,30 +89,30 @@ def surrogate(
     """A loss `(*rows)` whose backward pass is that of the estimator; works for every estimator.
 
     Its value is that of `estimator.backward(objective, logits)`, and `loss.sum().backward()` gives the same gradients.
-    Nothing receives a gradient before. Those of the logits and of weights inside f are multiplied by the gradient that
-    comes in; those of the estimator's own parameters are not. f may also depend on the logits directly, as a penalty on
-    them does: that gradient is added.
+    Nothing receives a gradient before that. The gradients of the logits and of weights inside f are multiplied by the
+    gradient of the loss; those of the estimator's own parameters are not. f may also depend on the logits directly,
+    like a penalty on them. That gradient is added.
 
-    The estimator's buffers, such as a moving baseline, move in this call; not in `eval()` mode. Under `no_grad` only
-    they do.
+    This call updates the estimator's buffers, such as a moving baseline, except in `eval()` mode. Under `no_grad` it
+    does nothing else.
 
-    Until the backward pass the graph of every call of f is kept, where `backward` frees each before the next: that of
-    `exact` grows with the number of configurations. An estimator that asks for ∂f/∂sample passes back through f in this
-    call and again later, for the weights.
+    The graph of every call of f is kept until the backward pass. (`Estimator.backward` frees each before the next.) So
+    the memory of `exact` grows with the number of configurations. If an estimator needs ∂f/∂sample, this call
+    backpropagates through f, and the backward pass of the loss does so again for the weights.
 
     Args:
         estimator: a name, or an estimator made for these sizes. One with a state, such as a moving baseline or a
             control variate, must be made once and passed as an object.
-        objective: f, see `estimators.Objective`. It is given a tuple of `(*lead, *rows, K)` tensors, or a single one
-            where `logits` is a single one, and returns `(*lead, *rows)`.
-        logits: `(*rows, K)`, or a sequence of such of different K and the same rows; they need not be leaves, and −inf
-            forbids a category.
-        generator: of the noise.
-        **options: of the estimator, where it is given by name.
+        objective: f, see `estimators.Objective`. It receives a tuple of `(*lead, *rows, K)` tensors, or a single tensor
+            if `logits` is a single tensor. It returns `(*lead, *rows)`.
+        logits: `(*rows, K)`, or a sequence of such tensors with the same rows; K may differ. They need not be leaves.
+            −inf forbids a category.
+        generator: generator of the noise.
+        **options: options of the estimator, if it is given by name.
 
     Raises:
-        ValueError: the name of an estimator with a state, an objective with methods of its own beside a single tensor,
-            and what `estimators.get` and `Estimator.estimate` refuse.
+        ValueError: an estimator with a state is given by name, an objective with methods of its own is given with a
+            single tensor, or `estimators.get` or `Estimator.estimate` refuses the arguments.
     """
     sites = _sites(logits)
     made = _made(estimator, sites, options)
@@ -123,7 +125,7 @@ def surrogate(
 
 
 def pathwise(estimator: str | Estimator, logits: Sites, options: dict[str, Any]) -> Estimator:
-    """The estimator for these logits. Raises ValueError where it is not `pathwise`, and as `estimators.get`."""
+    """The estimator for these logits. Raises ValueError if it is not `pathwise`, or as `estimators.get` does."""
     made = _made(estimator, logits, options)
     if not made.pathwise:
         name = estimator if isinstance(estimator, str) else type(estimator).__name__

@@ -4,10 +4,11 @@
     φ'_k = φ_k − max(0, φ_k − max_j φ_j + gap)         for every other,
     g_l = J(softmax(φ'_l / t)) ∇_l f(z) / t,    J(p) v = p ⊙ (v − pᵀv)
 
-The shift is a constant to the gradient. Straight-through Gumbel-softmax also shifts the logits so that the sample wins,
-by noise; here nothing random is left once z is drawn, so there is less variance. The gap is a number, or "expected":
-−log(1 − p_k) / p_k, the mean gap between the largest and the second largest of φ + Gumbel noise when k wins.
-Cost: 1 evaluation, on the vertices. Biased. Fan, Chi, Rudnicky, Ramadge 2022, arXiv:2206.07235 (GST-1.0 and GST-p).
+The gradient treats the shift as a constant. Straight-through Gumbel-softmax also uses logits at which the sample wins:
+it adds noise to them. Here nothing is random once z is drawn, so the variance is smaller. The gap is a number, or
+"expected": −log(1 − p_k) / p_k. This is the mean gap between the largest and the second largest entry of φ + Gumbel
+noise, given that k wins.
+Cost: 1 evaluation, at a hard sample. Biased. Fan, Chi, Rudnicky, Ramadge 2022, arXiv:2206.07235 (GST-1.0 and GST-p).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Group-relative advantages, as language models are trained: S samples, each against the mean of them all.
+"""Group-relative advantages, as in the training of language models: the baseline is the mean of all S samples.
 
     A_s = (f_s − f̄) / (σ̂ + ε),    σ̂² = 1/(S−1) Σ_s (f_s − f̄)²,    g_l = 1/S Σ_s A_s (z_{s,l} − p_l)
 
-Without the division E[g] = (S−1)/S ∂E f: the right direction, shorter, since f̄ holds f_s itself. Leave-one-out (`rloo`)
-is S/(S−1) times that, and unbiased. The division by σ̂ biases further: a group in which f varies little counts as much
-as one in which it varies a lot, and the estimate does not change with the scale of f.
+f̄ is the mean of f over the group, and ε a small constant. Without the division E[g] = (S−1)/S ∂E f. The direction is
+right, and the length is too small, because f̄ contains f_s itself. Leave-one-out (`rloo`) is S/(S−1) times that, and
+unbiased. The division by σ̂ adds a bias: a group in which f varies little counts as much as one in which it varies a
+lot. The estimate then does not depend on the scale of f.
 Cost: S evaluations, in one call. Biased. GRPO: Shao et al. 2024, arXiv:2402.03300; without the division, Dr. GRPO: Liu
 et al. 2025, arXiv:2503.20783.
 """

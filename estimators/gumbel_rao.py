@@ -2,9 +2,10 @@
 
     g_l = 1/S Σ_s J(softmax(z̃_{l,s} / t)) ∇_l f(z) / t,    z̃_{l,s} ~ p(φ_l + G | argmax = z_l)
 
-S = 1 has the distribution of straight-through Gumbel-softmax. A larger S has the same mean and less variance, without
-more evaluations of f. As S → ∞ and t → 0 it tends to the mean of straight-through and DARN (Shekhovtsov 2023).
-Cost: 1 evaluation, on the vertices. Biased. Paulus, Maddison, Krause 2021, arXiv:2010.04838.
+with Gumbel noise G and J(x) v = x ⊙ (v − xᵀv). For S = 1 it has the distribution of straight-through Gumbel-softmax. A
+larger S gives the same mean and less variance, without more evaluations of f. As S → ∞ and t → 0 it tends to the mean
+of straight-through and DARN (Shekhovtsov 2023).
+Cost: 1 evaluation, at a hard sample. Biased. Paulus, Maddison, Krause 2021, arXiv:2010.04838.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     z_l = one_hot(argmax(φ_l + G_l)),    x_l = softmax((φ_l + G_l) / t),    g_l = J(x_l) ∇_l f(z) / t
 
-with J(x) v = x ⊙ (v − xᵀv). Weights train on the hard sample, so their gradient is unbiased. The logits' gradient is
-biased. Cost: 1 evaluation, on the vertices. Jang, Gu, Poole 2017, arXiv:1611.01144; Maddison, Mnih, Teh,
-arXiv:1611.00712.
+with Gumbel noise G and J(x) v = x ⊙ (v − xᵀv). Weights train on the hard sample, so their gradient is unbiased. The
+logits' gradient is biased. Cost: 1 evaluation, at a hard sample.
+Jang, Gu, Poole 2017, arXiv:1611.01144; Maddison, Mnih, Teh 2017, arXiv:1611.00712.
 """
 
 from __future__ import annotations

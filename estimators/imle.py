@@ -1,14 +1,14 @@
-"""Implicit maximum likelihood: the difference of two samples on the same noise, one of them moved down the slope.
+"""Implicit maximum likelihood: the difference of two samples with the same noise, one at logits moved down the slope.
 
     z_l = one_hot(argmax(φ_l + G_l)),    z'_l = one_hot(argmax(φ_l + G_l − λ ∇_l f(z))),    g_l = (z_l − z'_l) / λ
     λ = strength / max_l (max_k ∇_{l,k} f(z) − min_k ∇_{l,k} f(z)),    in each row
 
-At a fixed slope the mean of g_l is (softmax(φ_l) − softmax(φ_l − λ ∇_l f)) / λ, which tends to J(p) ∇f, the
-straight-through estimate, as λ → 0. The variance then grows like 1/λ, and most estimates of a site are exactly 0.
-So λ must fit the scale of f. Here it is relative to the slopes: the two categories between which f is steepest move by
-`strength` logits against each other, as an adaptive λ aims at (arXiv:2209.04862, which finds it by a running average).
-Cost: 1 evaluation, on the vertices. Biased.
-Niepert, Minervini, Franceschi 2021, arXiv:2106.01798, for categoricals, where Gumbel noise makes the sampling exact.
+with the same Gumbel noise G in both. At a fixed slope the mean of g_l is (softmax(φ_l) − softmax(φ_l − λ ∇_l f)) / λ.
+As λ → 0 it tends to J(p) ∇f, the straight-through estimate. Then the variance grows like 1/λ, and most estimates of a
+site are exactly 0. So λ must fit the scale of f. Here it is relative to the slopes: the two categories between which f
+is steepest move by `strength` logits against each other. AIMLE (arXiv:2209.04862) adapts λ by a running average instead.
+Cost: 1 evaluation, at a hard sample. Biased.
+Niepert, Minervini, Franceschi 2021, arXiv:2106.01798. For categoricals, samples from Gumbel noise are exact.
 """
 
 from __future__ import annotations

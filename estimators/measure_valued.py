@@ -1,14 +1,14 @@
 """Measure-valued (weak) derivatives with common random numbers: every category of every site, the others held.
 
-A sample z; for each site l and each category k the value F_{l,k} = f(z with k at site l), at which all other sites are
-those of z.
+A sample z is drawn. F_{l,k} = f(z with k at site l), where all other sites are those of z.
 
     g_l = J(p_l) F_l,    g_{l,k} = p_{l,k} (F_{l,k} − Σ_j p_{l,j} F_{l,j}),    J(p) v = p ⊙ (v − pᵀv)
 
-∂q_l/∂φ_{l,k} = p_{l,k} (δ_k − q_l) is a difference of two measures, δ_k and q_l. The gradient is the difference of the
-means of f under them, times p_{l,k}; both are evaluated on the same other sites, and the mean under q_l is the exact
-sum, since all its terms are there. So the only randomness left in g_l is that of the other sites.
-Cost: 1 + Σ_l (K_l − 1) evaluations on the vertices, which an objective may share, see `Objective.around`. Unbiased.
+∂q_l/∂φ_{l,k} = p_{l,k} (δ_k − q_l) is a difference of two measures: δ_k, which is always k, and q_l. So the gradient is
+p_{l,k} times the difference of the means of f under them. Both means use the same other sites. The mean under q_l is an
+exact sum over categories. So g_l is random only through the other sites.
+Cost: 1 + Σ_l (K_l − 1) evaluations at hard samples. An objective may compute their common part once, see
+`Objective.around`. Unbiased.
 Mohamed, Rosca, Figurnov, Mnih 2020, arXiv:1906.10652, section 6; for categoricals the same as local expectation
 gradients, Titsias, Lázaro-Gredilla 2015, arXiv:1503.01494.
 """

@@ -3,9 +3,10 @@
     g_l = [f(z) − h(z) − b] (z_l − p_l) + J(p_l) ∇_l f(p),    h(z) = f(p) + Σ_m ∇_m f(p)ᵀ (z_m − p_m)
     b ← decay · b + (1 − decay) · (f(z) − h(z))
 
-The expansion h is linear in each site, so E[h(z)(z_l − p_l)] = J(p_l) ∇_l f(p) is known. f(p) is not the mean of f; the
-baseline b, made from earlier steps, takes up the difference. All of the paper's experiments use such a baseline.
-Cost: 2 evaluations. One of them is at p, off the vertices, and gives weights no gradient. Unbiased.
+with J(p) v = p ⊙ (v − pᵀv). The expansion h is linear in each site, so E[h(z)(z_l − p_l)] = J(p_l) ∇_l f(p) is known.
+f(p) is not the mean of f. The baseline b, from earlier steps, corrects for the difference. All of the paper's
+experiments use such a baseline.
+Cost: 2 evaluations. One of them is at p, a soft sample, and gives weights no gradient. Unbiased.
 Gu, Levine, Sutskever, Mnih 2016, arXiv:1511.05176.
 """
 

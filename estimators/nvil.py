@@ -3,8 +3,8 @@
     g_l = (f(z) − c_ψ(φ) − b) (z_l − p_l),    c_ψ fitted by (f(z) − c_ψ − b)²,    b a running mean of f(z) − c_ψ
 
 The input of the baseline network c_ψ is the probabilities of all sites; it does not depend on the sample. It is s · MLP
-with one tanh layer, and s starts at 0. b and c_ψ are those fitted at earlier steps. b is 0 at the first step and starts
-there with the first f. Cost: 1 evaluation. Unbiased.
+with one tanh layer, and s starts at 0. b and c_ψ are those fitted at earlier steps. At the first step b is 0; then it
+is set to the first f − c_ψ. Cost: 1 evaluation. Unbiased.
 
 The paper also divides by max(1, σ̂), where σ̂ is a running standard deviation of f − c_ψ − b. This scales every gradient
 by a number from earlier steps, so the estimate is of a multiple of ∂E f. With `normalise=True` the estimator therefore

@@ -4,8 +4,9 @@
 
 where c runs over the configurations of the enumerated sites. The other estimator is applied to F and treats q(c) as
 weights of F. It estimates ∂E F/∂φ for its own sites; its weight gradient ∂E F/∂q(c) is backpropagated to the logits of
-the enumerated sites. All c share the samples of the other estimator, so a network that computes all of its depths at
-once is called once. f is evaluated at forbidden categories too, with weight 0, and must be finite there.
+the enumerated sites. All c share the samples of the other estimator. So if c is the depth of a network that computes
+all depths at once, the network is called once. f is evaluated at forbidden categories too, with weight 0, and must be
+finite there.
 Cost: Π K over the enumerated sites, times the cost of the other estimator. Unbiased if the other is.
 """
 

@@ -2,9 +2,9 @@
 
     g_l = 2 J(π_l) ∇_l f(z) − ½ J(p_l) ∇_l f(z),    π_l = ½ (softmax(φ_l / t) + z_l),    J(q) v = q ⊙ (v − qᵀv)
 
-Straight-through corresponds to Euler's method, ReinMax to Heun's. At t = 1 its mean is exact if f is quadratic in each
-site.
-Weights train on the hard sample. Cost: 1 evaluation, on the vertices. Biased.
+Straight-through corresponds to Euler's method, and ReinMax to Heun's method. At t = 1 its mean is exact if f is
+quadratic in each site. Weights train on the hard sample.
+Cost: 1 evaluation, at a hard sample. Biased.
 Liu, Dong, Liu, Yu, Gao 2023, arXiv:2304.08612.
 """
 

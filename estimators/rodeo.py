@@ -10,7 +10,8 @@ function of two numbers per sample, so it needs no evaluation of f at the Σ K n
 the two outputs of a network with one LeakyReLU layer, multiplied by a scale that starts at 0. α, β and ψ are trained by
 gradient descent on E‖g‖². At α = β = 0 this is leave-one-out REINFORCE. (The paper's A has a factor 1/L, which is
 part of α and β here. Its H is only a network, and the authors' code starts with α = 0.)
-Cost: S evaluations, in one call, on the vertices. Unbiased. Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497.
+Cost: S evaluations, in one call, at hard samples. Unbiased.
+Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497.
 """
 
 from __future__ import annotations

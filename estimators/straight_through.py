@@ -3,12 +3,12 @@
     through = "softmax":    g_l = J(softmax(φ_l / t)) ∇_l f(z) / t,    J(p) v = p ⊙ (v − pᵀv)
     through = "identity":   g_l = ∇_l f(z)
 
-z is drawn from softmax(φ / s), by default s = 1, which is q. Tempered straight-through has t ≠ 1. The decoupled
-estimator has s ≠ 1 too; then z is not a sample of q, and the loss and the weights' gradients are those under
-softmax(φ / s). Cost: 1 evaluation, on the vertices. Biased. Through the softmax with s = t = 1 its mean is exact if f
-is multilinear, because E_z ∇_l f(z) is then the gradient of E f in p_l. Bengio, Léonard, Courville 2013,
-arXiv:1308.3432;
-decoupled: Shah, Yan, Mozer, Liu 2024, arXiv:2410.13331.
+z is drawn from softmax(φ / s). By default s = 1, and this is q. Tempered straight-through has t ≠ 1. The decoupled
+estimator has s ≠ 1 too. Then z is not a sample of q, and the loss and the weights' gradients are those under
+softmax(φ / s). With through = "softmax" and s = t = 1 the mean is exact if f is multilinear, because E_z ∇_l f(z) is
+then the gradient of E f in p_l.
+Cost: 1 evaluation, at a hard sample. Biased. Bengio, Léonard, Courville 2013, arXiv:1308.3432; decoupled: Shah, Yan,
+Mozer, Liu 2024, arXiv:2410.13331.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A sweep over the sites: each is drawn again with all others held fixed. The control variate is a slope and a table.
 
 Weights train on one sample z. For each site l there are S further draws of that site alone, c_1 … c_S ~ q_l. With
-c_0 = z_l, f_s = f(z with c_s at site l) and a control variate h_l(k) of the category k of that site,
+c_0 = z_l, f_s = f(z with c_s at site l) and a control variate h_l(k) for category k of that site,
 
     g_l = 1/S Σ_{s=0…S} (d_s − d̄) onehot(c_s) + J(p_l) h_l,    d_s = f_s − h_l(c_s),    J(p) v = p ⊙ (v − pᵀv)
 
@@ -11,17 +11,18 @@ draws. The difference f_s − f_r only contains what site l changes: the other s
 
     h_l(k) = α_l ∂f/∂x_{l,k}(p) + T_l(k)
 
-The slopes are taken at the mean p of q and on the same data, as in MuProp. T_l and α_l are fitted by a regression over
-differences of *earlier* steps, see `regression`. With slopes=False, h_l = T_l, and no derivative of f is needed.
+x_{l,k} is the entry of the sample for category k. The slopes are taken at the mean p of q and on the same data, as in
+MuProp. T_l and α_l are fitted to differences of f at *earlier* steps, see `regression`. With slopes=False, h_l = T_l,
+and no derivative of f is needed.
 
 With rate = ρ < 1, a coin of probability ρ decides for each site whether it is drawn again. The first term is then
 multiplied by coin / ρ, which keeps its expectation. If the coin is 0, only h_l is evaluated for that site.
 
-Cost: 1 + Σ_l S_l evaluations on the vertices, and with slopes one more at p for its derivative. Only one evaluation
-trains weights. The others may reuse its computation up to the site that differs; with ρ < 1 the evaluations of sites
-that are not drawn again equal those of z itself. Unbiased. These are sampled local expectation gradients (Titsias,
-Lázaro-Gredilla 2015, arXiv:1503.01494) with the control variate of MuProp (arXiv:1511.05176) and a table, see
-docs/explanation/contest.md.
+Cost: 1 + Σ_l S_l evaluations at hard samples, and with slopes one more at p for its derivative. Only one evaluation
+trains weights. The others may reuse its computation up to the site that differs. With ρ < 1, a site that is not drawn
+again needs no evaluation beyond that of z. Unbiased. The method is that of local expectation gradients (Titsias,
+Lázaro-Gredilla 2015, arXiv:1503.01494), with draws in place of the sum over categories. Its control variate is that of
+MuProp (arXiv:1511.05176) and a table. See docs/explanation/contest.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The unordered-set estimator: k different configurations, drawn without replacement. The set gives each its baseline.
+"""The unordered-set estimator: k different configurations, drawn without replacement, and baselines from the same set.
 
     g_l = Σ_{s∈S} p_s R(S, s) [f_s − Σ_{r∈S} p_r R(S, s, r) f_r] (z_{s,l} − p_l)
 

@@ -1,11 +1,12 @@
-"""What a comparison of estimators on somebody's own objective says: a table, an advice with its reason, a figure.
+"""The result of a comparison of estimators on a user's objective: a table, a recommendation with its reason, a figure.
 
-The error of a gradient that is averaged over as many estimates as the time C pays for is
+With a budget of C, C / cost estimates can be averaged. The error of their mean is
 
-    error(C) = bias² + variance · cost / C,
+    error(C) = bias² + variance · cost / C.
 
-with C and the cost of one estimate in evaluations: the time of one evaluation of f by hand, forward and backward.
-Bias counts as 0 where an estimator is unbiased by proof, and otherwise as measured. Intervals are of 95 %.
+C and the cost of one estimate are in evaluations. One evaluation is the time of f by hand, forward and backward. The
+bias of an estimator that is unbiased by proof counts as 0. Other biases are those that were measured. Intervals are
+95 % intervals.
 """
 
 from __future__ import annotations
@@ -27,29 +28,29 @@ from results.contest import GRID, Contestant, crossing
 from results.stats import SquaredNorm, adjust
 
 BUDGET = 100.0
-"""Evaluations by whose error estimators are ranked, if nothing else is said."""
+"""The budget, in evaluations, at which estimators are ranked by default."""
 SERIES = 8
-"""Most curves in the figure."""
+"""The largest number of curves in the figure."""
 LEGEND = (
-    "* no significant difference from the best. ∂f/∂z: whether it needs the slope of f. memory: of one estimate.\n"
-    "cost: of one estimate, in evaluations. bias², variance, error: in units of ‖∇‖²; ± half a 95 % interval."
+    "* no significant difference from the best. ∂f/∂z: whether it needs the slope of f. time, memory: of one\n"
+    "estimate. cost: its time, in evaluations. bias², variance, error: in units of ‖∇‖². ±: half of a 95 % interval."
 )
 DOUBT = 0.025
-"""An estimator is as good as the best if it has the smaller error in more than this part of all draws."""
+"""An estimator is as good as the best if it has the smaller error in more than this fraction of all draws."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of an estimator beside its error.
+    """What was measured of an estimator, except its error.
 
     Attributes:
         status: "ok", or why it was not measured.
-        unbiased: its claim.
+        unbiased: whether it claims to be unbiased.
         slopes: whether it needs ∂f/∂sample: "no", "yes", or "yes, f has none".
-        evaluations: of f in one estimate.
-        seconds: of one estimate.
-        bytes: that one estimate allocates, at most at a time.
-        adapted: steps that it adapted for.
+        evaluations: evaluations of f in one estimate.
+        seconds: time of one estimate.
+        bytes: peak memory that one estimate allocates.
+        adapted: number of steps for which it adapted.
     """
 
     status: str
@@ -67,14 +68,14 @@ class Comparison:
 
     Attributes:
         problem: the objective, in words.
-        truth: what the true gradient comes from, in words.
+        truth: how the true gradient was computed, in words.
         unit: seconds of one evaluation.
-        seconds: that all of it took.
-        measured: by label, in the order in which they were named.
-        parts: "logits" and "weights" as far as they were measured; of each, what the error consists of.
-        norms: of each part ‖∇‖², by which errors are divided (1 where it is not significantly different from 0), and
-            its estimate, None where it is exact and not 0.
-        notes: what else a reader must know, one sentence each.
+        seconds: time of the whole comparison.
+        measured: what was measured, by label, in the order in which estimators were named.
+        parts: "logits" and "weights", if they were measured; for each, the parts of the error by label.
+        norms: for each part ‖∇‖², by which errors are divided, and its estimate. ‖∇‖² is 1 if it is not significantly
+            different from 0. The estimate is None if ‖∇‖² is exact and not 0.
+        notes: further remarks, one sentence each.
     """
 
     problem: str
@@ -88,11 +89,11 @@ class Comparison:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One line per part and estimator, by rank; those that were not measured last, with the reason as `status`.
+        """One line per part and estimator, by rank. Those that were not measured are last, with the reason as `status`.
 
-        `bias_sq`, `variance` and `error` (at `BUDGET`) are in units of ‖∇‖², which is `gradient_sq`; `cost` is in
-        evaluations. `_low` and `_high` are the ends of intervals. `bias_p` is the p value of no bias, adjusted for all
-        estimators (Benjamini, Hochberg). `rank` is by `error`, none where one estimate costs more than `BUDGET`.
+        `bias_sq`, `variance` and `error` (at `BUDGET`) are in units of ‖∇‖², which is `gradient_sq`. `cost` is in
+        evaluations. `_low` and `_high` are the ends of intervals. `bias_p` is the p value for no bias, adjusted for all
+        estimators (Benjamini, Hochberg). `rank` is by `error`. It is missing if one estimate costs more than `BUDGET`.
         """
         return pd.DataFrame([line for part in self.parts for line in self._lines(part)])
 
@@ -114,22 +115,22 @@ class Comparison:
         return pd.DataFrame(lines, columns=["part", "unbiased", "biased", "budget", "low", "high"])
 
     def best(self, budget: float = BUDGET, *, unbiased: bool = False, part: str | None = None) -> str:
-        """The label with the smallest error at a budget in evaluations; `unbiased`: of those without bias.
+        """The label with the smallest error at a budget in evaluations. `unbiased`: only among unbiased estimators.
 
         Raises:
-            ValueError: the budget pays for not even one estimate of any.
+            ValueError: one estimate of every estimator costs more than the budget.
         """
         return self._ranked(budget, unbiased, part)[0]
 
     def as_good(self, budget: float = BUDGET, *, unbiased: bool = False, part: str | None = None) -> list[str]:
-        """The labels whose error at a budget has no significant difference from that of the best, by error."""
+        """The labels whose error at a budget is not significantly different from the smallest one, ordered by error."""
         first, *others = self._ranked(budget, unbiased, part)
         here = self._of(part)
         best = _errors(here[first], budget)
         return [label for label in others if float((_errors(here[label], budget) <= best).mean()) > DOUBT]
 
     def recommendation(self, budget: float = BUDGET) -> str:
-        """Which estimator to take at a budget, and why, in a few plain sentences."""
+        """Which estimator to take at a budget, and the reason, in a few sentences."""
         here = self.parts[self._first]
         label = self.best(budget)
         best = here[label]
@@ -154,7 +155,7 @@ class Comparison:
             need = min(max(one.useful_from(), one.cost[0]) for one in here.values())
             said.append("At this budget every error is above half of ‖∇‖².")
             if np.isfinite(need):
-                said.append(f"The first to get below that does so from {need:,.0f} evaluations on.")
+                said.append(f"With {need:,.0f} evaluations the first of them falls below that.")
         return " ".join(said)
 
     def __str__(self) -> str:
@@ -166,7 +167,7 @@ class Comparison:
             size = f"it is {what}, so that bias², variance and error are absolute"
         parts = [
             f"{self.problem}. True gradient: {self.truth}; {size}.",
-            f"One evaluation of f, forward and backward: {_time(self.unit)}. All of it took {self.seconds:.0f} s.",
+            f"One evaluation of f, forward and backward: {_time(self.unit)}. The comparison took {self.seconds:.0f} s.",
         ]
         for part in self.parts:
             parts += ["", f"Gradient of the {part}, by error at C = {BUDGET:g} evaluations:", "", self._table(part)]
@@ -174,8 +175,8 @@ class Comparison:
         parts += ["", LEGEND]
         if suspects := self._suspects():
             parts.append(
-                f"Measured bias of estimators that are unbiased by proof: {', '.join(suspects)}. Either f breaks the "
-                "protocol (one value per sample, which depends on that sample alone), or estimates are heavy-tailed."
+                f"These estimators are unbiased by proof but show a bias: {', '.join(suspects)}. Either f does not "
+                "return one value per sample that depends on that sample alone, or a few estimates are very large."
             )
         missing = {label: one.status for label, one in self.measured.items() if one.status != "ok"}
         for status in dict.fromkeys(missing.values()):
@@ -183,11 +184,11 @@ class Comparison:
         return "\n".join([*parts, *self.notes])
 
     def plot(self, path: str | Path | None = None, part: str | None = None) -> Figure:
-        """The error against the budget C, of the `SERIES` with the smallest errors somewhere along it; dashed: biased.
+        """The error against C, of the `SERIES` estimators with the smallest errors at some C. Dashed: biased.
 
         Args:
-            path: save it there, as the ending says.
-            part: "logits" or "weights"; the first that was measured if it is left out.
+            path: save the figure there; the ending of the name sets the format.
+            part: "logits" or "weights"; by default the first that was measured.
         """
         here = self._of(part)
         shown = _shown(here)
@@ -300,7 +301,7 @@ def _errors(one: Contestant, budget: float) -> np.ndarray:
 
 
 def _shown(here: Mapping[str, Contestant]) -> list[Contestant]:
-    """Those with the smallest error at some C first, and then by their rank at the budget."""
+    """The estimators with the smallest error at some C first, then the second smallest, and so on."""
     able = np.array([[c >= one.cost[0] for c in GRID] for one in here.values()])
     errors = np.where(able, [one.error(GRID)[0] for one in here.values()], np.inf)
     errors[errors == 0] = np.inf  # no place on a logarithmic axis
@@ -315,7 +316,7 @@ def _crossing(unbiased: str, biased: str, value: float, low: float, high: float)
         return f"Its bias is too small to be measured here. The best unbiased one is {unbiased}."
     at = f"{_count(value)} evaluations ({_count(low)} to {_count(high)})"
     if value == 0:
-        return f"The best unbiased one, {unbiased}, is as good at once."
+        return f"The best unbiased one, {unbiased}, has the smaller error as soon as the budget pays for it."
     return f"From {at} on, the best unbiased one, {unbiased}, has the smaller error."
 
 
@@ -328,7 +329,7 @@ def _interval(row: Any) -> str:
 
 
 def _bias(row: Any) -> str:
-    """Measured, or an upper bound where it is not significantly different from 0."""
+    """The measured value, or an upper bound if it is not significantly different from 0."""
     half = row.bias_sq_high - row.bias_sq
     if row.bias_p < 0.05:
         return _pm(row.bias_sq, row.bias_sq_high)
@@ -336,7 +337,7 @@ def _bias(row: Any) -> str:
 
 
 def _pm(value: float, high: float) -> str:
-    """The value, to the digits that its interval allows."""
+    """The value, with as many digits as its interval justifies."""
     half = high - value
     if not half > 0:
         return f"{value:.3g}"

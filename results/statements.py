@@ -2,9 +2,8 @@
 
 Grathwohl, Creager, Seyed Ghasemipour and Zemel, "Gradient-based optimization of neural network architecture" (2018).
 
-Rows are from the preset `study`; costs are from the preset `cpu`, which has the larger network. How verdicts follow
-from
-tests: `results.statement`. The thresholds: `results.study_design`.
+Rows are from the preset `study`; costs are from the preset `cpu`, which has the larger network. `results.statement`
+explains how verdicts follow from tests. The thresholds are in `results.study_design`.
 """
 
 from __future__ import annotations
@@ -74,8 +73,8 @@ def _first(frame: pd.DataFrame) -> Statement:
     return Statement(
         1,
         "The score function has prohibitively high variance",
-        f"supported if q learned by `reinforce` gains less than {MARGIN:g} points over a q that never learns; both"
-        " need one evaluation per step",
+        f"supported if q learned by `reinforce` gains less than {MARGIN:g} points over a q that is never learned;"
+        " both need one evaluation per step",
         (of_seeds("test accuracy, points: reinforce − q never learned", _where("width"), effect, MARGIN, above=False),),
         tuple(beside),
     )
@@ -163,7 +162,10 @@ def _fourth(frame: pd.DataFrame) -> Statement:
 
 
 def _fifth(frame: pd.DataFrame) -> Statement:
-    rule = f"supported if bias accounts for more than {MOST:.0%} of plain − Concrete, contradicted if for less"
+    rule = (
+        f"supported if bias accounts for more than {MOST:.0%} of the drop from plain to Concrete's accuracy,"
+        " contradicted if for less"
+    )
     words = "The bias of Concrete is responsible for most of the accuracy lost against the plain network"
     tests: list[Evidence] = []
     beside: list[Evidence] = []
@@ -252,7 +254,7 @@ def _eighth(frame: pd.DataFrame) -> Statement:
         for seed in ours.index.intersection(alone.index)
     }
     slower = of_seeds(
-        "log of epochs to Concrete's final test accuracy: Concrete / its network alone", where,
+        "log of epochs to reach Concrete's final test accuracy: those of Concrete / those of its network alone", where,
         np.log(pd.Series(epochs, dtype=float)), 0.0,
     )  # fmt: skip
     base = study.values(frame, arm(PAPER))
@@ -266,17 +268,28 @@ def _eighth(frame: pd.DataFrame) -> Statement:
     return Statement(
         8,
         "Exploration slows the convergence of the weights, and longer training after the choice would recover it",
-        "supported if Concrete needs more epochs to its final test accuracy than its network trained alone, and if"
-        " freezing q for the second half of the epochs gains accuracy",
+        "supported if the network of Concrete, trained alone, reaches Concrete's final test accuracy in fewer epochs,"
+        " and if freezing q for the second half of the epochs gains accuracy",
         (
             slower,
-            gained(f"q frozen for the last {EPOCHS // 2} of {EPOCHS} epochs − not", _frozen(EPOCHS // 2), base, 0.0),
+            gained(
+                f"q frozen for the last {EPOCHS // 2} of {EPOCHS} epochs − q never frozen",
+                _frozen(EPOCHS // 2),
+                base,
+                0.0,
+            ),
         ),
         (
-            gained(f"q frozen for the last {EPOCHS // 4} of {EPOCHS} epochs − not", _frozen(EPOCHS // 4), base),
-            gained(f"{EPOCHS} epochs and {EPOCHS} of the choice − {2 * EPOCHS} epochs", _continued(EPOCHS), longer),
             gained(
-                f"q frozen for the last {EPOCHS} of {2 * EPOCHS} epochs − not", {**twice, **_frozen(EPOCHS)}, longer
+                f"q frozen for the last {EPOCHS // 4} of {EPOCHS} epochs − q never frozen", _frozen(EPOCHS // 4), base
+            ),
+            gained(
+                f"{EPOCHS} epochs and {EPOCHS} of the chosen network − {2 * EPOCHS} epochs", _continued(EPOCHS), longer
+            ),
+            gained(
+                f"q frozen for the last {EPOCHS} of {2 * EPOCHS} epochs − q never frozen",
+                {**twice, **_frozen(EPOCHS)},
+                longer,
             ),
         ),
     )
@@ -304,15 +317,22 @@ def _ninth(frame: pd.DataFrame) -> Statement:
     for what, t in SCHEDULES.items():
         other = study.values(frame, arm(f"concrete[temperature={t}]"))
         beside.append(
-            of_seeds(f"test accuracy, points: concrete, t = {what} − 0.1 → 0.001", where, apart(other, base), None)
+            of_seeds(
+                f"test accuracy, points: concrete, t: {what}, minus t: 0.1 → 0.001", where, apart(other, base), None
+            )
         )
     best = study.values(frame, arm(WARM))
     return Statement(
         9,
         "An unbiased estimator would improve on Concrete, and so would another annealing of the temperature",
-        f"supported if sweep gives {MARGIN:g} points more than Concrete by φ's gradient alone, and Concrete at t = 1"
-        f" gives {MARGIN:g} points more than with the paper's annealing",
-        (test, of_seeds("test accuracy, points: concrete, t = 1 − 0.1 → 0.001", where, apart(best, base), MARGIN)),
+        f"supported if sweep in place of Concrete, for φ's gradient alone, gains more than {MARGIN:g} points, and if"
+        f" t = 1 in place of the paper's annealing of t gains more than {MARGIN:g} points",
+        (
+            test,
+            of_seeds(
+                "test accuracy, points: concrete, t: constant 1, minus t: 0.1 → 0.001", where, apart(best, base), MARGIN
+            ),
+        ),
         tuple(beside),
     )
 

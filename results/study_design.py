@@ -1,4 +1,4 @@
-"""The design of the study: runs, questions and thresholds, all fixed before the runs.
+"""The design of the study: runs, questions and thresholds, all fixed before the training runs.
 
 A *run* is a training run of the accuracy suite at the preset `study`, on one task, data set and seed. An *arm* is a set
 of runs that differ only in the seed. Runs with equal seeds have equal initial weights and see equal minibatches, so
@@ -14,8 +14,8 @@ samples of another kind. These are separate switches:
     weights on  mode                         the architecture chosen from q at that step
                 soft                         soft masks of Concrete at the paper's temperatures
 
-In every run of the parts `factorial`, `estimators`, `weights`, `schedule`, `after` and `held_out`, q is held to half of
-the full network's MACs, so that all networks cost the same.
+q is held to half of the full network's MACs, so that all networks cost the same. The parts `table1`, `cifar100-table1`
+and `depth` use the paper's penalty instead, and the part `gradient` the preset's penalty of MACs.
 """
 
 from __future__ import annotations

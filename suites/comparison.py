@@ -1,4 +1,4 @@
-"""Estimators on your own objective: which one to use.
+"""Measures estimators on your own objective, and says which one to use.
 
 from suites import compare
 result = compare(objective, logits, seconds=120)
@@ -44,28 +44,29 @@ def compare(
 ) -> Comparison:
     """Measure estimators of ∂E f/∂logits on your objective, at the logits and weights as they are now.
 
-    Nothing is trained. `.grad`, torch's global random state and the estimators that are passed stay as they are; what
-    the objective itself keeps, such as running statistics of batch norm, moves as at every call.
+    Nothing is trained. `.grad`, torch's global random state and the estimators that are passed stay as they are. A
+    state of the objective itself, such as running statistics of batch normalisation, changes as in every call.
 
     Args:
-        objective: f. It is given a tuple of one-hot samples, `(*lead, *rows, K_l)` per categorical, and gives one value
-            per sample, `(*lead, *rows)`. With `fresh`, a function without arguments that gives the f of the next
-            minibatch, or a pair of f and logits where an encoder computes the logits from the minibatch. f is called
-            several times, so it computes inside itself all that it takes from weights.
-        logits: one tensor `(*rows, K_l)` per categorical, leaf or not. Rows are independent: one distribution for each
-            image, say. Left out where `objective` gives pairs.
-        estimators: "all" that are registered; or labels such as `"rloo[samples=4]"` and estimators of your own; or
-            either by a name. A label is made anew and adapts first, for at most 200 steps; an estimator is copied and
-            measured as it is.
-        seconds: to spend, about.
-        weights: measure the gradient of these tensors too, such as `model.parameters()`. Where the logits change with
-            the minibatch it is all that can be measured.
-        fresh: take a new minibatch for every estimate, so that its noise counts as well.
-        seed: of all random numbers.
+        objective: f. It receives a tuple of one-hot samples, `(*lead, *rows, K_l)` per categorical, and returns one
+            value per sample, `(*lead, *rows)`. With `fresh`: a function without arguments that returns the f of the
+            next minibatch. If an encoder computes the logits from the minibatch, it returns a pair of f and logits.
+            f is called several times, so it must compute inside itself all that depends on weights.
+        logits: one tensor `(*rows, K_l)` per categorical. They need not be leaves. Rows are independent distributions,
+            for example one for each image. None if `objective` returns pairs.
+        estimators: "all" registered ones; or a sequence of labels, such as `"rloo[samples=4]"`, and of estimators of
+            your own; or a mapping from names to these. A label makes a new estimator, which first adapts for at most
+            200 steps. An estimator of your own is copied and measured as it is.
+        seconds: approximate time to spend.
+        weights: tensors whose gradient is measured too, such as `model.parameters()`. If the logits change with the
+            minibatch, only this gradient can be measured.
+        fresh: use a new minibatch for every estimate, so that its noise is part of the variance.
+        seed: seed of all random numbers.
         quiet: show no progress.
 
     Raises:
-        ValueError: the arguments do not fit together, f gives no value per sample, or no estimator can be measured.
+        ValueError: the arguments do not fit together, f does not return one value per sample, or no estimator can be
+            measured.
     """
     if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be a number greater than 0, got {seconds!r}")
@@ -92,8 +93,8 @@ class Monitor:
         monitor.frame
 
     Args:
-        every: steps between two comparisons; the first is at step 0.
-        **options: of `compare`; `quiet` is on unless it is given.
+        every: number of steps between two comparisons. The first is at step 0.
+        **options: options of `compare`. `quiet` is true by default.
 
     Attributes:
         history: the steps and their comparisons, in order.
@@ -108,7 +109,7 @@ class Monitor:
     def __call__(
         self, step: int, objective: Callable[..., Any], logits: Sites | None = None, **options: Any
     ) -> Comparison | None:
-        """The comparison if this step is one of those, otherwise None. `options` go before those of the constructor."""
+        """The comparison if one is due at this step, otherwise None. `options` override those of the constructor."""
         if step % self.every:
             return None
         result = compare(objective, logits, **{**self.options, **options})
@@ -126,8 +127,7 @@ class Monitor:
 
 
 def _made(wanted: Wanted, problem: Problem) -> tuple[dict[str, Estimator | str], list[str]]:
-    """The estimators by label, each ready to be measured or the reason why it cannot be; and which of them came as
-    estimators."""
+    """For each label the estimator, or the reason why it cannot be measured; and the labels that came as estimators."""
     if wanted == "all":
         wanted = registry.available()
     if isinstance(wanted, str | Estimator) or not isinstance(wanted, Iterable):
@@ -227,7 +227,9 @@ def _notes(race: Race) -> list[str]:
         f"The gradient of the {part} is 0: {nothing[part]}." for part in problem.parts if not race.truth[part].any()
     ]
     if not problem.has_slopes:
-        found.append("f has no slope ∂f/∂sample in some categorical: an argmax or an index cuts the graph there.")
+        found.append(
+            "f has no slope ∂f/∂sample in some categorical: f does not use it, or an argmax or an index cuts the graph."
+        )
     lengths = {"logits": sum(problem.sizes) * int(torch.Size(problem.rows).numel())}
     lengths["weights"] = sum(weight.numel() for weight in problem.weights)
     if any(lengths[part] > LONGEST for part in problem.parts):
@@ -239,7 +241,7 @@ def _notes(race: Race) -> list[str]:
 
 
 class _progress:
-    """A bar with the time left, on a terminal; a function that takes a line for it."""
+    """A progress bar with the time left, on a terminal. Entering it gives a function that sets its text."""
 
     def __init__(self, seconds: float, quiet: bool) -> None:
         console = Console(stderr=True)
