@@ -242,8 +242,9 @@ def _accepts(objective: Callable[..., Any], arguments: int) -> bool:
 
 def _weights(given: Iterable[Tensor]) -> list[Tensor]:
     """Those that require a gradient. ValueError unless they are tensors, or if there are some and none requires it."""
-    whole = list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else [None]
-    if not all(isinstance(weight, Tensor) for weight in whole):
+    several = isinstance(given, Iterable) and not isinstance(given, Tensor)
+    whole = list(given) if several else []
+    if not several or not all(isinstance(weight, Tensor) for weight in whole):
         raise ValueError("weights must be a sequence of tensors, such as model.parameters()")
     found = [weight for weight in whole if weight.requires_grad]
     if whole and not found:
