@@ -4,6 +4,7 @@
 
 At a fixed slope the mean of g_l is (softmax(φ_l) − softmax(φ_l − λ ∇_l f)) / λ, which tends to J(p) ∇f, the
 straight-through estimate, as λ → 0. The variance then grows like 1/λ, and most estimates of a site are exactly 0.
+The authors' code leaves the factor 1 / λ out unless it is asked for; here it gives the estimate the gradient's scale.
 Cost: 1 evaluation, on the vertices. Biased.
 Niepert, Minervini, Franceschi 2021, arXiv:2106.01798, for categoricals, where Gumbel noise makes the sampling exact.
 """

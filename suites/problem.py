@@ -18,7 +18,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from estimators.noise import gumbel_argmax, one_hot, uniform
-from estimators.objective import Sites, adapt
+from estimators.objective import Sites, adapt, at_least_fp32
 from suites.measure import Counted
 from suites.memory import StorageCounter
 from suites.tasks.base import seed_of
@@ -28,6 +28,8 @@ LONGEST = 1024
 keeps squared norms on average; one squared norm has a relative standard error of √(2 / LONGEST), 4.4 %."""
 SEVERAL = 4
 """Samples in one call, when f is checked."""
+WAITS = 3
+"""f waits if an evaluation takes more than this times the seconds for which its thread computes."""
 NUMBERS = 2**20
 """Most numbers of the samples of one call of the objective where several estimates are made together."""
 
@@ -61,7 +63,9 @@ class Problem:
         if isinstance(logits, Tensor):
             raise ValueError("logits must be a sequence of tensors, one (*rows, K) per categorical: write (logits,)")
         self._given, self._logits, self.fresh, self.seed = objective, logits, fresh, seed
-        self.weights = [weight for weight in weights if weight.requires_grad]
+        # logits that are leaves are measured as logits
+        leaves = {id(site) for site in logits or ()}
+        self.weights = [weight for weight in weights if weight.requires_grad and id(weight) not in leaves]
         if logits is None and not fresh:
             raise ValueError("logits are missing; only with fresh=True may the objective bring its own")
         if logits is None and not self.weights:
@@ -74,8 +78,12 @@ class Problem:
             self.sizes = tuple(int(site.shape[-1]) for site in at)
             self.rows = tuple(at[0].shape[:-1])
             self.device = at[0].device
-            self.trained = _leaves(_value_at(f, at, self.sizes))
-        self.together, self.has_slopes = self._checked(f, at)
+            self.dtype = at_least_fp32(at[0]).dtype  # in which estimators give f its samples
+            self.trained = _leaves(self._at_likeliest(f, at))
+        self.alone = self.device.type == "cpu" and torch.get_num_threads() == 1
+        self.scale = 0.0
+        self.steady, self.has_slopes = self._checked(f, at)
+        self.together = self.steady and not self.fresh and not self.weights
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -134,19 +142,43 @@ class Problem:
         """Seconds of one evaluation of f at a hard sample, with the backward pass to the sample and to the weights."""
         f, logits = self.minibatch()
         index = gumbel_argmax([site.detach() for site in logits], uniform(logits, self.generator("by hand")))
-        sample = tuple(one_hot(i, k, logits[0].dtype) for i, k in zip(index, self.sizes, strict=True))
+        sample = tuple(one_hot(i, k, self.dtype) for i, k in zip(index, self.sizes, strict=True))
         self._clear()
         begun = self._now()
-        value = adapt(f, self.sizes, logits[0].dtype)(tuple(site.requires_grad_() for site in sample))
+        value = adapt(f, self.sizes, self.dtype)(tuple(site.requires_grad_() for site in sample))
         if value.requires_grad:
-            value.sum().backward()
+            try:
+                value.sum().backward()
+            except RuntimeError as error:
+                if "backward through the graph a second time" not in str(error):
+                    raise
+                raise ValueError(
+                    "f uses a tensor whose graph was made outside f, and the first backward pass frees that graph: "
+                    "compute the tensor inside f, or detach it"
+                ) from error
         return self._now() - begun
+
+    def settle(self, seconds: float) -> float:
+        """Choose the clock, and give the seconds of one evaluation: the least of 3 to 7, in about this time.
+
+        An f that waits, for another process or a device, takes longer than its thread computes. Then all counts.
+        """
+        self.by_hand()  # the first call may compile or cache
+        begun, units, walls = time.perf_counter(), [], []
+        while len(units) < 3 or (len(units) < 7 and time.perf_counter() - begun < seconds):
+            start = time.perf_counter()
+            units.append(self.by_hand())
+            walls.append(time.perf_counter() - start)
+        if self.alone and min(walls) > WAITS * min(units):
+            self.alone = False
+            return min(walls)
+        return min(units)
 
     def usage(self, estimator: Estimator) -> tuple[float, int]:
         """Evaluations of f in one estimate, for each row, and the most bytes that it allocates at a time."""
         f, logits = self.minibatch()
         detached = tuple(site.detach() for site in logits)
-        counted = Counted(adapt(f, self.sizes, detached[0].dtype))
+        counted = Counted(adapt(f, self.sizes, self.dtype))
         self._clear()
         with StorageCounter() as counter:
             estimator.estimate(counted, detached, estimator.draw(detached, self.generator("usage")))
@@ -159,7 +191,7 @@ class Problem:
         before = [leaf.grad for leaf in touched]
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(seed_of(self.seed, "objective"))
+            self._reseed()
             for leaf in touched:
                 leaf.grad = None
             try:
@@ -174,18 +206,19 @@ class Problem:
         if not pairs or not self.weights:
             return [None] * len(self.weights)
         sites, given = zip(*pairs, strict=True)
-        return torch.autograd.grad(sites, self.weights, given, retain_graph=not self.fresh, allow_unused=True)
+        kept = self._logits is not None  # the same graph serves the next estimate
+        return torch.autograd.grad(sites, self.weights, given, retain_graph=kept, allow_unused=True)
 
     def _checked(self, f: Callable[[Sites], Tensor], logits: Sites) -> tuple[bool, bool]:
-        """Whether estimates can be made together, and whether f has a slope in every site.
+        """Whether f is steady, and whether it has a slope in every site.
 
-        A sample must have the same value alone and among others. Where f is random, or mixes what it is given (batch
-        norm in training mode), estimates are made one at a time.
+        Steady: a sample has the same value again, alone and among others. Where f is random, or mixes what it is given
+        (batch norm in training mode), estimates are made one at a time, and enumeration is not the true gradient.
         """
-        inner = adapt(f, self.sizes, logits[0].dtype)
-        detached = [site.detach() for site in logits]
+        inner = adapt(f, self.sizes, self.dtype)
+        detached = [at_least_fp32(site.detach()) for site in logits]
         index = gumbel_argmax(detached, uniform(detached, self.generator("check"), (SEVERAL,)))
-        corners = [one_hot(i, k, detached[0].dtype) for i, k in zip(index, self.sizes, strict=True)]
+        corners = [one_hot(i, k, self.dtype) for i, k in zip(index, self.sizes, strict=True)]
         with self.undisturbed():
             leaves = tuple(corner[0].clone().requires_grad_() for corner in corners)
             alone = inner(leaves)
@@ -193,9 +226,24 @@ class Problem:
             if alone.requires_grad:
                 slopes = torch.autograd.grad(alone.sum(), leaves, allow_unused=True)
             with torch.no_grad():
-                several = inner(tuple(corners))
-            near = torch.allclose(several[0], alone.detach(), rtol=1e-4, atol=1e-6)
-        return near and not self.fresh and not self.weights, all(slope is not None for slope in slopes)
+                several, again = inner(tuple(corners)), inner(tuple(corners))
+            self.scale = float(several.abs().max())
+            steady = _near(several[0], alone.detach()) and _near(several, again)
+        return steady, all(slope is not None for slope in slopes)
+
+    def _at_likeliest(self, f: Callable[[Sites], Tensor], logits: Sites) -> Tensor:
+        """f at the likeliest categories."""
+        pairs = zip(logits, self.sizes, strict=True)
+        sample = tuple(one_hot(site.detach().argmax(-1), k, self.dtype) for site, k in pairs)
+        return adapt(f, self.sizes, self.dtype)(sample)
+
+    def _reseed(self) -> None:
+        """Seed the generators that are put back afterwards, and no others."""
+        seed = seed_of(self.seed, "objective")
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed)
 
     def _clear(self) -> None:
         for leaf in (*self.trained, *self.weights):
@@ -205,13 +253,11 @@ class Problem:
         """Seconds: of this thread on a processor if it computes alone, whatever else the machine does."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.thread_time() if self.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+        return time.thread_time() if self.alone else time.perf_counter()
 
 
-def _value_at(f: Callable[[Sites], Tensor], logits: Sites, sizes: Sequence[int]) -> Tensor:
-    """f at the likeliest categories."""
-    sample = tuple(one_hot(site.detach().argmax(-1), k, site.dtype) for site, k in zip(logits, sizes, strict=True))
-    return adapt(f, sizes, logits[0].dtype)(sample)
+def _near(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def _leaves(value: Tensor) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -328,3 +329,153 @@ def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path, capsys: pyte
     assert "has no 'phi' at its top level" in refused(capsys, "compare", str(file), "--logits", "phi", by=main)
     assert "there is no file" in refused(capsys, "compare", str(tmp_path / "none.py"), by=main)
     assert "name a Python file" in refused(capsys, "compare", "rloo", by=main)
+
+
+# --- what must not go wrong -----------------------------------------------------------------------------------------
+
+
+def statuses(result: Comparison) -> dict[str, str]:
+    return {label: one.status for label, one in result.measured.items()}
+
+
+def test_logits_of_half_precision_beside_weights_of_single_precision() -> None:
+    net = nn.Linear(5, 1)
+    half = [site.bfloat16() for site in LOGITS]
+    found = compare(
+        lambda sample: net(torch.cat(tuple(sample), -1))[..., 0],
+        half,
+        estimators=["rloo", "reinmax"],
+        seconds=0.3,
+        quiet=True,
+    )
+    assert set(statuses(found).values()) == {"ok"}
+
+
+def test_a_graph_from_outside_f_is_refused_in_one_line() -> None:
+    outside = nn.Linear(2, 5)(torch.ones(2)) ** 2
+    with pytest.raises(ValueError, match=r"compute the tensor inside f, or detach it$"):
+        compare(lambda sample: torch.cat(tuple(sample), -1) @ outside, LOGITS, seconds=0.3, quiet=True)
+
+
+def test_a_gradient_of_zero_is_known_to_be_zero() -> None:
+    """Rounding leaves 1e-16 of it, which is no unit to measure errors in."""
+
+    def constant(sample: Sequence[Tensor]) -> Tensor:
+        return 2 + 0 * sum(site.sum(-1) for site in sample)
+
+    found = compare(constant, LOGITS, estimators=["rloo", "reinmax", "exact"], seconds=0.3, quiet=True)
+    assert "not significantly different from 0" in str(found)
+    assert "unbiased by proof" not in str(found)
+    assert (found.frame[["gradient_sq", "bias_p"]] == 1).all(axis=None)
+    assert (found.frame[["bias_sq", "variance", "error"]] == 0).all(axis=None)
+
+
+def test_small_variances_around_a_gradient_of_zero_are_not_rounded_away() -> None:
+    def saddle(sample: Sequence[Tensor]) -> Tensor:
+        return 1e-7 * (sample[0][..., 0] - 0.5) * (sample[1][..., 0] - 0.5)
+
+    logits = [torch.zeros(2), torch.zeros(2)]
+    found = compare(saddle, logits, estimators=["reinforce[baseline=none]"], seconds=0.3, quiet=True)
+    # f² = (1e-7 / 4)² always, and so does the squared norm of the score, 1/2 + 1/2
+    assert found.frame["variance"][0] == pytest.approx((1e-7 / 4) ** 2, rel=0.01)
+
+
+def test_an_objective_that_draws_is_not_enumerated() -> None:
+    def noisy(sample: Sequence[Tensor]) -> Tensor:
+        return cubic(sample) + sample[1][..., 0] * torch.randn(sample[0].shape[:-1])
+
+    found = compare(noisy, LOGITS, estimators=["rloo", "straight_through"], seconds=1, quiet=True)
+    assert found.truth.startswith("estimates by rloo")
+    mixed = Problem(lambda sample: cubic(sample) + sample[0][..., 0].mean(), LOGITS)
+    assert not mixed.steady
+    assert Problem(cubic, LOGITS).steady
+
+
+def test_what_an_estimator_knew_of_another_objective_does_not_count() -> None:
+    own = estimators.get("reinmax", sizes=SIZES)
+    with pytest.warns(UserWarning, match="f has no slope"):
+        own.estimate(lambda sample: sample[0].argmax(-1) * 1.0, LOGITS, own.draw(LOGITS))
+    before = dict(own.blind)
+    found = compare(cubic, LOGITS, estimators={"own": own, "rloo": "rloo"}, seconds=0.3, quiet=True)
+    assert found.measured["own"].slopes == "yes"
+    assert statuses(found)["own"] == "ok"
+    assert own.blind == before
+
+
+def test_an_objective_that_ignores_a_categorical_is_measured_all_the_same() -> None:
+    found = compare(lambda sample: sample[0][..., 0] ** 2, LOGITS, estimators=["reinmax"], seconds=0.3, quiet=True)
+    assert statuses(found) == {"reinmax": "ok"}
+    assert found.measured["reinmax"].slopes == "yes, f has some"
+
+
+def test_fixed_logits_of_an_encoder_with_fresh_minibatches() -> None:
+    model = Encoder()
+    logits = model.logits(model.x[:8])
+    found = compare(
+        lambda: model.f(model.x[:8]),
+        logits,
+        estimators=["rloo"],
+        weights=model.parameters(),
+        fresh=True,
+        seconds=0.5,
+        quiet=True,
+    )
+    assert statuses(found) == {"rloo": "ok"}
+    assert list(found.parts) == ["logits", "weights"]
+
+
+def test_nothing_is_left_behind_where_gradients_are_switched_off() -> None:
+    weight, logits = nn.Parameter(torch.ones(2)), nn.Parameter(torch.tensor([0.3, -0.2]))
+    with torch.no_grad():
+        found = compare(
+            lambda sample: (sample[0] @ weight + sample[0][..., 0]) ** 2,
+            [logits],
+            estimators=["rloo"],
+            weights=[weight, logits],
+            seconds=0.3,
+            quiet=True,
+        )
+    assert weight.grad is None
+    assert logits.grad is None
+    gradient_sq = found.frame.set_index("part")["gradient_sq"]
+    p = torch.softmax(logits.detach(), -1)
+    assert gradient_sq["weights"] == pytest.approx(float(((p * torch.tensor([4.0, 2.0])) ** 2).sum()), rel=1e-4)
+
+
+def test_an_objective_that_waits_is_timed_with_its_waiting() -> None:
+    def waiting(sample: Sequence[Tensor]) -> Tensor:
+        time.sleep(0.02)
+        return cubic(sample)
+
+    found = compare(waiting, LOGITS, estimators=["rloo", "exact"], seconds=1, quiet=True)
+    assert found.unit >= 0.02
+    assert found.measured["rloo"].seconds >= 0.02
+    assert "too slow" in statuses(found)["exact"]
+
+
+def test_minibatches_that_come_in_turn_are_all_seen() -> None:
+    """f is 1 + z on every second minibatch and 1 − z on the others: the gradient of the mean is 0."""
+    turn = itertools.count()
+
+    def minibatch():  # type: ignore[no-untyped-def]
+        sign = (-1) ** next(turn)
+        time.sleep(0.002)  # few estimates, so that timed ones are most of them
+        return lambda sample: 1 + sign * sample[0][..., 0]
+
+    logits = [torch.zeros(2)]
+    found = compare(minibatch, logits, estimators=["straight_through", "rloo"], fresh=True, seconds=1.5, quiet=True)
+    row = line(found, "straight_through")
+    assert row["variance"] > 0.05  # 1/8 where half of the minibatches are of either kind
+    assert row["bias_p"] > 1e-4
+
+
+def test_a_budget_that_pays_for_nothing_is_said_and_not_raised() -> None:
+    def each(sample: Sequence[Tensor]) -> Tensor:
+        time.sleep(0.002)
+        return cubic(sample)
+
+    logits = [torch.zeros(8), torch.zeros(16)]
+    found = compare(each, logits, estimators=["exact[chunk=1]"], seconds=10, quiet=True)
+    assert found.frame["cost"][0] > 100
+    assert "the cheapest, exact[chunk=1], costs" in str(found)
+    assert "over budget" in str(found)
