@@ -55,7 +55,8 @@ def compare(
         estimators: "all" that are registered; or labels such as `"rloo[samples=4]"` and estimators of your own; or
             either by a name. A label is made anew and adapts first, for at most 200 steps; an estimator is copied and
             measured as it is.
-        seconds: to spend, about.
+        seconds: to spend, about. It takes longer where f is slow, for every estimator makes at least six estimates. One
+            is left out if one of its estimates takes more than a twentieth of the time.
         weights: measure the gradient of these tensors too, such as `model.parameters()`. Where the logits change with
             the minibatch it is all that can be measured.
         fresh: take a new minibatch for every estimate, so that its noise counts as well.

@@ -220,6 +220,7 @@ class Problem:
         index = gumbel_argmax(detached, uniform(detached, self.generator("check"), (SEVERAL,)))
         corners = [one_hot(i, k, self.dtype) for i, k in zip(index, self.sizes, strict=True)]
         with self.undisturbed():
+            before = self._random_state()
             leaves = tuple(corner[0].clone().requires_grad_() for corner in corners)
             alone = inner(leaves)
             slopes: Sequence[Tensor | None] = [None]
@@ -228,7 +229,8 @@ class Problem:
             with torch.no_grad():
                 several, again = inner(tuple(corners)), inner(tuple(corners))
             self.scale = float(several.abs().max())
-            steady = _near(several[0], alone.detach()) and _near(several, again)
+            drawn = not torch.equal(self._random_state(), before)
+            steady = not drawn and _near(several[0], alone.detach()) and _near(several, again)
         return steady, all(slope is not None for slope in slopes)
 
     def _at_likeliest(self, f: Callable[[Sites], Tensor], logits: Sites) -> Tensor:
@@ -236,6 +238,11 @@ class Problem:
         pairs = zip(logits, self.sizes, strict=True)
         sample = tuple(one_hot(site.detach().argmax(-1), k, self.dtype) for site, k in pairs)
         return adapt(f, self.sizes, self.dtype)(sample)
+
+    def _random_state(self) -> Tensor:
+        """The state of the generators from which f may draw."""
+        state = torch.random.get_rng_state()
+        return torch.cat([state, torch.cuda.get_rng_state(self.device)]) if self.device.type == "cuda" else state
 
     def _reseed(self) -> None:
         """Seed the generators that are put back afterwards, and no others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
 import time
@@ -447,7 +448,7 @@ def test_an_objective_that_waits_is_timed_with_its_waiting() -> None:
         time.sleep(0.02)
         return cubic(sample)
 
-    found = compare(waiting, LOGITS, estimators=["rloo", "exact"], seconds=1, quiet=True)
+    found = compare(waiting, [*LOGITS, torch.zeros(10)], estimators=["rloo", "exact"], seconds=3, quiet=True)
     assert found.unit >= 0.02
     assert found.measured["rloo"].seconds >= 0.02
     assert "too slow" in statuses(found)["exact"]
@@ -469,13 +470,9 @@ def test_minibatches_that_come_in_turn_are_all_seen() -> None:
     assert row["bias_p"] > 1e-4
 
 
-def test_a_budget_that_pays_for_nothing_is_said_and_not_raised() -> None:
-    def each(sample: Sequence[Tensor]) -> Tensor:
-        time.sleep(0.002)
-        return cubic(sample)
-
-    logits = [torch.zeros(8), torch.zeros(16)]
-    found = compare(each, logits, estimators=["exact[chunk=1]"], seconds=10, quiet=True)
-    assert found.frame["cost"][0] > 100
-    assert "the cheapest, exact[chunk=1], costs" in str(found)
+def test_a_budget_that_pays_for_nothing_is_said_and_not_raised(known: Comparison) -> None:
+    dear = {label: one._replace(cost=(1000.0 + one.rng, 1.0)) for label, one in known.parts["logits"].items()}
+    found = dataclasses.replace(known, parts={"logits": dear})
+    assert "the cheapest, reinforce[baseline='none'], costs 1e+03" in str(found)
     assert "over budget" in str(found)
+    assert found.frame["rank"].isna().all()
