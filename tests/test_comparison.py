@@ -20,9 +20,11 @@ from torch import Tensor, nn
 import estimators
 from estimators import Estimator
 from results.comparison import Comparison
+from results.contest import Contestant
 from suites import Monitor, compare
 from suites.__main__ import main
 from suites.problem import LONGEST, Problem, _sketch
+from suites.race import Race
 
 SIZES = (2, 3)
 LOGITS = [torch.tensor([0.3, -0.2]), torch.tensor([0.0, 0.5, -0.4])]
@@ -451,6 +453,7 @@ def test_an_objective_that_waits_is_timed_with_its_waiting() -> None:
     found = compare(waiting, [*LOGITS, torch.zeros(10)], estimators=["rloo", "exact"], seconds=3, quiet=True)
     assert found.unit >= 0.02
     assert found.measured["rloo"].seconds >= 0.02
+    assert 0.5 < line(found, "rloo")["cost"] < 2  # both samples are evaluated in one call
     assert "too slow" in statuses(found)["exact"]
 
 
@@ -476,3 +479,50 @@ def test_a_budget_that_pays_for_nothing_is_said_and_not_raised(known: Comparison
     assert "the cheapest, reinforce[baseline='none'], costs 1e+03" in str(found)
     assert "over budget" in str(found)
     assert found.frame["rank"].isna().all()
+
+
+# --- the race -------------------------------------------------------------------------------------------------------
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def test_the_reference_shares_no_estimate_with_what_is_compared_with_it() -> None:
+    """Whatever the label is."""
+    sizes = (30, 30, 30)
+    problem = Problem(lambda sample: cubic(sample) + sample[2][..., 3], [torch.zeros(k) for k in sizes])
+    race = Race(problem, {"reference": estimators.get("rloo", sizes=sizes)}, 0.5, silent)
+    race.run()
+    (entrant,) = race.entrants
+    assert race.by == "estimates by reference"
+    draws, truth = entrant.values("logits"), race.truth["logits"]
+    assert len(truth) > 1
+    assert not {row.tobytes() for row in truth} & {row.tobytes() for row in draws}
+
+
+def contestant(race: Race, at: int, variance: float, bias: float = 0.0, error: float = 0.1) -> Contestant:
+    name = race.entrants[at].label
+    part = (variance, error * variance)
+    return Contestant(name, name, race.entrants[at].unbiased, part, (bias, 0.1 * bias), (1.0, 0.01), 1.0, 9, 1.0, at)
+
+
+def test_who_is_certainly_worse_everywhere_drops_out_and_no_one_else() -> None:
+    names = ["rloo", "reinforce", "unordered", "straight_through", "concrete", "gumbel_rao"]
+    made = {name: estimators.get(name, sizes=SIZES) for name in names}
+    race = Race(Problem(cubic, LOGITS), made, 1, silent)
+    best, worse, unclear, biased, worse_biased, new = race.entrants
+    known = {
+        best: contestant(race, 0, 1.0),
+        worse: contestant(race, 1, 100.0),
+        unclear: contestant(race, 2, 1.2, error=0.3),
+        biased: contestant(race, 3, 1000.0, 0.5),  # worse than the best, but the best of its kind
+        worse_biased: contestant(race, 4, 1000.0, 5.0),
+        new: contestant(race, 5, 1000.0, 5.0),
+    }
+    race.truth = {"logits": np.ones((1, 5))}
+    for entrant in race.entrants:
+        entrant.ratios = [1.0] * (2 if entrant is new else 4)
+    race.contestant = lambda entrant, part, norm: known[entrant]  # type: ignore[method-assign]
+    race._drop(5)
+    assert [entrant.dropped for entrant in race.entrants] == [None, 5, None, None, 5, None]
