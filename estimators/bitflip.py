@@ -75,8 +75,7 @@ class Bitflip(Estimator):
         loss, value = objective.around(index, Categories((o.unsqueeze(0) for o in other), stacked(logits)))
         train_weights(loss)
         loss = loss.detach()
-        # float64: a constant in f must not show in the difference
-        difference = (loss.double() - value[0].double()).to(loss.dtype)
+        difference = loss - value[0]
         grads = []
         for own, z, b, q in zip(mine, index.stacks, changed.stacks, p.stacks, strict=True):
             size = q.shape[-1]
