@@ -164,7 +164,9 @@ class Problem:
         An f that waits, for another process or a device, takes longer than its thread computes. Then all counts.
         """
         self.by_hand()  # the first call may compile or cache
-        begun, units, walls = time.perf_counter(), [], []
+        begun = time.perf_counter()
+        units: list[float] = []
+        walls: list[float] = []
         while len(units) < 3 or (len(units) < 7 and time.perf_counter() - begun < seconds):
             start = time.perf_counter()
             units.append(self.by_hand())

@@ -340,9 +340,12 @@ class Race:
         spent = 0.0
         while not times or (spent < share / 3 and len(times) < TIMED) or (spent < share and len(times) < SEVERAL):
             # in random order: otherwise one of them would only see every second of minibatches that come in turn
-            both = [lambda: units.append(self.problem.by_hand()), lambda: times.append(self._single(entrant))]
-            for do in both if self._coin.random() < 0.5 else reversed(both):
-                do()
+            first = self._coin.random() < 0.5
+            if first:
+                units.append(self.problem.by_hand())
+            times.append(self._single(entrant))
+            if not first:
+                units.append(self.problem.by_hand())
             spent = time.perf_counter() - begun
         entrant.seconds.append(min(times))
         entrant.ratios.append(min(times) / min(units))
