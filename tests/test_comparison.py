@@ -544,3 +544,27 @@ def test_minibatches_that_come_in_turn_are_all_seen() -> None:
         race._round(entrant, 0.0)  # one estimate
     signs = np.sign(entrant.values("logits")[:, 0])
     assert 4 <= int((signs > 0).sum()) <= 16
+
+
+def test_weights_still_train_where_only_logits_are_measured() -> None:
+    net = nn.Linear(5, 1)
+    net.bias.requires_grad_(False)
+
+    def f(sample: Sequence[Tensor]) -> Tensor:
+        return net(torch.cat(tuple(sample), -1))[..., 0]
+
+    assert Problem(f, LOGITS).together
+    compare(f, LOGITS, estimators=["rloo"], seconds=0.5, quiet=True)
+    assert net.weight.requires_grad
+    assert not net.bias.requires_grad
+    assert net.weight.grad is None
+
+
+def test_an_estimator_is_measured_in_the_state_in_which_it_comes() -> None:
+    own = estimators.get("nvil", sizes=SIZES).train()
+    before = copy.deepcopy(own.state_dict())
+    race = Race(Problem(cubic, LOGITS), {"own": own}, 0.5, silent, ready=["own"])
+    race.run()
+    assert race.entrants[0].n > 10
+    for name, value in own.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
