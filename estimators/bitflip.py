@@ -71,8 +71,7 @@ class Bitflip(Estimator):
         loss, value = objective.around(index, changed)
         train_weights(loss)
         loss = loss.detach()
-        # float64: a constant in f must not show in the difference
-        difference = (loss.double() - value[0].double()).to(loss.dtype)
+        difference = loss - value[0]
         parts = zip(mine, index.stacks, other, p.stacks, strict=True)
         return Estimate(loss, Stacked((self._of_stack(difference, *part) for part in parts), p.layout))
 

@@ -7,6 +7,7 @@ with the same Gumbel noise G in both. At a fixed slope the mean of g_l is (softm
 As λ → 0 it tends to J(p) ∇f, the straight-through estimate. Then the variance grows like 1/λ, and most estimates of a
 site are exactly 0. So λ must fit the scale of f. Here it is relative to the slopes: the two categories between which f
 is steepest move by `strength` logits against each other. AIMLE (arXiv:2209.04862) adapts λ by a running average.
+The authors' code leaves the factor 1 / λ out unless asked for; here it gives the estimate the scale of the gradient.
 Cost: 1 evaluation, at a hard sample. Biased.
 Niepert, Minervini, Franceschi 2021, arXiv:2106.01798. For categoricals, samples from Gumbel noise are exact.
 """

@@ -64,8 +64,7 @@ class MeasureValued(Estimator):
         loss, values = objective.around(index, Categories(moved, stacked(logits)))
         train_weights(loss)
         loss = loss.detach()
-        # float64: a constant in f must not show in the differences
-        change = (values.double() - loss.double()).to(loss.dtype)
+        change = values - loss
         parts = zip(self.spans, index.stacks, p.stacks, strict=True)
         return Estimate(loss, Stacked((self._of_stack(change[a:b], z, q) for (a, b), z, q in parts), p.layout))
 

@@ -46,7 +46,8 @@ class Measured:
     Attributes:
         status: "ok", or why it was not measured.
         unbiased: whether it claims to be unbiased.
-        slopes: whether it needs ∂f/∂sample: "no", "yes", or "yes, f has none".
+        slopes: whether it needs ∂f/∂sample: "no", "yes", "yes, f has some" (in some categoricals) or
+            "yes, f has none".
         evaluations: evaluations of f in one estimate.
         seconds: time of one estimate.
         bytes: peak memory that one estimate allocates.
@@ -132,6 +133,10 @@ class Comparison:
     def recommendation(self, budget: float = BUDGET) -> str:
         """Which estimator to take at a budget, and the reason, in a few sentences."""
         here = self.parts[self._first]
+        cheapest = min(here.values(), key=lambda one: one.cost[0])
+        if cheapest.cost[0] > budget:
+            costs = f"the cheapest, {cheapest.estimator}, costs {cheapest.cost[0]:.3g}"
+            return f"A budget of {budget:g} evaluations is less than one estimate of any estimator costs; {costs}."
         label = self.best(budget)
         best = here[label]
         value, low, high = (float(x[0]) for x in best.error(np.array([budget])))
@@ -144,9 +149,9 @@ class Comparison:
             said = [f"Take {label}: it has no error, at the cost of {best.cost[0]:.2g} evaluations."]
         if equal := self.as_good(budget):
             said.append(f"No significant difference from: {', '.join(equal)}.")
-            cheapest = min([label, *equal], key=lambda one: self.measured[one].seconds)
-            if cheapest != label:
-                said.append(f"The cheapest of these is {cheapest}.")
+            fastest = min([label, *equal], key=lambda one: self.measured[one].seconds)
+            if fastest != label:
+                said.append(f"The cheapest of these is {fastest}.")
         if not best.unbiased and (others := self._unbiased()):
             rival = min(others, key=lambda one: one.product)
             star = crossing(rival, best)
@@ -275,7 +280,9 @@ class Comparison:
 
     def _table(self, part: str) -> str:
         here = self.frame[(self.frame["part"] == part) & (self.frame["status"] == "ok")]
-        equal = {*self._ranked(BUDGET, part=part)[:1], *self.as_good(part=part)}
+        equal: set[str] = set()
+        if here["rank"].notna().any():
+            equal = {self.best(part=part), *self.as_good(part=part)}
         lines = []
         for row in here.itertuples():
             lines.append(
@@ -289,7 +296,7 @@ class Comparison:
                     "cost": f"{row.cost:.2g}",
                     "bias²": _bias(row),
                     "variance": _pm(row.variance, row.variance_high),
-                    "error": _interval(row) if row.rank > 0 else "over budget",
+                    "error": _interval(row) if pd.notna(row.rank) else "over budget",
                 }
             )  # fmt: skip
         return str(tabulate(lines, headers="keys", disable_numparse=True))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from estimators import Estimator
 from estimators.noise import gumbel_argmax, one_hot, uniform
-from estimators.objective import Sites, adapt, sites_of
+from estimators.objective import Sites, adapt, at_least_fp32, sites_of
 from suites.measure import Counted
 from suites.memory import StorageCounter
 from suites.tasks.base import seed_of
@@ -29,8 +29,17 @@ LONGEST = 1024
 keeps squared norms on average; one squared norm has a relative standard error of √(2 / LONGEST), 4.4 %."""
 SEVERAL = 4
 """Samples in one call, when f is checked."""
+WAITS = 3
+"""f waits if an evaluation takes more than this times the seconds for which its thread computes."""
 NUMBERS = 2**20
 """Most numbers of the samples of one call of the objective where several estimates are made together."""
+
+AGAIN = "backward through the graph a second time"
+"""What torch says where a graph is already freed."""
+SHARED = (
+    "f uses a tensor with a graph that was made outside of f, as of the logits; it is freed after one backward pass: "
+    "compute the tensor inside f, or detach it"
+)
 
 
 class Problem:
@@ -68,7 +77,9 @@ class Problem:
             raise ValueError("the objective takes no sample; if it gives the f of the next minibatch, set fresh=True")
         self._given, self.fresh, self.seed = objective, fresh, seed
         self._logits = None if logits is None else sites_of(logits)
-        self.weights = _weights(weights)
+        # logits that are leaves are measured as logits
+        leaves = {id(site) for site in self._logits or ()}
+        self.weights = [weight for weight in _weights(weights) if id(weight) not in leaves]
         if logits is None and not fresh:
             raise ValueError("logits are missing; only with fresh=True may the objective bring its own")
         if logits is None and not self.weights:
@@ -81,12 +92,20 @@ class Problem:
             self.sizes = tuple(int(site.shape[-1]) for site in at)
             self.rows = tuple(at[0].shape[:-1])
             self.device = at[0].device
-            value = _value_at(f, at, self.sizes)
+            self.dtype = at_least_fp32(at[0]).dtype  # in which estimators give f its samples
+            value = self._at_likeliest(f, at)
             if not bool(value.isfinite().all()):
                 raise ValueError("the objective gives NaN or infinity at the likeliest categories")
             self.trained = _leaves(value)
+        self.alone = self.device.type == "cpu" and torch.get_num_threads() == 1
+        self.scale = 0.0
         self.random, self.mixes, self.has_slopes = self._checked(f, at)
-        self.together = not (self.random or self.mixes or fresh or self.weights)
+        self.together = self.steady and not fresh and not self.weights
+
+    @property
+    def steady(self) -> bool:
+        """Whether a sample has the same value at every call."""
+        return not self.random and not self.mixes
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -146,19 +165,42 @@ class Problem:
         """Seconds of one evaluation of f at a hard sample, with the backward pass to the sample and to the weights."""
         f, logits = self.minibatch()
         index = gumbel_argmax([site.detach() for site in logits], uniform(logits, self.generator("by hand")))
-        sample = tuple(one_hot(i, k, logits[0].dtype) for i, k in zip(index, self.sizes, strict=True))
+        sample = tuple(one_hot(i, k, self.dtype) for i, k in zip(index, self.sizes, strict=True))
         self._clear()
         begun = self._now()
-        value = adapt(f, self.sizes, logits[0].dtype)(tuple(site.requires_grad_() for site in sample))
+        value = adapt(f, self.sizes, self.dtype)(tuple(site.requires_grad_() for site in sample))
         if value.requires_grad:
-            value.sum().backward()
+            try:
+                value.sum().backward()
+            except RuntimeError as error:
+                if AGAIN not in str(error):
+                    raise
+                raise ValueError(SHARED) from error
         return self._now() - begun
+
+    def settle(self, seconds: float) -> float:
+        """Choose the clock, and give the seconds of one evaluation: the least of 3 to 7, in about this time.
+
+        An f that waits, for another process or a device, takes longer than its thread computes. Then all counts.
+        """
+        self.by_hand()  # the first call may compile or cache
+        begun = time.perf_counter()
+        units: list[float] = []
+        walls: list[float] = []
+        while len(units) < 3 or (len(units) < 7 and time.perf_counter() - begun < seconds):
+            start = time.perf_counter()
+            units.append(self.by_hand())
+            walls.append(time.perf_counter() - start)
+        if self.alone and min(walls) > WAITS * min(units):
+            self.alone = False
+            return min(walls)
+        return min(units)
 
     def usage(self, estimator: Estimator) -> tuple[float, int]:
         """Evaluations of f in one estimate, for each row, and the most bytes that it allocates at a time."""
         f, logits = self.minibatch()
         detached = tuple(site.detach() for site in logits)
-        counted = Counted(adapt(f, self.sizes, detached[0].dtype))
+        counted = Counted(adapt(f, self.sizes, self.dtype))
         self._clear()
         with StorageCounter() as counter:
             estimator.estimate(counted, detached, estimator.draw(detached, self.generator("usage")))
@@ -171,7 +213,7 @@ class Problem:
         before = [leaf.grad for leaf in touched]
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(seed_of(self.seed, "objective"))
+            self._reseed()
             for leaf in touched:
                 leaf.grad = None
             try:
@@ -194,29 +236,52 @@ class Problem:
         if not pairs or not self.weights:
             return [None] * len(self.weights)
         sites, given = zip(*pairs, strict=True)
-        return torch.autograd.grad(sites, self.weights, given, retain_graph=not self.fresh, allow_unused=True)
+        kept = self._logits is not None  # the same graph serves the next estimate
+        return torch.autograd.grad(sites, self.weights, given, retain_graph=kept, allow_unused=True)
 
     def _checked(self, f: Callable[[Sites], Tensor], logits: Sites) -> tuple[bool, bool, bool]:
         """Whether f is random, whether it mixes the samples of a call, and whether it has a slope in every site.
 
         A sample must have the same value again (no dropout), and alone as among others (no batch norm in training
-        mode). Otherwise estimates are made one at a time.
+        mode). Otherwise estimates are made one at a time, and enumeration is not the true gradient.
         """
-        inner = adapt(f, self.sizes, logits[0].dtype)
-        detached = [site.detach() for site in logits]
+        inner = adapt(f, self.sizes, self.dtype)
+        detached = [at_least_fp32(site.detach()) for site in logits]
         index = gumbel_argmax(detached, uniform(detached, self.generator("check"), (SEVERAL,)))
-        corners = [one_hot(i, k, detached[0].dtype) for i, k in zip(index, self.sizes, strict=True)]
+        corners = [one_hot(i, k, self.dtype) for i, k in zip(index, self.sizes, strict=True)]
         with self.undisturbed():
+            before = self._random_state()
             leaves = tuple(corner[0].clone().requires_grad_() for corner in corners)
             alone = inner(leaves)
             slopes: Sequence[Tensor | None] = [None]
             if alone.requires_grad:
                 slopes = torch.autograd.grad(alone.sum(), leaves, allow_unused=True)
             with torch.no_grad():
-                again = inner(tuple(corner[0] for corner in corners))
-                several = inner(tuple(corners))[0]
-            random, other = (not torch.allclose(x, alone.detach(), rtol=1e-4, atol=1e-6) for x in (again, several))
-        return random, other and not random, all(slope is not None for slope in slopes)
+                several, again = inner(tuple(corners)), inner(tuple(corners))
+            self.scale = float(several.abs().max())
+            drawn = not torch.equal(self._random_state(), before)
+            random = drawn or not _near(several, again)
+            mixes = not random and not _near(several[0], alone.detach())
+        return random, mixes, all(slope is not None for slope in slopes)
+
+    def _at_likeliest(self, f: Callable[[Sites], Tensor], logits: Sites) -> Tensor:
+        """f at the likeliest categories."""
+        pairs = zip(logits, self.sizes, strict=True)
+        sample = tuple(one_hot(site.detach().argmax(-1), k, self.dtype) for site, k in pairs)
+        return adapt(f, self.sizes, self.dtype)(sample)
+
+    def _random_state(self) -> Tensor:
+        """The state of the generators from which f may draw."""
+        state = torch.random.get_rng_state()
+        return torch.cat([state, torch.cuda.get_rng_state(self.device)]) if self.device.type == "cuda" else state
+
+    def _reseed(self) -> None:
+        """Seed the generators that are put back afterwards, and no others."""
+        seed = seed_of(self.seed, "objective")
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed)
 
     def _clear(self) -> None:
         for leaf in (*self.trained, *self.weights):
@@ -226,7 +291,7 @@ class Problem:
         """Seconds: of this thread on a processor if it computes alone, whatever else the machine does."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.thread_time() if self.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+        return time.thread_time() if self.alone else time.perf_counter()
 
 
 def _accepts(objective: Callable[..., Any], arguments: int) -> bool:
@@ -252,10 +317,8 @@ def _weights(given: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
-def _value_at(f: Callable[[Sites], Tensor], logits: Sites, sizes: Sequence[int]) -> Tensor:
-    """f at the likeliest categories."""
-    sample = tuple(one_hot(site.detach().argmax(-1), k, site.dtype) for site, k in zip(logits, sizes, strict=True))
-    return adapt(f, sizes, logits[0].dtype)(sample)
+def _near(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def _leaves(value: Tensor) -> list[Tensor]:

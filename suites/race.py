@@ -27,7 +27,8 @@ import torch
 from estimators import Estimator
 from results.contest import GRID, Contestant
 from results.stats import SquaredNorm, squared_norm, t_interval, variance_trace
-from suites.problem import Problem
+from suites.problem import AGAIN, SHARED, Problem
+from suites.tasks.base import seed_of
 
 ROUNDS, LEAST = 8, 3
 FIRST = 8
@@ -50,16 +51,9 @@ SLOW = 0.05
 EXACT = 0.03
 """Relative standard error at which a variance and a cost are exact enough."""
 ROUNDING = 1e-10
-"""Variance, in units of ‖∇‖², below which it is rounding."""
+"""Variance, in units of ‖∇‖², below which it is rounding; see `Race._tiny`."""
 ENUMERATED = 4096
 """Configurations of the largest space that is enumerated for the true gradient."""
-
-AGAIN = "backward through the graph a second time"
-"""What torch says where a graph is already freed."""
-SHARED = (
-    "f uses a tensor with a graph that was made outside of f, as of the logits; it is freed after one backward pass: "
-    "compute the tensor inside f, or detach it"
-)
 
 Tell = Callable[[str], None]
 
@@ -117,10 +111,13 @@ class Entrant:
 
     @property
     def slopes(self) -> str:
-        """Whether it asks f for ∂f/∂sample: "no", "yes", or "yes, f has none"."""
-        parts = [] if self.estimator is None else self.estimator.modules()
-        blind = [sites for part in parts if isinstance(part, Estimator) for sites in part.blind.values()]
-        return "no" if not blind else "yes, f has none" if any(blind) else "yes"
+        """Whether it asks f for ∂f/∂sample: "no", "yes", "yes, f has some" or "yes, f has none"."""
+        modules = [] if self.estimator is None else self.estimator.modules()
+        parts = [part for part in modules if isinstance(part, Estimator)]
+        missing = [len(sites) / len(part.sizes) for part in parts for sites in part.blind.values()]
+        if not missing:
+            return "no"
+        return "yes" if not any(missing) else "yes, f has none" if min(missing) == 1 else "yes, f has some"
 
 
 class Race:
@@ -156,6 +153,8 @@ class Race:
         self.truth: dict[str, np.ndarray] = {}
         self.by, self.unit, self.spent = "", math.nan, 0.0
         self._known: dict[Entrant, Contestant] = {}
+        self._zero = 0.0  # where the true gradient is 0: entries below it are rounding
+        self._coin = np.random.default_rng(seed_of(problem.seed, "order"))
 
     def run(self) -> None:
         """Spend the time, and in any case enough for `LEAST` rounds of one estimate each."""
@@ -165,7 +164,7 @@ class Race:
         with self.problem.undisturbed(), warnings.catch_warnings():
             # of sites without a slope the table says more than the warning
             warnings.filterwarnings("ignore", message=".*needs ∂f/∂sample.*")
-            self.unit = min(self.problem.by_hand() for _ in range(7))
+            self.unit = self.problem.settle(SLOW * self.seconds)
             self._enumerate()
             for entrant in self.running:
                 self.tell(f"{entrant.label}: first estimates")
@@ -179,9 +178,11 @@ class Race:
                 round_ = max(0.0, self._left()) / (ROUNDS + 1 - number)
                 if source is None and not self.exact and number > 1:
                     source = self._source()
-                if source is not None:
-                    self._refer(source, round_ * REFERENCE)
+                if source is not None and source.status == "ok":
+                    self._try(source, functools.partial(self._refer, share=round_ * REFERENCE))
                     round_ *= 1 - REFERENCE
+                    if not self.truth:
+                        raise ValueError(f"the true gradient cannot be estimated by {source.label}: {source.status}")
                 once = functools.partial(self._round, share=round_ / len(racing))
                 for entrant in racing:
                     self._try(entrant, once)
@@ -201,10 +202,10 @@ class Race:
 
     def norm(self, part: str) -> SquaredNorm | None:
         """‖∇‖² of the true gradient, or None where that is known exactly and not 0."""
-        exact = len(self.truth[part]) == 1
-        if exact and not self.truth[part].any():
-            return SquaredNorm(0.0, 0.0, 1.0, 1, 0.0)
-        return None if exact else squared_norm(self.truth[part])
+        known = self.truth[part]
+        if len(known) > 1:
+            return squared_norm(known)
+        return None if known.any() else SquaredNorm(0.0, 0.0, 1.0, 1, 0.0)
 
     def size(self, part: str) -> float:
         """‖∇‖², or 1 where the true gradient is not significantly different from 0."""
@@ -220,8 +221,10 @@ class Race:
         draws, truth = entrant.values(part), self.truth[part]
         known = {"reference": truth[0]} if len(truth) == 1 else {"reference_estimates": truth}
         bias, (variance, variance_error) = squared_norm(draws, **known), variance_trace(draws)
-        if variance < ROUNDING * norm:
+        if variance < self._tiny(part, norm):
             variance = variance_error = 0.0
+            if bias.value < self._zero**2 * draws.shape[1]:
+                bias = bias._replace(value=0.0, se=0.0, p=1.0)
         cost = t_interval(np.log(entrant.ratios))
         value = math.exp(cost.estimate)
         error = value * (cost.high - cost.low) / 2 / 1.96 if cost.n > 1 else value / 2
@@ -238,10 +241,16 @@ class Race:
             self.entrants.index(entrant),
         )
 
+    def _tiny(self, part: str, norm: float) -> float:
+        """The variance below which it is rounding. Where the gradient is 0, f alone tells the scale."""
+        if part != "logits":
+            return ROUNDING * norm
+        return ROUNDING * min(norm, math.prod(self.problem.rows) * self.problem.scale**2)
+
     def _left(self) -> float:
         return MEASURING * self.seconds - (time.perf_counter() - self._begun)
 
-    def _try(self, entrant: Entrant, do: Callable[[Entrant], None]) -> None:
+    def _try(self, entrant: Entrant, do: Callable[[Entrant], object]) -> None:
         """Do it; what an estimator or f does not bear ends the entrant and not the race."""
         try:
             do(entrant)
@@ -255,15 +264,23 @@ class Race:
     def _enumerate(self) -> None:
         """The exact gradient, where one estimate of it is affordable and f is the same at every call."""
         count = math.prod(self.problem.sizes)
-        changes = self.problem.fresh or self.problem.random
-        if count > ENUMERATED or count * self.unit > SLOW * self.seconds or changes:
+        if self.problem.fresh or not self.problem.steady:
+            return
+        if count > ENUMERATED or count * self.unit > SLOW * self.seconds:
             return
         import estimators
 
-        exact = estimators.get("exact", sizes=self.problem.sizes)
-        found, _ = self.problem.estimate(exact, self.problem.generator("exact"))
-        self.truth = {part: values[None] for part, values in found.items()}
+        exact = Entrant("exact", estimators.get("exact", sizes=self.problem.sizes).to(self.problem.device))
+        exact.noise = self.problem.generator("exact")
+        self._try(exact, self._single)  # if it fails, the true gradient is estimated
+        if exact.status != "ok":
+            return
+        self.truth = {part: exact.values(part) for part in exact.draws}
         self.by = f"enumeration of {count:,} configurations"
+        least = 4 * torch.finfo(self.problem.dtype).eps * self.problem.scale
+        if "logits" in self.truth and float(np.abs(self.truth["logits"]).max()) < least:
+            self.truth["logits"][:] = 0  # what rounding leaves of values of this size
+            self._zero = least
 
     def _enter(self, entrant: Entrant) -> None:
         """Adapt, and make the first estimates."""
@@ -275,7 +292,7 @@ class Race:
                 f"too slow: {estimator.evaluations:,} evaluations take about {about:.2g} s, more than {SLOW:.0%} of "
                 f"the {self.seconds:g} s"
             )
-        entrant.noise = self.problem.generator(entrant.label)
+        entrant.noise = self.problem.generator("estimator", entrant.label)
         if entrant.label not in self._ready and estimator.learns:
             self._adapt(entrant, ADAPTING * self.seconds / max(1, len(self.running)))
         estimator.eval()
@@ -294,7 +311,7 @@ class Race:
         parameters = list(estimator.parameters())
         optimizer = torch.optim.Adam(parameters, lr=CONTROL_LR) if parameters else None
         begun = time.perf_counter()
-        noise = self.problem.generator(entrant.label, "adapt")
+        noise = self.problem.generator("adapt", entrant.label)
         for _ in range(ADAPT):
             f, logits = self.problem.minibatch()
             detached = tuple(site.detach() for site in logits)
@@ -326,8 +343,13 @@ class Race:
         units: list[float] = []
         spent = 0.0
         while not times or (spent < share / 3 and len(times) < TIMED) or (spent < share and len(times) < SEVERAL):
-            units.append(self.problem.by_hand())
+            # in random order: otherwise one of them would only see every second of minibatches that come in turn
+            first = self._coin.random() < 0.5
+            if first:
+                units.append(self.problem.by_hand())
             times.append(self._single(entrant))
+            if not first:
+                units.append(self.problem.by_hand())
             spent = time.perf_counter() - begun
         entrant.seconds.append(min(times))
         entrant.ratios.append(min(times) / min(units))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,9 +21,11 @@ from torch import Tensor, nn
 import estimators
 from estimators import Estimator
 from results.comparison import Comparison
+from results.contest import Contestant
 from suites import Monitor, compare
 from suites.__main__ import main
 from suites.problem import LONGEST, Problem, _sketch
+from suites.race import Race
 
 SIZES = (2, 3)
 LOGITS = [torch.tensor([0.3, -0.2]), torch.tensor([0.0, 0.5, -0.4])]
@@ -422,6 +427,17 @@ def test_the_command_measures_an_objective_in_a_file(tmp_path: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out)["best"] in {"rloo", "reinmax"}
 
 
+def test_a_file_may_have_the_name_of_a_module_that_is_in_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "json.py"
+    file.write_text(OWN, encoding="utf-8")
+    before = sys.modules["json"]
+    assert main(["compare", str(file), "--estimator", "rloo", "--seconds", "0.5", "--quiet", "--json"]) == 0
+    assert sys.modules["json"] is before
+    assert capsys.readouterr().out
+
+
 def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "broken_model.py"
     file.write_text("1 / 0", encoding="utf-8")
@@ -433,3 +449,228 @@ def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path, capsys: pyte
     assert "name a Python file" in refused(capsys, "compare", "rloo", by=main)
     file.write_text(f"{OWN}    return sample[7]\n".replace("return (", "(lambda *_: 0)("), encoding="utf-8")
     assert "broken_model.py, line 6: IndexError" in refused(capsys, "compare", str(file), by=main)
+
+
+# --- what must not go wrong -----------------------------------------------------------------------------------------
+
+
+def statuses(result: Comparison) -> dict[str, str]:
+    return {label: one.status for label, one in result.measured.items()}
+
+
+def test_logits_of_half_precision_beside_weights_of_single_precision() -> None:
+    net = nn.Linear(5, 1)
+    half = [site.bfloat16() for site in LOGITS]
+    found = compare(
+        lambda sample: net(torch.cat(tuple(sample), -1))[..., 0],
+        half,
+        estimators=["rloo", "reinmax"],
+        seconds=0.3,
+        quiet=True,
+    )
+    assert set(statuses(found).values()) == {"ok"}
+
+
+def test_a_graph_from_outside_f_is_refused_in_one_line() -> None:
+    outside = nn.Linear(2, 5)(torch.ones(2)) ** 2
+    with pytest.raises(ValueError, match=r"compute the tensor inside f, or detach it$"):
+        compare(lambda sample: torch.cat(tuple(sample), -1) @ outside, LOGITS, seconds=0.3, quiet=True)
+
+
+def test_a_gradient_of_zero_is_known_to_be_zero(tmp_path: Path) -> None:
+    """Rounding leaves 1e-16 of it, which is no unit to measure errors in."""
+
+    def constant(sample: Sequence[Tensor]) -> Tensor:
+        return 2 + 0 * sum(site.sum(-1) for site in sample)
+
+    found = compare(constant, LOGITS, estimators=["rloo", "reinmax", "exact"], seconds=0.3, quiet=True)
+    assert "it is 0, so that" in str(found)
+    assert "unbiased by proof" not in str(found)
+    assert (found.frame[["gradient_sq", "bias_p"]] == 1).all(axis=None)
+    assert (found.frame[["bias_sq", "variance", "error"]] == 0).all(axis=None)
+    found.plot(tmp_path / "nothing.png")  # and there is nothing to be seen on logarithmic axes
+
+
+def test_small_variances_around_a_gradient_of_zero_are_not_rounded_away() -> None:
+    def saddle(sample: Sequence[Tensor]) -> Tensor:
+        return 1e-7 * (sample[0][..., 0] - 0.5) * (sample[1][..., 0] - 0.5)
+
+    logits = [torch.zeros(2), torch.zeros(2)]
+    found = compare(saddle, logits, estimators=["reinforce[baseline=none]"], seconds=0.3, quiet=True)
+    # f² = (1e-7 / 4)² always, and so does the squared norm of the score, 1/2 + 1/2
+    assert found.frame["variance"][0] == pytest.approx((1e-7 / 4) ** 2, rel=0.01)
+
+
+def test_an_objective_that_draws_is_not_enumerated() -> None:
+    def noisy(sample: Sequence[Tensor]) -> Tensor:
+        return cubic(sample) + sample[1][..., 0] * torch.randn(sample[0].shape[:-1])
+
+    found = compare(noisy, LOGITS, estimators=["rloo", "straight_through"], seconds=1, quiet=True)
+    assert found.truth.startswith("estimates by rloo")
+    mixed = Problem(lambda sample: cubic(sample) + sample[0][..., 0].mean(), LOGITS)
+    assert not mixed.steady
+    assert Problem(cubic, LOGITS).steady
+
+
+def test_what_an_estimator_knew_of_another_objective_does_not_count() -> None:
+    own = estimators.get("reinmax", sizes=SIZES)
+    with pytest.warns(UserWarning, match="f has no slope"):
+        own.estimate(lambda sample: sample[0].argmax(-1) * 1.0, LOGITS, own.draw(LOGITS))
+    before = dict(own.blind)
+    found = compare(cubic, LOGITS, estimators={"own": own, "rloo": "rloo"}, seconds=0.3, quiet=True)
+    assert found.measured["own"].slopes == "yes"
+    assert statuses(found)["own"] == "ok"
+    assert own.blind == before
+
+
+def test_an_objective_that_ignores_a_categorical_is_measured_all_the_same() -> None:
+    found = compare(lambda sample: sample[0][..., 0] ** 2, LOGITS, estimators=["reinmax"], seconds=0.3, quiet=True)
+    assert statuses(found) == {"reinmax": "ok"}
+    assert found.measured["reinmax"].slopes == "yes, f has some"
+
+
+def test_fixed_logits_of_an_encoder_with_fresh_minibatches() -> None:
+    model = Encoder()
+    logits = model.logits(model.x[:8])
+    found = compare(
+        lambda: model.f(model.x[:8]),
+        logits,
+        estimators=["rloo"],
+        weights=model.parameters(),
+        fresh=True,
+        seconds=0.5,
+        quiet=True,
+    )
+    assert statuses(found) == {"rloo": "ok"}
+    assert list(found.parts) == ["logits", "weights"]
+
+
+def test_nothing_is_left_behind_where_gradients_are_switched_off() -> None:
+    weight, logits = nn.Parameter(torch.ones(2)), nn.Parameter(torch.tensor([0.3, -0.2]))
+    with torch.no_grad():
+        found = compare(
+            lambda sample: (sample[0] @ weight + sample[0][..., 0]) ** 2,
+            [logits],
+            estimators=["rloo"],
+            weights=[weight, logits],
+            seconds=0.3,
+            quiet=True,
+        )
+    assert weight.grad is None
+    assert logits.grad is None
+    gradient_sq = found.frame.set_index("part")["gradient_sq"]
+    p = torch.softmax(logits.detach(), -1)
+    assert gradient_sq["weights"] == pytest.approx(float(((p * torch.tensor([4.0, 2.0])) ** 2).sum()), rel=1e-4)
+
+
+def test_an_objective_that_waits_is_timed_with_its_waiting() -> None:
+    def waiting(sample: Sequence[Tensor]) -> Tensor:
+        time.sleep(0.02)
+        return cubic(sample)
+
+    found = compare(waiting, [*LOGITS, torch.zeros(10)], estimators=["rloo", "exact"], seconds=3, quiet=True)
+    assert found.unit >= 0.02
+    assert found.measured["rloo"].seconds >= 0.02
+    assert 0.5 < line(found, "rloo")["cost"] < 2  # both samples are evaluated in one call
+    assert "too slow" in statuses(found)["exact"]
+
+
+def test_a_budget_that_pays_for_nothing_is_said_and_not_raised(known: Comparison) -> None:
+    dear = {label: one._replace(cost=(1000.0 + one.rng, 1.0)) for label, one in known.parts["logits"].items()}
+    found = dataclasses.replace(known, parts={"logits": dear})
+    assert "the cheapest, reinforce[baseline='none'], costs 1e+03" in str(found)
+    assert "over budget" in str(found)
+    assert found.frame["rank"].isna().all()
+
+
+# --- the race -------------------------------------------------------------------------------------------------------
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def test_the_reference_shares_no_estimate_with_what_is_compared_with_it() -> None:
+    """Whatever the label is."""
+    sizes = (30, 30, 30)
+    problem = Problem(lambda sample: cubic(sample) + sample[2][..., 3], [torch.zeros(k) for k in sizes])
+    race = Race(problem, {"reference": estimators.get("rloo", sizes=sizes)}, 0.5, silent)
+    race.run()
+    (entrant,) = race.entrants
+    assert race.by == "estimates by reference"
+    draws, truth = entrant.values("logits"), race.truth["logits"]
+    assert len(truth) > 1
+    rows = [{row.tobytes() for row in of if row.any()} for of in (draws, truth)]  # two equal samples give 0
+    assert min(map(len, rows)) > 1
+    assert not rows[0] & rows[1]
+
+
+def contestant(race: Race, at: int, variance: float, bias: float = 0.0, error: float = 0.1) -> Contestant:
+    name = race.entrants[at].label
+    part = (variance, error * variance)
+    return Contestant(name, name, race.entrants[at].unbiased, part, (bias, 0.1 * bias), (1.0, 0.01), 1.0, 9, 1.0, at)
+
+
+def test_who_is_certainly_worse_everywhere_drops_out_and_no_one_else() -> None:
+    names = ["rloo", "reinforce", "unordered", "straight_through", "concrete", "gumbel_rao"]
+    made = {name: estimators.get(name, sizes=SIZES) for name in names}
+    race = Race(Problem(cubic, LOGITS), made, 1, silent)
+    best, worse, unclear, biased, worse_biased, new = race.entrants
+    known = {
+        best: contestant(race, 0, 1.0),
+        worse: contestant(race, 1, 100.0),
+        unclear: contestant(race, 2, 1.2, error=0.3),
+        biased: contestant(race, 3, 1000.0, 0.5),  # worse than the best, but the best of its kind
+        worse_biased: contestant(race, 4, 1000.0, 5.0),
+        new: contestant(race, 5, 1000.0, 5.0),
+    }
+    race.truth = {"logits": np.ones((1, 5))}
+    for entrant in race.entrants:
+        entrant.ratios = [1.0] * (2 if entrant is new else 4)
+    race.contestant = lambda entrant, part, norm: known[entrant]  # type: ignore[method-assign]
+    race._drop(5)
+    assert [entrant.dropped for entrant in race.entrants] == [None, 5, None, None, 5, None]
+
+
+def test_minibatches_that_come_in_turn_are_all_seen() -> None:
+    """An estimate and the evaluation that is timed beside it take a minibatch each: of two minibatches in turn, an
+    estimator must see both."""
+    turn = itertools.count()
+
+    def minibatch():  # type: ignore[no-untyped-def]
+        sign = (-1) ** next(turn)
+        return lambda sample: 1 + sign * sample[0][..., 0]
+
+    problem = Problem(minibatch, [torch.zeros(2)], fresh=True)
+    race = Race(problem, {"straight_through": estimators.get("straight_through", sizes=(2,))}, 1, silent)
+    (entrant,) = race.entrants
+    entrant.noise = problem.generator()
+    for _ in range(20):
+        race._round(entrant, 0.0)  # one estimate
+    signs = np.sign(entrant.values("logits")[:, 0])
+    assert 4 <= int((signs > 0).sum()) <= 16
+
+
+def test_weights_still_train_where_only_logits_are_measured() -> None:
+    net = nn.Linear(5, 1)
+    net.bias.requires_grad_(False)
+
+    def f(sample: Sequence[Tensor]) -> Tensor:
+        return net(torch.cat(tuple(sample), -1))[..., 0]
+
+    problem = Problem(f, LOGITS)
+    assert problem.together
+    problem.estimates(estimators.get("rloo", sizes=SIZES), problem.generator(), 3)
+    assert net.weight.requires_grad
+    assert not net.bias.requires_grad
+    assert net.weight.grad is None
+
+
+def test_an_estimator_is_measured_in_the_state_in_which_it_comes() -> None:
+    own = estimators.get("nvil", sizes=SIZES).train()
+    before = copy.deepcopy(own.state_dict())
+    race = Race(Problem(cubic, LOGITS), {"own": own}, 0.5, silent, ready=["own"])
+    race.run()
+    assert race.entrants[0].n > 10
+    for name, value in own.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)

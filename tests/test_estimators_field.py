@@ -152,6 +152,21 @@ def test_with_the_division_the_scale_of_f_does_not_matter() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("divide", [True, False])
+def test_weights_train_on_the_mean_over_the_group(divide: bool) -> None:
+    weight = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    estimator = estimators.get("grpo", sizes=(4,), samples=5, divide=divide)
+    drawn: list[Tensor] = []
+
+    def f(sample: Sequence[Tensor]) -> Tensor:
+        drawn.append(sample[0].detach())
+        return sample[0] @ weight
+
+    estimator.estimate(f, (PHI,), estimator.draw((PHI,), seeded()))
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, drawn[0].mean(0))
+
+
 # --- measure_valued and bitflip -------------------------------------------------------------------------------------
 
 

@@ -65,8 +65,9 @@ def run(
             raise  # it is not of the user's code
         raise ValueError(_told(error, path)) from error
     if as_json:
+        best = result.best() if result.frame["rank"].notna().any() else None
         lines = result.frame.astype(object).where(result.frame.notna(), None).to_dict("records")
-        tables.say_json({"best": result.best(), "recommendation": result.recommendation(), "estimators": lines})
+        tables.say_json({"best": best, "recommendation": result.recommendation(), "estimators": lines})
     else:
         tables.say(str(result))
     if out is not None:
@@ -84,10 +85,13 @@ def _loaded(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = path.stem
+    while name in sys.modules:  # a file may have the name of a module that is in use, such as random.py
+        name += "_"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # of a name that ends in .py
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
