@@ -256,8 +256,8 @@ def test_what_needs_values_is_refused(case: Any) -> None:
     ("estimator", "logits", "options", "words"),
     [
         ("reinmax", torch.zeros(3, dtype=torch.int64), {}, "floating-point"),
-        ("reinmax", torch.zeros(()), {}, "floating-point"),
-        ("reinmax", (), {}, "sizes"),
+        ("reinmax", torch.zeros(()), {}, "at least one row"),
+        ("reinmax", (), {}, "empty sequence"),
         ("reinmax", [0.1, 0.2], {}, "floating-point"),
         ("reinmax", (torch.zeros(3, 2), torch.zeros(2)), {}, "rows"),
         ("reinmax", torch.tensor([0.0, torch.nan]), {}, "NaN"),

@@ -354,7 +354,7 @@ class Sliced(Joint):
         ("rloo", Sliced((3,)), torch.zeros(3), {}, r"hard is given a tuple of sites: write \(logits,\)"),
         ("rloo", Joint((3,)), (torch.zeros(3, dtype=torch.int64),), {}, "floating-point"),
         ("rloo", lambda z: z.mean(), torch.zeros(4, 3), {}, "one value per sample"),
-        ("rloo", Joint((3,)), (), {}, "sizes"),
+        ("rloo", Joint((3,)), (), {}, "empty sequence"),
         ("rloo", Joint((3, 2)), (torch.zeros(3, 2), torch.zeros(2)), {}, "rows"),
         ("rlo", Joint((3,)), torch.zeros(3), {}, "did you mean 'rloo'"),
         (estimators.get("rloo", sizes=(3,)), Joint((3,)), (torch.zeros(3),), {"samples": 4}, "is made: samples"),
