@@ -18,6 +18,8 @@ from estimators.objective import Objective, Sites, adapt, sites_of
 
 ENUMERABLE = 64
 """Configurations up to which enumeration is likely to pay."""
+TRIED = 16
+"""Categories, beside one of each categorical, up to which evaluating each by itself is likely to pay."""
 FEW = 8
 """Categoricals up to which drawing each of them again is likely to pay."""
 
@@ -49,6 +51,9 @@ def pick(objective: Callable[[Sites], Tensor], logits: Sites, *, unbiased: bool 
     found = []
     if count <= ENUMERABLE:
         found.append(Advice("exact", f"there are only {count} configurations: enumeration has no error"))
+    if (further := sum(size - 1 for size in sizes)) <= TRIED:
+        reason = f"each of the {further} other categories can be tried by itself: very little variance"
+        found.append(Advice("measure_valued", reason))
     label = "sweep" if slopes else "sweep[slopes=false]"
     if _brings(objective, "around"):
         reason = "f evaluates neighbouring samples cheaply: least variance × cost of the unbiased ones where it does"
