@@ -19,9 +19,9 @@ def arguments(parser: ArgumentParser) -> None:
     """Its options."""
     parser.add_argument(
         "--rows", nargs="+", default=["results/runs/rows"], metavar="DIR",
-        help="directories of rows; of a cell in several, the first counts",
+        help="directories of rows; if a cell is in several, the first counts",
     )  # fmt: skip
-    parser.add_argument("--out", default="results/runs", metavar="DIR", help="where all of it goes")
+    parser.add_argument("--out", default="results/runs", metavar="DIR", help="directory for the report")
     parser.add_argument(
         "--html", action="store_true", help="write one page to open in a browser, explorer.html, in place of the report"
     )

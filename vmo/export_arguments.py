@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
-INSTALL = "pip install 'vmo-gradient-bench[export]'"
+INSTALL = "pip install onnx onnxruntime onnxscript"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -44,7 +44,7 @@ def connect() -> None:
     try:
         import ray
     except ImportError:
-        raise ValueError("--launcher ray needs Ray: pip install 'vmo-gradient-bench[ray]'") from None
+        raise ValueError("--launcher ray needs Ray: pip install ray") from None
     if ray.is_initialized():
         return
     code = [str(Path(str(package.__file__)).parent) for package in (estimators, results, suites, vmo)]
