@@ -374,9 +374,18 @@ def test_estimates_made_together_are_those_made_one_by_one() -> None:
     assert together.var(0).sum() == pytest.approx(alone.var(0).sum(), rel=0.3)
 
 
+def test_what_a_constant_in_the_logits_would_add_is_left_out() -> None:
+    problem = Problem(cubic, LOGITS)
+    estimator = estimators.get("straight_through", sizes=SIZES, through="identity")  # ∂f/∂z as it is
+    found = problem.estimate(estimator, problem.generator())[0]["logits"]
+    assert np.abs(found).max() > 0.1
+    np.testing.assert_allclose([found[:2].sum(), found[2:].sum()], 0, atol=1e-5)
+
+
 def test_a_projection_of_long_gradients_keeps_sums_and_squared_norms() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 50_000, generator=generator, dtype=torch.float64)
+    x[2] = 1  # numbers of one sign, which would add up in every entry if none were turned
     short = _sketch(x)
     assert short.shape == (3, LONGEST)
     np.testing.assert_allclose(_sketch(x[0] + x[1]), short[0] + short[1], rtol=1e-4, atol=1e-3)
