@@ -9,9 +9,11 @@ Examples:
 from __future__ import annotations
 
 import functools
+import tomllib
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from estimators.advice import Advice, pick
@@ -37,33 +39,8 @@ __all__ = [
 
 # name -> "module:class"; imported when asked for
 _REGISTRY: dict[str, str | Callable[..., Estimator]] = {
-    "exact": "estimators.exact:Exact",
-    "reinforce": "estimators.reinforce:Reinforce",
-    "rloo": "estimators.rloo:Rloo",
-    "straight_through": "estimators.straight_through:StraightThrough",
-    "concrete": "estimators.concrete:Concrete",
-    "rebar": "estimators.rebar:Rebar",
-    "relax": "estimators.relax:Relax",
-    "vargrad": "estimators.vargrad:VarGrad",
-    "nvil": "estimators.nvil:Nvil",
-    "muprop": "estimators.muprop:MuProp",
-    "disarm": "estimators.disarm:DisARM",
-    "carms": "estimators.carms:Carms",
-    "arsm": "estimators.arsm:Arsm",
-    "sweep": "estimators.sweep:Sweep",
-    "unordered": "estimators.unordered:Unordered",
-    "averaged": "estimators.averaged:Averaged",
-    "partly_exact": "estimators.partly_exact:PartlyExact",
-    "double_cv": "estimators.double_cv:DoubleCV",
-    "rodeo": "estimators.rodeo:Rodeo",
-    "gumbel_straight_through": "estimators.gumbel_straight_through:GumbelStraightThrough",
-    "gumbel_rao": "estimators.gumbel_rao:GumbelRao",
-    "reinmax": "estimators.reinmax:ReinMax",
-    "gapped": "estimators.gapped:Gapped",
-    "imle": "estimators.imle:Imle",
-    "grpo": "estimators.grpo:Grpo",
-    "measure_valued": "estimators.measure_valued:MeasureValued",
-    "bitflip": "estimators.bitflip:Bitflip",
+    name: entry["class"]
+    for name, entry in tomllib.loads(Path(__file__).with_name("registry.toml").read_text(encoding="utf-8")).items()
 }
 
 

@@ -8,18 +8,19 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "baselines": ("plain", "zero", "random", "scratch", "uniform"),
-    "score function": ("rloo", "reinforce", "nvil", "vargrad", "grpo"),
-    "control variates": ("rebar", "relax", "double_cv", "rodeo", "muprop"),
-    "antithetic, coupled": ("disarm", "carms", "arsm"),
-    "sweep, enumeration": ("sweep", "exact", "unordered", "partly_exact", "measure_valued", "bitflip"),
-    "biased, through the sample": (
-        "concrete", "straight_through", "reinmax", "gumbel_rao", "averaged", "gumbel_straight_through", "gapped",
-        "imle",
-    ),
-    "others": (),
-}  # fmt: skip
+from results import registry
+
+_BASELINES = {"baselines": ["plain", "zero", "random", "scratch", "uniform"]}
+
+
+def _families() -> dict[str, tuple[str, ...]]:
+    found = {name: list(members) for name, members in _BASELINES.items()}
+    for name, entry in registry.estimators().items():
+        found.setdefault(entry["family"], []).append(name)
+    return {family: tuple(members) for family, members in (found | {"others": []}).items()}
+
+
+FAMILIES = _families()
 """The names of each family, in the order of figures; within one from its darkest tint to its lightest."""
 MOST = 8
 """Estimators that a panel names."""

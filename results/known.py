@@ -1,6 +1,7 @@
 """What is known of estimators by name: whether they claim to be unbiased, and what they need of f beside its values.
 
-It stands in ``results/templates/words.toml``. Of an estimator of another package nothing is known.
+It stands in ``estimators/registry.toml``, and for other libraries in ``results/templates/words.toml``. Of any other
+estimator nothing is known.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from results import words
+from results import registry, words
 
 
 class Known(NamedTuple):
@@ -31,8 +32,7 @@ UNKNOWN = Known(None, None)
 
 def of(name: str, options: Mapping[str, Any]) -> Known:
     """What is known of an estimator with these options."""
-    entries = words.estimators()
-    entry = entries.get(name) or entries.get(re.sub(r" [\d.]+$", "", name))
+    entry = registry.estimators().get(name) or words.libraries().get(re.sub(r" [\d.]+$", "", name))
     if entry is None:
         return UNKNOWN
     needs = set(entry["needs"])

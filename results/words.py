@@ -80,9 +80,9 @@ def needs() -> dict[str, str]:
     return _words()["needs"]
 
 
-def estimators() -> dict[str, dict[str, Any]]:
-    """What estimators claim and need, by name; see `results.known`."""
-    return _words()["estimators"]
+def libraries() -> dict[str, dict[str, Any]]:
+    """What estimators of other libraries claim and need, by name; see `results.known`."""
+    return _words()["libraries"]
 
 
 def metric(name: str, units: Iterable[str] = ()) -> str:

@@ -68,15 +68,6 @@ def test_code_names_pages_that_there_are() -> None:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_estimator_has_a_row_with_all_of_its_options() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)", text("reference/estimators.md"), re.MULTILINE))
-    for name, place in source.estimators().items():
-        if isinstance(place, str) and place.startswith("estimators."):  # not of another package
-            assert name in rows, f"no row for {name}"
-            missing = [option for option in source.describe(place).options if f"`{option}" not in rows[name]]
-            assert not missing, f"the row of {name} lacks {', '.join(missing)}"
-
-
 def test_every_task_and_suite_has_a_row() -> None:
     assert {*tasks.available(), *suite.available()} <= cells("reference/tasks.md")
 
@@ -133,6 +124,20 @@ def test_the_page_of_settings_has_what_the_command_line_lists(preset: str) -> No
         for name, one in group.fields.items()
     }
     assert found == expected
+
+
+def test_the_page_of_estimators_has_every_one_and_all_of_its_options() -> None:
+    made = hook("estimators")
+    rows = dict(re.findall(r"^\| \[`(\w+)`\]\(#\w+\) \|(.*)", "\n".join(made.table()), re.MULTILINE))
+    sections = re.split(r"^### ", "\n".join(made.options()), flags=re.MULTILINE)
+    found = {re.match(r"`(\w+)`", one)[1]: one for one in sections if one}  # type: ignore[index]
+    own = [name for name, place in source.estimators().items() if str(place).startswith("estimators.")]
+    assert sorted(rows) == sorted(found) == own
+    for name in own:
+        described = source.describe(source.estimators()[name])
+        lines = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \| \S", found[name], re.MULTILINE))
+        assert lines == described.options, f"an option of {name} has no meaning"
+    assert "slopes ∂f/∂sample" in rows["concrete"] and "soft" in rows["concrete"]
 
 
 # --- examples -------------------------------------------------------------------------------------------------------

@@ -186,17 +186,25 @@ OPTIONS = [("relax", {"relaxed_objective": True}), ("sweep", {"slopes": False}),
 
 @pytest.mark.parametrize(("name", "options"), [(name, {}) for name in estimators.available()] + OPTIONS)
 def test_what_is_known_of_an_estimator_is_what_it_claims_and_asks_for(name, options):
-    """It asks for slopes where it warns of an f that has none."""
+    """It asks for slopes where it warns of an f that has none, and for soft samples where it evaluates f at one."""
     if name in ("averaged", "partly_exact") and not options:
         options = {"of": "straight_through" if name == "averaged" else "rloo"}  # which rows always hold
     made = estimators.get(name, sizes=(3, 2), **options)
     logits = tuple(torch.zeros(k, requires_grad=True) for k in (3, 2))
+    soft = False
+
+    def f(sample):
+        nonlocal soft
+        soft = soft or any(bool(((site > 0) & (site < 1)).any()) for site in sample)
+        return sample[0].argmax(-1).to(torch.float32) - sample[1].argmax(-1)
+
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        made.backward(lambda sample: sample[0].argmax(-1).to(torch.float32) - sample[1].argmax(-1), logits)
+        made.backward(f, logits)
     said = known.of(name, options)
     assert isinstance(made, Estimator)
     assert said.unbiased == made.unbiased
+    assert ("soft" in said.needs) == soft
     assert ("slopes" in said.needs) == any("∂f/∂sample" in str(one.message) for one in warned)
 
 

@@ -1,7 +1,7 @@
 """Reads names, summaries and options from source code, because importing the modules would import torch, for seconds.
 
-A registry is a module-level dict from names to "module:class". Entries that were registered at run time, or by another
-package's entry point, are listed too.
+A registry is a module-level dict from names to "module:class"; that of the estimators is a file. Entries that were
+registered at run time, or by another package's entry point, are listed too.
 """
 
 from __future__ import annotations
@@ -10,23 +10,35 @@ import ast
 import functools
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from results import registry as listed
+
 
 class Described(NamedTuple):
-    """A class in the source: first docstring line of its module and its own, options with defaults, constants."""
+    """A class in the source.
+
+    Attributes:
+        summary: the first line of the docstring of its module.
+        own: the first line of its own docstring.
+        options: the default of each option, as written.
+        meanings: what its docstring says of each argument.
+        constants: its attributes that are literals.
+    """
 
     summary: str
     own: str
     options: Mapping[str, str]
+    meanings: Mapping[str, str]
     constants: Mapping[str, Any]
 
 
-NOTHING = Described("", "", {}, {})
+NOTHING = Described("", "", {}, {}, {})
 
 
 def registry(module: str) -> dict[str, Any]:
@@ -38,7 +50,9 @@ def registry(module: str) -> dict[str, Any]:
 def estimators() -> dict[str, Any]:
     """Where each estimator is defined, including those of other packages, sorted by name."""
     outside = {point.name: point.value for point in entry_points(group="estimators.registry")}
-    return dict(sorted((outside | registry("estimators")).items()))
+    loaded = sys.modules.get("estimators")
+    own = {name: entry["class"] for name, entry in listed.estimators().items()} if loaded is None else loaded._REGISTRY
+    return dict(sorted((outside | own).items()))
 
 
 def tasks() -> dict[str, Any]:
@@ -90,7 +104,8 @@ def describe(place: str | Callable[..., Any]) -> Described:
             constants[key] = ast.literal_eval(node)
         except ValueError:
             continue
-    return Described(text or own, own, _options(module, name), constants)
+    meanings = _meanings(ast.get_docstring(found) or "")
+    return Described(text or own, own, _options(module, name), meanings, constants)
 
 
 def _inspected(made: Callable[..., Any]) -> Described:
@@ -100,12 +115,19 @@ def _inspected(made: Callable[..., Any]) -> Described:
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     constants = {key: value for key, value in vars(made).items() if not key.startswith("_")}
-    own = _first_line(inspect.getdoc(made))
-    return Described(own, own, options, constants)
+    text = inspect.getdoc(made) or ""
+    return Described(_first_line(text), _first_line(text), options, _meanings(text), constants)
 
 
 def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+    """What the section "Args" of a docstring says of each argument, in one line."""
+    section = re.search(r"^Args:\n((?: +.*\n?|\n)*)", docstring, re.MULTILINE)
+    found = re.findall(r"^ {4}(\w+): ((?:.*\n?)(?: {8,}.*\n?)*)", section[1] if section else "", re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 def _options(module: str, name: str) -> dict[str, str]:
