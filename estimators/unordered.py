@@ -26,10 +26,11 @@ from torch import Tensor
 
 from estimators.algebra import probabilities, scores, weighted_sum
 from estimators.base import Estimate, Estimator, train_weights
+from estimators.beam import trace_back
 from estimators.noise import Categories, gumbel, uniform
 from estimators.objective import Objective, Sites
 from estimators.options import Range
-from estimators.sitewise import Stacked, layout_of, stacks
+from estimators.sitewise import layout_of, stacks
 
 _MOST = 8
 
@@ -104,13 +105,7 @@ def _top(logits: Sites, noise: Sites, k: int) -> tuple[Sites, Tensor]:
         best, place = moved.topk(min(k, moved.shape[-1]), -1)
         log_p = (log_p.unsqueeze(-1) + log_q_i).flatten(-2).gather(-1, place)
         places.append(place)
-    # trace back from the last site: which prefix each beam continues
-    beam = torch.arange(log_p.shape[-1], device=log_p.device).expand_as(log_p)
-    for i in reversed(range(len(places))):
-        places[i] = places[i].gather(-1, beam)
-        beam = places[i] // logits[i].shape[-1]
-    index = [torch.stack([places[i] for i in at], -1) % logits[at[0]].shape[-1] for at in layout]
-    return Stacked((i.movedim(-2, 0) for i in index), layout), log_p.movedim(-1, 0)
+    return trace_back(places, logits), log_p.movedim(-1, 0)
 
 
 def _log_softmax(site: Tensor) -> Tensor:

@@ -67,6 +67,9 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("gapped", {"gap": "expected", "temperature": 0.5}),
     ("imle", {"strength": 5.0}),
     ("grpo", {"divide": False, "samples": 3}),
+    ("sum_and_sample", {"top": 3}),
+    ("sum_and_sample", {"top": 100}),
+    ("vimco", {"samples": 5}),
 ]
 CASES = [(name, {}) for name in estimators.available()] + OPTIONS
 
@@ -539,6 +542,28 @@ def test_forbidden_categories_stay_forbidden(case: Any, dtype: torch.dtype) -> N
                 assert bool((x[..., site == -inf] == 0).all())
     for name, parameter in estimator.named_parameters():
         assert parameter.grad is None or bool(torch.isfinite(parameter.grad).all()), f"the fit of {name} is not finite"
+
+
+@every_case
+@pytest.mark.parametrize("infinite", ["value", "slope"])
+def test_f_may_be_infinite_at_forbidden_categories(case: Any, infinite: str) -> None:
+    """The value for every sample that has one, or only the slope. The estimates are those of a finite f."""
+    inf = float("inf")
+    logits = (
+        torch.tensor([[-inf, 0.3, 0.1], [0.3, 0.1, -0.2]]).double(),
+        torch.tensor([[0.2, -inf], [0.4, 0.1]]).double(),
+    )
+    estimator, sizes = in_state(case, logits_like((3, 2)), "randomised").eval(), (3, 2)
+    f = Joint(sizes, (2,))
+
+    def partly(sample: oracles.Sites) -> torch.Tensor:
+        weights = [torch.where(site == -inf, x, 0).sum(-1) for x, site in zip(sample, logits, strict=True)]
+        weight = weights[0] + weights[1]
+        return f(sample) + (weight.sqrt() if infinite == "slope" else torch.where(weight > 0, inf, 0.0))
+
+    for seed in range(6):
+        expected, found = (run(copy.deepcopy(estimator), logits, g, seed) for g in (f, partly))
+        same(found, expected, "not those of a finite f", rtol=1e-9, atol=1e-12)
 
 
 # --- invariances ----------------------------------------------------------------------------------------------------

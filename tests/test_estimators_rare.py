@@ -62,6 +62,7 @@ OPTIONS: list[Case] = [
     ("carms", {"samples": 3}),
     ("arsm", {"reference": "one"}),
     ("unordered", {"samples": 3}),
+    ("sum_and_sample", {"top": 3}),
     ("averaged", {"of": "rloo", "samples": 2}),
     ("averaged", {"of": "disarm", "samples": 2}),
     ("averaged", {"of": "rebar", "samples": 2}),

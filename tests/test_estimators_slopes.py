@@ -24,7 +24,7 @@ SLOPED = [
 ]  # fmt: skip
 SLOPELESS = [
     "exact", "reinforce", "rloo", "nvil", "disarm", "carms", "arsm", "unordered", "vargrad", "relax", "partly_exact",
-    "sweep[slopes=False]", "averaged[of=rloo]",
+    "sweep[slopes=False]", "averaged[of=rloo]", "sum_and_sample", "vimco",
 ]  # fmt: skip
 
 
