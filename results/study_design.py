@@ -153,6 +153,15 @@ def of_factorial() -> Iterator[Arm]:
     yield arm("random")
 
 
+def of_tests() -> Iterator[Arm]:
+    """The runs of which the verdicts on statements 1, 6, 8 and 9 are made. All belong to other parts too."""
+    for estimator in (SWEEP, PAPER):
+        yield arm(estimator, "mode")
+    for estimator in (PAPER, f"scratch[of='{PAPER}']", "random", "reinforce", WARM):
+        yield arm(estimator)
+    yield arm(PAPER, changed={"train.freeze": str(EPOCHS // 2)})
+
+
 def of_average() -> Iterator[Arm]:
     """The rest of the factorial, which takes longest: Concrete's bias with less variance."""
     for weights in ("mode", PAPER):
@@ -262,6 +271,7 @@ def of_gradient() -> Iterator[Arm]:
 
 PARTS = {
     "tuning": lambda: of_tuning(),
+    "tests": lambda: of_tests(),
     "factorial": lambda: of_factorial(),
     "average": lambda: of_average(),
     "estimators": lambda: of_estimators(),
