@@ -59,15 +59,27 @@ class GumbelRao(Estimator):
         loss, slopes = slopes_at(self, objective, index.corners)
 
         def averaged(q: Tensor, i: Tensor, v: Tensor, slope: Tensor) -> Tensor:
-            # z̃ = −log y as in `noise.conditional_gumbel`, but without a log of sums; y is inf where p underflows
-            y = torch.log(v).neg_()
-            winner = i.expand(v.shape[:-1]).unsqueeze(-1)
-            least = y.gather(-1, winner)
-            # y / least is 1 for the winner and larger for the others. In place, because memory traffic dominates the
-            # time
-            soft = y.div_(q).div_(least).add_(1).scatter_(-1, winner, 1).log_().div_(-t).exp_()
-            soft.div_(soft.sum(-1, keepdim=True))
             slope = torch.where(q > 0, slope, 0)  # a forbidden category may have no slope
-            return jacobian(soft, slope).mean(0) / t
+            return given_sample(q, i, v, slope, t)
 
         return Estimate(loss, sitewise(averaged, p, index, noise.v, slopes))
+
+
+def given_sample(p: Tensor, index: Tensor, v: Tensor, slope: Tensor, t: Tensor) -> Tensor:
+    """1/S Σ_s J(softmax(z̃_s / t)) ∇f / t, `(*rows, K)`, where z̃_s ~ p(log p + G | the category is `index`).
+
+    Args:
+        p: probabilities `(*rows, K)`.
+        index: the sample, int64 `(*rows)`.
+        v: uniforms `(S, *rows, K)`.
+        slope: ∇f `(*rows, K)`, finite.
+        t: the temperature.
+    """
+    # z̃ = −log y as in `noise.conditional_gumbel`, but without a log of sums; y is inf where p underflows
+    y = torch.log(v).neg_()
+    winner = index.expand(v.shape[:-1]).unsqueeze(-1)
+    least = y.gather(-1, winner)
+    # y / least is 1 for the winner and larger for the others. In place, because memory traffic dominates the time
+    soft = y.div_(p).div_(least).add_(1).scatter_(-1, winner, 1).log_().div_(-t).exp_()
+    soft.div_(soft.sum(-1, keepdim=True))
+    return jacobian(soft, slope).mean(0) / t

@@ -99,7 +99,7 @@ def _decompositions(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def _arms(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """All arms with runs, by part of the study."""
     for part, make in PARTS.items():
-        if part in ("tuning", "gradient"):
+        if part in ("tuning", "gradient", "tests"):  # those of tests stand in their other parts
             continue
         lines = [line for arm in make() if (line := _arm(frame, arm)) is not None]
         if lines:

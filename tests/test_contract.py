@@ -66,6 +66,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("reinmax", {"temperature": 1.3}),
     ("gapped", {"gap": "expected", "temperature": 0.5}),
     ("imle", {"strength": 5.0}),
+    ("reinmax_rao", {"samples": 3, "temperature": 1.3}),
     ("grpo", {"divide": False, "samples": 3}),
     ("sum_and_sample", {"top": 3}),
     ("sum_and_sample", {"top": 100}),

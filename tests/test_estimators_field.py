@@ -1,4 +1,4 @@
-"""What gapped, imle, grpo, measure_valued and bitflip say of themselves beside their means; and ZGR."""
+"""What gapped, reinmax_rao, imle, grpo, measure_valued and bitflip say of themselves beside their means; and ZGR."""
 
 from __future__ import annotations
 
@@ -73,6 +73,27 @@ def test_gapped_has_less_variance_than_gumbel_straight_through() -> None:
         return float(estimator.estimate(linear(SLOPE), rows, estimator.draw(rows, seeded())).grads[0].var(0).sum())
 
     assert spread("gapped") < 0.7 * spread("gumbel_straight_through")
+
+
+# --- reinmax_rao ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.3])
+@pytest.mark.parametrize("k", [0, 2])
+def test_reinmax_rao_averages_over_the_noise_that_gives_its_sample(k: int, temperature: float) -> None:
+    """The average by rejection: Gumbel noise on log π, of which the draws with another argmax are left out."""
+    z = torch.eye(4).double()[k]
+    p = torch.softmax(PHI, -1)
+    noisy = ((p + z) / 2).log() - torch.log(-torch.log(torch.rand(400_000, 4, generator=seeded(), dtype=torch.float64)))
+    soft = torch.softmax(noisy[noisy.argmax(-1) == k] / temperature, -1)
+    each = 2 * soft * (SLOPE - (soft @ SLOPE).unsqueeze(-1)) / temperature - jacobian(p) @ SLOPE / 2
+    estimator = estimators.get("reinmax_rao", sizes=(4,), temperature=temperature, samples=100_000)
+    u = torch.full((4,), 1e-9, dtype=torch.float64)
+    u[k] = 1 - 1e-9
+    noise = estimator.draw((PHI,), seeded(1))._replace(u=(u,))
+    got = estimator.estimate(linear(SLOPE), (PHI,), noise).grads[0]
+    error = each.std(0) * (1 / len(each) + 1 / 100_000) ** 0.5
+    assert bool(((got - each.mean(0)).abs() < 5 * error).all())
 
 
 # --- imle -----------------------------------------------------------------------------------------------------------
