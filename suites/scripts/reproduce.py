@@ -28,7 +28,7 @@ def run(
     seeds: int,
     out: Path,
     *,
-    epochs: int | None = None,
+    epochs: int = 0,
     data_root: Path | None = None,
     page: Path | None = None,
     stored: bool = False,
@@ -40,7 +40,7 @@ def run(
         names: the experiments; empty: all that do not take long.
         seeds: runs of each arm.
         out: folder of the stored values.
-        epochs: epochs of the experiments that count epochs; None: as many as the paper.
+        epochs: epochs of the experiments that count epochs; 0: a full run.
         data_root: folder of the data sets.
         page: a file for the page with the numbers of all experiments.
         stored: show what is stored, and measure nothing.
@@ -53,6 +53,9 @@ def run(
         if name not in EXPERIMENTS:
             raise ValueError(f"no experiment {name!r}{nearest(name, EXPERIMENTS)}; there are {', '.join(EXPERIMENTS)}")
     asked = [EXPERIMENTS[name] for name in names] or [each for each in EXPERIMENTS.values() if stored or not each.long]
+    if epochs and not any(each.unit == "epochs" for each in asked):
+        counted = " and ".join(name for name, each in EXPERIMENTS.items() if each.unit == "epochs")
+        raise ValueError(f"--epochs is for {counted}; name one of them")
     store = Store(out)
     if not stored:
         for dataset in sorted({each.dataset for each in asked if each.dataset}):
@@ -61,9 +64,9 @@ def run(
             measure(experiment, store, seeds, length_of(experiment, epochs), data_root)
     lines = [line for experiment in asked for line in lines_of(experiment, store)]
     if page is not None:
-        every = {name: list(lines_of(experiment, store)) for name, experiment in EXPERIMENTS.items()}
+        text = rendered(store)
         with partial.file(page) as temporary:
-            temporary.write_text(pages.render(EXPERIMENTS.values(), every), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     if as_json:
         tables.say_json([line.as_json() for line in lines])
         return 0
@@ -72,9 +75,16 @@ def run(
     return 0
 
 
-def length_of(experiment: Experiment, epochs: int | None) -> int:
+def rendered(store: Store) -> str:
+    """The page with the numbers of all experiments."""
+    every = {name: list(lines_of(experiment, store)) for name, experiment in EXPERIMENTS.items()}
+    seconds = {name: store.seconds(experiment) for name, experiment in EXPERIMENTS.items()}
+    return pages.render(EXPERIMENTS.values(), every, seconds)
+
+
+def length_of(experiment: Experiment, epochs: int) -> int:
     """The length of its runs."""
-    return epochs if epochs is not None and experiment.unit == "epochs" else experiment.length
+    return epochs if epochs and experiment.unit == "epochs" else experiment.length
 
 
 def measure(experiment: Experiment, store: Store, seeds: int, length: int, data_root: Path | None) -> None:

@@ -34,8 +34,8 @@ def measure(asked: Asked) -> list[float]:
     points = max(1, asked.length // 500)
     best = max(range(GRID // 2, GRID), key=lambda i: variance(estimator, i / GRID, points)) / GRID
     greatest = variance(estimator, GREATEST, asked.length)
-    reinforce = 1 / 16  # at θ = 0 the estimate is −f(0)/2 or f(1)/2, each with probability 1/2
-    return [best, greatest, greatest / reinforce]
+    reinforce = torch.tensor([-0.0 / 2, 1.0 / 2], dtype=torch.float64).var(correction=0)  # −f(0)/2 or f(1)/2 at θ = 0
+    return [best, greatest, greatest / float(reinforce)]
 
 
 EXPERIMENT = Experiment(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
+from suites.commands.tables import spoken
 from suites.scripts.published.experiment import KNOWN, Experiment
 from suites.scripts.published.line import TOO_WIDE, Line
 
@@ -28,38 +30,40 @@ a unit of its last digit, its sampling error where that is known, or what can be
 """
 
 
-def render(experiments: Iterable[Experiment], lines: Mapping[str, Sequence[Line]]) -> str:
-    """The page, from the lines of every experiment by name."""
-    every = [line for found in lines.values() for line in found]
+def render(experiments: Iterable[Experiment], lines: Mapping[str, Sequence[Line]], seconds: Mapping[str, float]) -> str:
+    """The page.
+
+    Args:
+        experiments: in the order of the page.
+        lines: the lines of every experiment, by its name.
+        seconds: the time of all runs of every experiment, by its name.
+    """
     shown = list(experiments)
+    every = [line for experiment in shown for line in lines[experiment.name]]
     parts = [HEAD.format(summary=_summary(shown, lines))]
     used = {line.agrees for line in every}
     parts.append(_table(("verdict", "meaning"), [(name, text) for name, text in VERDICTS.items() if name in used]))
     known = {line.number.known for line in every}
     rows = [(name, text) for name, text in KNOWN.items() if name in known]
     parts.append(_table(("known from", "how we know the published number"), rows))
-    parts += [_section(experiment, lines[experiment.name]) for experiment in shown]
+    parts += [_section(experiment, lines[experiment.name], seconds[experiment.name]) for experiment in shown]
     return "\n".join(parts)
 
 
 def _summary(experiments: Sequence[Experiment], lines: Mapping[str, Sequence[Line]]) -> str:
-    def counted(verdict: str) -> str:
-        found = [experiment for experiment in experiments for line in lines[experiment.name] if line.agrees == verdict]
-        return f"{len(found)} of {len({experiment.arxiv for experiment in found})} papers"
+    """How many comparisons have each verdict, and from how many papers."""
+    rows = []
+    for verdict in VERDICTS:
+        papers = [each.arxiv for each in experiments for line in lines[each.name] if line.agrees == verdict]
+        if papers:
+            rows.append((verdict, str(len(papers)), str(len(set(papers)))))
+    total = sum(len(lines[each.name]) for each in experiments)
+    rows.append(("all", str(total), str(len({each.arxiv for each in experiments}))))
+    return _table(("agrees", "comparisons", "papers"), rows).rstrip()
 
-    total = sum(map(len, lines.values()))
-    text = f"**There are {total} published numbers. {counted('yes')} agree with ours.**"
-    others = [(name, counted(name)) for name in VERDICTS if name != "yes"]
-    return "\n".join([text, *(f"Verdict “{name}”: {count}." for name, count in others if not count.startswith("0 "))])
 
-
-def _section(experiment: Experiment, lines: Sequence[Line]) -> str:
-    title = f"## {experiment.name}\n"
-    paper = f"{experiment.paper}, [arXiv:{experiment.arxiv}](https://arxiv.org/abs/{experiment.arxiv}). "
-    ran = sorted({line.length for line in lines if line.measured})
-    length = f"\n\nOne run of ours: {' or '.join(ran)}." if ran else ""
-    if any(line.short and line.measured for line in lines):
-        length += f" A full run has {experiment.length:,} {experiment.unit}."
+def _section(experiment: Experiment, lines: Sequence[Line], seconds: float) -> str:
+    source = f"{experiment.paper}, [arXiv:{experiment.arxiv}](https://arxiv.org/abs/{experiment.arxiv})."
     head = ("number", "published", "± precision", "where", "known from", "ours (95 %)", "runs", "agrees")
     rows = [
         (
@@ -69,15 +73,40 @@ def _section(experiment: Experiment, lines: Sequence[Line]) -> str:
             line.number.place,
             line.number.known,
             line.measured_text,
-            str(len(line.measured)) if line.measured else "",
+            str(len(line.measured)) if len(line.measured) else "",
             line.agrees,
         )
         for line in lines
     ]
-    notes = list(dict.fromkeys(line.number.note for line in lines if line.number.note))
-    return "\n".join(
-        [title, f"{paper}{experiment.setting}{length}\n", _table(head, rows), *(f"{note}\n" for note in notes)]
+    notes = [*dict.fromkeys(line.number.note for line in lines if line.number.note), *_order(lines)]
+    parts = [f"## {experiment.name}", source, _folded(experiment.setting), _length(experiment, lines, seconds)]
+    return "\n\n".join([*filter(None, parts), _table(head, rows).rstrip(), *map(_folded, notes)]) + "\n"
+
+
+def _length(experiment: Experiment, lines: Sequence[Line], seconds: float) -> str:
+    """How long our runs were."""
+    ran = sorted({line.length for line in lines if line.length})
+    if not ran:
+        return ""
+    text = f"One run of ours: {' or '.join(ran)}."
+    if any(line.short and line.length for line in lines):
+        text += f" A full run: {experiment.length:,} {experiment.unit}."
+    return f"{text} All runs together took {spoken(seconds)} on one thread of a busy machine."
+
+
+def _order(lines: Sequence[Line]) -> list[str]:
+    """For runs that are too short to compare values: whether the order is the same."""
+    if len(lines) < 2 or not all(line.agrees == "shorter run" for line in lines):
+        return []
+    ours, theirs = (
+        " < ".join(line.number.what for line in sorted(lines, key=key))
+        for key in (lambda line: line.mean, lambda line: line.number.published)
     )
+    return [f"Order in the paper: {theirs}.", f"Order of ours: {ours}."]
+
+
+def _folded(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

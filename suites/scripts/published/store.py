@@ -43,7 +43,7 @@ class Store:
                 yield seed, length, found["values"]
 
     def seconds(self, experiment: Experiment) -> float:
-        """The time of all runs of an experiment."""
+        """The time of all stored runs of an experiment."""
         return sum(found["seconds"] for (name, *_), found in self.runs.items() if name == experiment.name)
 
     def add(

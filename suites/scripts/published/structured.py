@@ -44,11 +44,11 @@ def measure(asked: Asked) -> list[float]:
     images.train(
         asked, train, BATCH, optimizer, lambda x: network.lost(x[:, :HALF], x[:, HALF:], estimator, noise).mean()
     )
-    return [likelihood(network, test[:TESTED], torch.Generator().manual_seed(asked.seed))]
+    return [likelihood(network, test[:TESTED], torch.Generator().manual_seed(asked.seed), SAMPLES)]
 
 
 @torch.no_grad()
-def likelihood(network: Network, tested: Tensor, noise: torch.Generator, samples: int = SAMPLES) -> float:
+def likelihood(network: Network, tested: Tensor, noise: torch.Generator, samples: int) -> float:
     """Mean of −ln (1/m Σ p(lower | h)) over images, with m samples h from the network's own layers."""
     total = 0.0
     for x in tested.split(CHUNK):
