@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 
 from suites.commands import command, listing
 from suites.commands.command import Command
 from vmo import export_arguments
 
 Pairs = restricted_number_type("an integer of at least 2", int, (">=", 2))
-Epochs = restricted_number_type("an integer of at least 0", int, (">=", 0))
 EXPERIMENTS = (
     "bernoulli", "relax", "arm", "arsm", "sum_and_sample", "unordered", "polynomial", "reinmax_vae", "structured",
 )  # fmt: skip
@@ -32,7 +31,7 @@ def _reproduce_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=PositiveInt, default=3, metavar="N", help="runs of each number")
     parser.add_argument(
-        "--epochs", type=Epochs, default=0, metavar="N", help=f"epochs of {' and '.join(LONG)}; 0: a full run"
+        "--epochs", type=NonNegativeInt, default=0, metavar="N", help=f"epochs of {' and '.join(LONG)}; 0: a full run"
     )
     parser.add_argument(
         "--data-root", type=Path | None, help="folder of the data sets; by default $VMO_DATA, else data"
