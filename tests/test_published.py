@@ -261,6 +261,13 @@ def test_the_bernoulli_numbers_are_reproduced(tmp_path: Path, capsys: pytest.Cap
     assert len(sampled["measured"]) == 2 and sampled["agrees"] == "yes"
 
 
+def test_without_a_name_the_short_ones_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(reproduce, "measure", lambda experiment, *more: ran.append(experiment.name))
+    assert main(["reproduce", "--json", "--out", str(tmp_path)]) == 0
+    assert ran == [name for name in EXPERIMENTS if name not in LONG]
+
+
 @pytest.mark.usefixtures("few_images")
 def test_a_shorter_run_has_no_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -53,7 +53,12 @@ EXPERIMENT = Experiment(
             "arsm",
             (
                 Number(
-                    "P(b = 1) ≥ 1/2 of the greatest Var", 0.8090, 0.001, "the variance of ARM", "formula", "(√5 + 1)/4."
+                    "P(b = 1) ≥ 1/2 of the greatest Var",
+                    0.8090,
+                    0.001,
+                    "the variance of ARM",
+                    "formula",
+                    "This is (√5 + 1)/4.",
                 ),
                 Number("the greatest Var", 0.039788, 5e-7, "the variance of ARM", "formula"),
                 Number(

@@ -37,7 +37,7 @@ def measure(asked: Asked) -> list[float]:
 
 
 def _number(how: str) -> Number:
-    return Number(f"ln Var of REINFORCE, {how}", -4.1589, 0.00005, "Figure 2, at step 0", "formula")
+    return Number(f"ln Var of REINFORCE, {how}", -4.1589, 0.00005, "the plot of ln Var, step 0", "formula")
 
 
 EXPERIMENT = Experiment(

@@ -52,7 +52,7 @@ EXPERIMENT = Experiment(
     length=160,
     unit="epochs",
     arms=tuple(
-        Arm(label, (Number(f"−ELBO, `{label}`", value, 0.5, "Table 2, 8 × 4", "recalled"),))
+        Arm(label, (Number(f"−ELBO, `{label}`", value, 0.5, "the table of MNIST-VAE, 8 × 4", "recalled"),))
         for label, (_, value) in ARMS.items()
     ),
     measure=measure,

@@ -54,7 +54,7 @@ EXPERIMENT = Experiment(
                     f"ln Var of `{label}` at step {step:,}",
                     value,
                     READ_OFF,
-                    "Figure 2",
+                    "the plot of ln Var",
                     "plot",
                     NOTE if label == "relax" and step > 1000 else "",
                 )

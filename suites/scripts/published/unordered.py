@@ -25,12 +25,16 @@ EXPERIMENT = Experiment(
     length=50_000,
     unit="draws",
     arms=(
-        Arm(SOME, (Number("mean, k = 4", -0.0450, 0.00005, "the authors' notebook of Figure 2", "code"),), least=2),
+        Arm(
+            SOME,
+            (Number("mean, k = 4", -0.0450, 0.00005, "the authors' notebook of the toy problem", "code"),),
+            least=2,
+        ),
         Arm(
             EVERY,
             (
-                Number("mean, k = 8", -0.0450, 0.00005, "the authors' notebook of Figure 2", "code"),
-                Number("Var, k = 8", 0.0, 1e-6, "Section 4.1", "formula"),
+                Number("mean, k = 8", -0.0450, 0.00005, "the authors' notebook of the toy problem", "code"),
+                Number("Var, k = 8", 0.0, 1e-6, "the toy problem", "formula"),
             ),
             exact=True,
         ),
