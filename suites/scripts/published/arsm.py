@@ -49,7 +49,7 @@ EXPERIMENT = Experiment(
                     0.0005,
                     "the toy problem",
                     "recalled",
-                    "The paper states the maximum; that ARSM reaches it was read off a plot.",
+                    "The paper states this maximum, and shows in a plot that ARSM reaches it.",
                 ),
             ),
         ),

@@ -77,12 +77,11 @@ def _summary(experiments: Sequence[Experiment], lines: Mapping[str, Sequence[Lin
 
 def _section(experiment: Experiment, lines: Sequence[Line], seconds: float) -> str:
     source = f"{experiment.paper}, [arXiv:{experiment.arxiv}](https://arxiv.org/abs/{experiment.arxiv})."
-    head = ("number", "published", "± precision", "where", "known from", "ours (95 %)", "runs", "agrees")
+    head = ("number", "published ± precision", "where", "known from", "ours (95 %)", "runs", "agrees")
     rows = [
         (
             line.number.what,
-            line.published_text,
-            f"{line.number.within:g}",
+            f"{line.published_text} ± {line.number.within:g}",
             line.number.place,
             line.number.known,
             line.measured_text,
