@@ -123,7 +123,10 @@ def _order(lines: Sequence[Line]) -> list[str]:
         " < ".join(line.number.what for line in sorted(lines, key=key))
         for key in (lambda line: line.mean, lambda line: line.number.published)
     )
-    return [f"Order in the paper: {theirs}.", f"Order of ours: {ours}."]
+    return [
+        f"Order in the paper, from smallest to largest: {theirs}.",
+        f"Order of ours: {ours}. Runs that are so short do not show the order of full runs.",
+    ]
 
 
 def _folded(text: str) -> str:
