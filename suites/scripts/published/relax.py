@@ -19,16 +19,6 @@ NOTE = (
     "The published curve is one run. In single runs of ours, ln Var of RELAX moves up and down by several nats between "
     "the steps shown. So single values differ. In both, RELAX is far below REINFORCE and REBAR."
 )
-PUBLISHED: dict[str, tuple[float, ...]] = {
-    "reinforce[baseline=none]": (-4.16, -4.18, -4.16, -4.20, -4.21),
-    "rebar": (-4.11, -4.24, -4.34, -4.42, -4.69),
-    "relax": (-9.9, -12.2, -12.6, -15.6, -15.9),
-}
-NOTE = (
-    "The published curve is one run. In single runs of ours, ln Var of RELAX moves up and down by several nats between "
-    "the steps shown, because its control variate is trained on single samples with a constant learning rate. So single "
-    "values differ, while RELAX is far below REINFORCE and REBAR in both."
-)
 
 
 def measure(asked: Asked) -> list[float]:
