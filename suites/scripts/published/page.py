@@ -33,7 +33,7 @@ a unit of its last digit, its sampling error where that is known, or what can be
 FOOT = """\
 ## Not repeated
 
-Most papers compare estimators by the ELBO of a binary VAE on MNIST after a million steps. One such run takes days on a
+Most papers compare estimators by the ELBO of a binary VAE on MNIST after a million steps. One such run takes many hours on a
 processor. The task `vae` trains this kind of model: `vmo-bench run --task vae --suite accuracy --preset paper` does
 500,000 steps. Its setting is not exactly that of any paper, so the numbers below are for orientation. They are
 recalled, not confirmed.
