@@ -33,10 +33,10 @@ a unit of its last digit, its sampling error where that is known, or what can be
 FOOT = """\
 ## Not repeated
 
-Most papers compare estimators by the ELBO of a binary VAE on MNIST after a million steps. One such run takes many hours on a
-processor. The task `vae` trains this kind of model: `vmo-bench run --task vae --suite accuracy --preset paper` does
-500,000 steps. Its setting is not exactly that of any paper, so the numbers below are for orientation. They are
-recalled, not confirmed.
+Most papers compare estimators by the ELBO of a binary VAE on MNIST after a million steps. One such run takes many
+hours on a processor. The task `vae` trains this kind of model: `vmo-bench run --task vae --suite accuracy --preset
+paper` does 500,000 steps. Its setting is not exactly that of any paper, so the numbers below are for orientation. They
+are recalled, not confirmed.
 
 Shi et al. 2022, [arXiv:2202.09497](https://arxiv.org/abs/2202.09497), ELBO of the training images at the end:
 DisARM −102.75, double control variates −102.14, RODEO −101.89.
