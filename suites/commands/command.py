@@ -19,6 +19,7 @@ DISTRIBUTION = "vmo-gradient-bench"
 PROGRAM = "vmo-bench"
 WORDS = {
     "PositiveInt": "an integer of at least 1",
+    "NonNegativeInt": "an integer of at least 0",
     "NonNegativeFloat": "a number of at least 0",
     "PositiveFloat": "a number above 0",
 }

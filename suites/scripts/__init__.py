@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 
 from suites.commands import command, listing
 from suites.commands.command import Command
 from vmo import export_arguments
 
 Pairs = restricted_number_type("an integer of at least 2", int, (">=", 2))
-EXPERIMENTS = ("bernoulli", "arm", "relax", "polynomial")
+EXPERIMENTS = (
+    "bernoulli", "relax", "arm", "arsm", "sum_and_sample", "unordered", "polynomial", "reinmax_vae", "structured",
+)  # fmt: skip
+LONG = ("reinmax_vae", "structured")
 
 
 def _device(parser: ArgumentParser) -> None:
@@ -21,16 +24,34 @@ def _device(parser: ArgumentParser) -> None:
 
 def _reproduce_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "experiment", nargs="*", metavar="NAME", help=f"one or more of {', '.join(EXPERIMENTS)}; by default all"
+        "experiment",
+        nargs="*",
+        metavar="NAME",
+        help=f"one or more of {', '.join(EXPERIMENTS)}; by default all but {' and '.join(LONG)}, which take long",
     )
-    parser.add_argument("--seeds", type=PositiveInt, default=3, metavar="N", help="runs of each experiment")
+    parser.add_argument("--seeds", type=PositiveInt, default=3, metavar="N", help="runs of each number")
+    parser.add_argument(
+        "--epochs", type=NonNegativeInt, default=0, metavar="N", help=f"epochs of {' and '.join(LONG)}; 0: a full run"
+    )
+    parser.add_argument(
+        "--data-root", type=Path | None, help="folder of the data sets; by default $VMO_DATA, else data"
+    )
+    parser.add_argument("--out", default="results/runs", metavar="DIR", help="folder of the stored values")
+    parser.add_argument("--stored", action="store_true", help="show the stored values, and measure nothing")
+    parser.add_argument("--page", type=Path | None, metavar="FILE", help="write all numbers as a page in Markdown")
     command.as_json(parser)
 
 
 def _reproduce(args: Namespace) -> int:
     from suites.scripts import reproduce
 
-    return reproduce.run(args.experiment or EXPERIMENTS, args.seeds, args.json)
+    return reproduce.run(
+        args.experiment,
+        args.seeds,
+        Path(args.out),
+        as_json=args.json,
+        **{name: args[name] for name in ("epochs", "data_root", "stored", "page")},
+    )
 
 
 def _gpu_arguments(parser: ArgumentParser) -> None:
@@ -176,6 +197,8 @@ COMMANDS = (
         "Compare published numbers with ours.",
         _reproduce_arguments,
         _reproduce,
+        "Small experiments of papers are repeated with the code of this project. Every finished run is stored: the\n"
+        "same command continues where it was interrupted, and shows stored values without measuring them again.",
         names={"experiment": lambda: EXPERIMENTS},
     ),
     Command(
