@@ -39,6 +39,7 @@ class Accuracy(OfSteps):
         "parameters": "parameters",
         "macs": "MACs",
         "macs_ratio": "fraction",
+        "training_cost": "plain runs",
         "block_width": "channels",
         "sampled_accuracy": "fraction",
         "entropy": "nats per site",
