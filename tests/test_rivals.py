@@ -122,7 +122,7 @@ def test_the_penalty_of_gates_counts_the_macs_of_the_open_channels() -> None:
                 logits.copy_(torch.where(torch.arange(len(logits)) < k, 60.0, -60.0))
         whole = run.network.config
         ratio = replace(whole, hidden=kept).total_macs(8) / whole.total_macs(8)
-        assert float(run.penalty_of_gates()) == pytest.approx(50 * (ratio - TARGET) ** 2, rel=1e-3)
+        assert float(run.penalty_of_gates().detach()) == pytest.approx(50 * (ratio - TARGET) ** 2, rel=1e-3)
         assert run.expected_width() == pytest.approx((5 / 16 + 20 / 32 + 33 / 64) / 3)
 
 

@@ -57,7 +57,7 @@ def stub(weight: Tensor | None = None) -> Any:
 
     def loss(images: Tensor, labels: Tensor, *, masks: Any, momentum: float) -> Tensor:
         one, two = masks
-        value = (1.5 * one[0] - one[1] * two[0] + 0.7) ** 2 + one.sum() * two[0]
+        value = (1.5 * one[0] - one[1] * two[0] + 0.7) ** 2 + 2 * one.sum() * two[0]
         return value if weight is None else value * weight
 
     return SimpleNamespace(gates=gates, loss=loss)
