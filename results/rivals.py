@@ -1,11 +1,17 @@
 """VMO beside its rivals: a table and a figure of networks of about equal MACs.
 
-Training time is the wall time of a run, divided by the median over seeds of that of the plain network. It depends on
-what else the machine did. Pauses are not part of it: of a run that was resumed, only the time since then is known.
+The cost of a run is its multiply-accumulates (MACs), as a multiple of those of a plain run. Wall times of runs are not
+compared, because they depend on what else the machine did. Where the cost comes from:
+
+    plain             1
+    uniform, scratch  the MACs of the network as a fraction of the full network's; the run that learned it not included
+    rivals            the row `training_cost` of the run
+    others            the MACs of a training step in plain steps, from the overhead suite, with q uniform
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,11 +19,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results import drawing, labels, palette, stats, study
-from results.study_design import EPOCHS, RIVALS, SWEEP, Arm, arm, rivals
-
-SHOWN = 8
-"""Most points of the figure; the networks that are trained alone come last."""
+from results import drawing, labels, palette, reading, stats, study
+from results.study_design import EPOCHS, PRESET, RIVALS, SWEEP, Arm, arm, rivals, rivals_cost
 
 
 def measured(frame: pd.DataFrame, dataset: str) -> Mapping[str, Arm]:
@@ -34,11 +37,10 @@ def table(frame: pd.DataFrame, dataset: str = "cifar10_16") -> pd.DataFrame | No
     if not arms:
         return None
     reference = study.values(frame, arm(SWEEP, "mode", dataset=dataset))
-    times = _times(frame, arms)
+    costs = _costs(frame, arms)
     lines = []
     for name, one in arms.items():
         accuracy = study.values(frame, one)
-        cost = study.values(frame, one, "training_cost", None)
         lines.append(
             {
                 "network": name,
@@ -46,8 +48,7 @@ def table(frame: pd.DataFrame, dataset: str = "cifar10_16") -> pd.DataFrame | No
                 "minus VMO by sweep, points": "" if one.estimator == SWEEP else _difference(accuracy, reference),
                 "MACs, %": f"{100 * study.values(frame, one, 'macs_ratio', None).mean():.1f}",
                 "parameters": f"{study.values(frame, one, 'parameters', None).mean():,.0f}",
-                "training time, plain runs": f"{times[name].median():.2f}" if name in times else "",
-                "training MACs, plain runs": f"{cost.mean():.2f}" if len(cost) else "",
+                "training MACs, plain runs": f"{costs[name]:.2f}" if name in costs else "",
                 "seeds": f"{len(accuracy)}",
             }
         )
@@ -55,62 +56,80 @@ def table(frame: pd.DataFrame, dataset: str = "cifar10_16") -> pd.DataFrame | No
 
 
 def figure(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
-    """Test accuracy against training time, with the line of the best accuracy up to a time."""
+    """Test accuracy against the cost of training, with the line of the best accuracy up to a cost."""
     arms = dict(measured(frame, dataset))
-    times = _times(frame, arms)
+    costs = _costs(frame, arms)
     plain = arms.pop("plain network", None)
-    arms = {name: one for name, one in arms.items() if name in times and not one.estimator.startswith("scratch")}
-    arms = dict(list(arms.items())[:SHOWN])
+    arms = {name: one for name, one in arms.items() if name in costs and not one.estimator.startswith("scratch")}
     if plain is None or not arms:
         return None
-    found = {name: (float(times[name].median()), study.values(frame, one)) for name, one in arms.items()}
+    found = {name: (costs[name], study.values(frame, one)) for name, one in arms.items()}
     with drawing.style():
         drawn, axes = drawing.grid(1, 1, 4.2)
         ax = axes[0, 0]
         named = []
-        for name, (time, accuracy) in found.items():
+        for name, (cost, accuracy) in found.items():
             look = palette.Look(arms[name].estimator, arms[name].estimator.partition("[")[0])
             mean, low, high, _ = stats.t_interval(accuracy)
-            ax.scatter(np.full(len(accuracy), time), accuracy, s=12, color=look.colour, alpha=0.45, lw=0)
-            drawing.errors(ax, look, time, (mean, low, high))
-            named.append(labels.Named(ax, time, mean, name, look.ink))
-        ax.set_xlim(0, 1.04 * max(time for time, _ in found.values()))
-        _pareto(ax, [(time, float(accuracy.mean())) for time, accuracy in found.values()])
+            ax.scatter(np.full(len(accuracy), cost), accuracy, s=12, color=look.colour, alpha=0.45, lw=0)
+            drawing.errors(ax, look, cost, (mean, low, high))
+            named.append(labels.Named(ax, cost, mean, name, look.ink))
+        ax.set_xlim(0, 1.04 * max(1.0, *(cost for cost, _ in found.values())))
+        _pareto(ax, [(cost, float(accuracy.mean())) for cost, accuracy in found.values()])
         level = float(study.values(frame, plain).mean())
         ax.axhline(level, color=drawing.MUTED, lw=1.0, ls=(0, (4, 3)), zorder=1)
         ax.annotate(
             "plain network, all MACs", (1, level), (0, 3), xycoords=ax.get_yaxis_transform(),
             textcoords="offset points", ha="right", color=drawing.MUTED, fontsize=labels.SIZE,
         )  # fmt: skip
-        ax.set(xlabel="training time, plain runs", ylabel="test accuracy, %")
+        ax.set(xlabel="training MACs, plain runs", ylabel="test accuracy, %")
         n = drawing.counts(pd.Series([len(accuracy) for _, accuracy in found.values()]))
         drawing.title(
             drawn,
             "VMO and other ways to a network of half the MACs",
-            f"Width task, {dataset}, WRN-16-1, {EPOCHS} epochs; {n} seeds; large: mean with 95 % t interval; "
-            "line: best mean up to a training time",
+            f"Width task, {dataset}, WRN-16-1, {EPOCHS} epochs; {n} seeds; large: mean with 95 % t interval",
         )
         labels.at_points(drawn, named)
     return drawn
 
 
-def _times(frame: pd.DataFrame, arms: Mapping[str, Arm]) -> dict[str, pd.Series]:
-    """Wall times of the runs in those of the plain network, by seed; empty without a plain run."""
-    found = {}
+def _costs(frame: pd.DataFrame, arms: Mapping[str, Arm]) -> dict[str, float]:
+    """The cost of a run of each arm, where it is known."""
+    steps, found = rivals_cost(), {}
     for name, one in arms.items():
-        found[name] = study.runs(frame, one).drop_duplicates("hash").set_index("seed")["wall_s"].astype(float).dropna()
-    plain = found.get("plain network")
-    if plain is None or plain.empty:
-        return {}
-    return {name: times / plain.median() for name, times in found.items() if len(times)}
+        if one.estimator == "plain":
+            values = pd.Series([1.0])
+        elif one.estimator.startswith(("scratch", "uniform")):
+            values = study.values(frame, one, "macs_ratio", None)
+        elif name in steps:
+            values = _of_step(frame, steps[name])
+        else:
+            values = study.values(frame, one, "training_cost", None)
+        if len(values):
+            found[name] = float(values.mean())
+    return found
+
+
+def _of_step(frame: pd.DataFrame, of: Arm) -> pd.Series:
+    """The MACs of a training step in plain steps."""
+    rows = frame[(frame["suite"] == "overhead") & (frame["task"] == of.task) & (frame["estimator"] == of.estimator)]
+    rows = rows[(rows["metric"] == "macs_ratio") & (rows["status"] == "ok") & (rows["preset_name"] == PRESET)]
+    wanted = [(*key.split("."), value) for key, value in {"train.weights": "own", **of.changed}.items()]
+    alike = [
+        all(str(handed[group][name]) == value for group, name, value in wanted)
+        for handed in map(json.loads, rows["settings"])
+    ]
+    found = rows[pd.Series(alike, rows.index, bool)].drop_duplicates("hash")
+    reading.note(found["hash"])
+    return found["value"]
 
 
 def _pareto(ax: Axes, points: list[tuple[float, float]]) -> None:
     """A staircase through the points that no cheaper point exceeds."""
     best: list[tuple[float, float]] = []
-    for time, value in sorted(points, key=lambda point: (point[0], -point[1])):
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or value > best[-1][1]:
-            best.append((time, value))
+            best.append((cost, value))
     x, y = zip(*best, (ax.get_xlim()[1], best[-1][1]), strict=True)
     ax.step(x, y, where="post", color=palette.CONTEXT, lw=1.4, zorder=1)
 

@@ -283,6 +283,19 @@ def rivals(dataset: str = "cifar10_16") -> Mapping[str, Arm]:
     }
 
 
+def rivals_cost() -> Mapping[str, Arm]:
+    """What measures the cost of a step, where a run does not count it itself; by the names of `rivals`."""
+    steps = {
+        "VMO: sweep, weights on the mode": (SWEEP, {"train.weights": "mode"}),
+        "VMO: Concrete of the paper": (PAPER, {}),
+        "random widths": (HARD, {}),  # how its weights train
+    }
+    return {
+        name: Arm(estimator, {**changed, "timed.widen": "1"}, seeds=1, suites=("overhead",))
+        for name, (estimator, changed) in steps.items()
+    }
+
+
 TEMPERATURES = ("0.03", "0.1", "0.3", "1.0", "3.0")
 
 
@@ -311,6 +324,6 @@ PARTS = {
     "all-images": lambda: of_all_images(),
     "cifar10-32": lambda: of_deciding("cifar10", 3),
     "rivals-tuning": lambda: of_rivals_tuning(),
-    "rivals": lambda: iter(rivals().values()),
+    "rivals": lambda: iter((*rivals().values(), *rivals_cost().values())),
 }
 """The parts of the study, in the order in which they run."""

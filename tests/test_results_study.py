@@ -19,7 +19,21 @@ from made_rows import PROVENANCE, cell
 
 from results import figures_study, paper, report, statements, stats, study, study_page, table
 from results.statement import Evidence, Statement, concluded, holm, of_interval, of_seeds, p_values
-from results.study_design import AVERAGED, DEFAULTS, EPOCHS, LITERAL, MOST, PAPER, PARTS, PRESET, RLOO, SWEEP, Arm, arm
+from results.study_design import (
+    AVERAGED,
+    DEFAULTS,
+    EPOCHS,
+    LITERAL,
+    MOST,
+    PAPER,
+    PARTS,
+    PRESET,
+    RIVALS,
+    RLOO,
+    SWEEP,
+    Arm,
+    arm,
+)
 from suites import presets, run, tasks
 from suites.__main__ import main
 from suites.engine.cell import Workshop
@@ -76,6 +90,8 @@ def write(out: Path, of: Arm, seed: int, accuracy: float, part: str = "test", **
     numbers += [("parameters", None, None, more.get("parameters", 1000.0)), ("macs", None, None, 1e6)]
     numbers += [("macs_ratio", None, None, 0.5), ("layers", None, None, 16), ("width_fraction", None, None, 0.6)]
     numbers += [("width_sd_blocks", None, None, 0.1)]
+    if of.estimator in RIVALS:
+        numbers.append(("training_cost", None, None, 0.75))
     for epoch in (1, 2, 3, 4):
         numbers.append(("curve_test_loss", "test", epoch, more.get("slow", 1.0) / epoch))
         numbers.append(("curve_accuracy", "test", epoch, accuracy / 100 * epoch / 4))

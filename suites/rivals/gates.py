@@ -85,7 +85,9 @@ class Gated(Narrowing):
         total = self.network.config.total_macs(self.dataset.shape[-1])
         self._fixed = (rest + sum(fixed)) / total
         device = self.gates.logits.device
-        self._slope = torch.tensor(slope, device=device).repeat_interleave(torch.tensor(self.gates.hidden)) / total
+        self._slope = (
+            torch.tensor(slope, device=device).repeat_interleave(torch.tensor(self.gates.hidden, device=device)) / total
+        )
 
     @property
     def phi(self) -> nn.Module:
