@@ -44,8 +44,11 @@ def frame(tmp_path: Path) -> pd.DataFrame:
         for seed in range(3):
             run(tmp_path, of, seed, 75.0 - place + 0.1 * seed)
     for name, of in rivals_cost().items():
-        for widen, value in ((1, COSTS[name]), (4, 9.0)):
-            handed = {"timed": {"widen": widen}, "train": {"weights": of.changed.get("train.weights", "own")}}
+        for widen, value in (("1", COSTS[name]), ("4", 9.0)):
+            handed: dict[str, dict[str, object]] = {"train": {"weights": "own"}}
+            for key, text in {**of.changed, "timed.widen": widen}.items():
+                group, field = key.split(".")
+                handed.setdefault(group, {})[field] = text if field == "weights" else json.loads(text)
             about = cell("overhead", "width", of.estimator, preset=PRESET, dataset="none", settings=handed)
             put(tmp_path, about, table.row("macs_ratio", value), table.row("time_ratio", 5.0))
     return table.read(tmp_path)
