@@ -4,9 +4,11 @@ The cost of a run is its multiply-accumulates (MACs), as a multiple of those of 
 compared, because they depend on what else the machine did. Where the cost comes from:
 
     plain             1
+    Concrete          1: soft masks on the full network
+    random            the expected MACs of widths that are uniform on the grid, as a fraction of the full network's
     uniform, scratch  the MACs of the network as a fraction of the full network's; the run that learned it not included
+    sweep             the MACs of a step with q held at half of the width, from the overhead suite
     rivals            the row `training_cost` of the run
-    others            the MACs of a training step in plain steps, from the overhead suite, with q uniform
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results import drawing, labels, palette, reading, stats, study
-from results.study_design import EPOCHS, PRESET, RIVALS, SWEEP, Arm, arm, rivals, rivals_cost
+from results.study_design import COST, EPOCHS, PAPER, PRESET, RIVALS, SWEEP, Arm, arm, rivals
+
+FIXED = {"plain": 1.0, PAPER: 1.0, "random": 0.587}
+"""Costs that follow from the design."""
 
 
 def measured(frame: pd.DataFrame, dataset: str) -> Mapping[str, Arm]:
@@ -95,14 +100,14 @@ def figure(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
 
 def _costs(frame: pd.DataFrame, arms: Mapping[str, Arm]) -> dict[str, float]:
     """The cost of a run of each arm, where it is known."""
-    steps, found = rivals_cost(), {}
+    found = {}
     for name, one in arms.items():
-        if one.estimator == "plain":
-            values = pd.Series([1.0])
+        if one.estimator in FIXED:
+            values = pd.Series([FIXED[one.estimator]])
         elif one.estimator.startswith(("scratch", "uniform")):
             values = study.values(frame, one, "macs_ratio", None)
-        elif name in steps:
-            values = _of_step(frame, steps[name])
+        elif one.estimator == COST.estimator:
+            values = _of_step(frame, COST)
         else:
             values = study.values(frame, one, "training_cost", None)
         if len(values):
@@ -111,10 +116,10 @@ def _costs(frame: pd.DataFrame, arms: Mapping[str, Arm]) -> dict[str, float]:
 
 
 def _of_step(frame: pd.DataFrame, of: Arm) -> pd.Series:
-    """The MACs of a training step in plain steps."""
+    """The MACs of a training step in plain steps, with q held at half of the width."""
     rows = frame[(frame["suite"] == "overhead") & (frame["task"] == of.task) & (frame["estimator"] == of.estimator)]
-    rows = rows[(rows["metric"] == "macs_ratio") & (rows["status"] == "ok") & (rows["preset_name"] == PRESET)]
-    wanted = [(*key.split("."), value) for key, value in {"train.weights": "own", **of.changed}.items()]
+    rows = rows[(rows["metric"] == "macs_ratio_held") & (rows["x"] == 0.5) & (rows["preset_name"] == PRESET)]
+    wanted = [(*key.split("."), value) for key, value in of.changed.items()]
     alike = [
         all(str(handed[group][name]) == value for group, name, value in wanted)
         for handed in map(json.loads, rows["settings"])
