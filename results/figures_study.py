@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results import drawing, labels, palette, stats, study
+from results import drawing, labels, palette, rivals, stats, study
 from results.study_design import AVERAGED, EPOCHS, PAPER, RLOO, SCHEDULES, SWEEP, WARM, Arm, arm
 
 LOSS, GAIN, WHOLE = "#c1602e", "#3b76a8", "#6b6b6b"
@@ -168,7 +168,13 @@ def convergence(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | No
     return figure
 
 
-FIGURES = {"waterfall": waterfall, "factorial": factorial, "convergence": convergence, "schedules": schedules}
+FIGURES = {
+    "waterfall": waterfall,
+    "factorial": factorial,
+    "convergence": convergence,
+    "schedules": schedules,
+    "rivals": rivals.figure,
+}
 
 
 def _look(estimator: str) -> palette.Look:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 PRESET = "study"
 EPOCHS = 48
@@ -57,9 +58,14 @@ CHOSEN: Mapping[str, str] = {
     WARM: "0.32",
     "relax": "0.32",
     "random": "0.02",  # has no effect: q is not learned
+    "l0": "0.08",
+    "l0_arm": "0.08",
+    "pruned": "0.02",  # has no effect: it has no φ
+    "slimmable": "0.02",  # has no effect: q is not learned
 }
 """The learning rate of each estimator with the best validation accuracy on the width task, from the part `tuning`.
-Concrete at other temperatures and the mean of its draws use Concrete's rate."""
+Concrete at other temperatures and the mean of its draws use Concrete's rate. Those of `l0` and `l0_arm` are the middle
+of the grid; the part `rivals-tuning` tries all three."""
 CHOSEN_DEPTH = "0.02"
 """The best rate of `exact` on the depth task, used for every estimator on depth and joint."""
 TUNED = {"train.epochs": "20", "train.validation": "0.1"}
@@ -259,6 +265,48 @@ def of_convergence() -> Iterator[Arm]:
             yield arm("plain", changed={"train.recipe": recipe, "train.lr": lr, "train.epochs": str(epochs)}, seeds=3)
 
 
+GATES = ("l0", "l0_arm")
+"""Rivals whose gates have logits φ."""
+RIVALS = (*GATES, "pruned", "slimmable")
+"""Rivals of VMO: other ways to a narrower network."""
+
+
+def of_rivals_tuning() -> Iterator[Arm]:
+    """Every rival with gates at the learning rates that every estimator was tried at."""
+    for rival in GATES:
+        for rate in RATES:
+            yield arm(rival, rate=False, changed={**TUNED, "train.phi_lr": rate}, seeds=1)
+
+
+def rivals(dataset: str = "cifar10_16") -> Mapping[str, Arm]:
+    """The networks of about equal MACs that are compared, by their names; and the plain network."""
+    how: dict[str, Any] = {"dataset": dataset, "seeds": 3}
+    return {
+        "plain network": arm("plain", **how),
+        "VMO: sweep, weights on the mode": arm(SWEEP, "mode", **how),
+        "VMO: Concrete of the paper": arm(PAPER, **how),
+        "sweep's network, trained alone": arm(f"scratch[of='{SWEEP}']", "mode", **how),
+        "uniform width": arm(f"uniform[of='{PAPER}']", **how),
+        "random widths": arm("random", **how),
+        **{name: arm(name, **how) for name in RIVALS},
+    }
+
+
+COST = Arm(
+    SWEEP,
+    {
+        "train.weights": "mode",
+        "timed.widen": "1",
+        "timed.batch": "16",
+        "overhead.pairs": "2",
+        "overhead.seconds": "0.0",
+    },
+    seeds=1,
+    suites=("overhead",),
+)
+"""Counts the MACs of a step of `sweep` with weights on the mode. Times do not matter here."""
+
+
 TEMPERATURES = ("0.03", "0.1", "0.3", "1.0", "3.0")
 
 
@@ -287,5 +335,7 @@ PARTS = {
     "held_out": lambda: of_held_out(),
     "all-images": lambda: of_all_images(),
     "cifar10-32": lambda: of_deciding("cifar10", 3),
+    "rivals-tuning": lambda: of_rivals_tuning(),
+    "rivals": lambda: iter((*rivals().values(), COST)),
 }
 """The parts of the study, in the order in which they run."""

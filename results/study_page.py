@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results import figures_study, paper, plots, statement, stats, study, words
+from results import figures_study, paper, plots, rivals, statement, stats, study, words
 from results.statement import Statement
 from results.study_design import DEPTH_RATES, EPOCHS, PARTS, PRESET, RATES, TUNED, Arm
 
 FILE = "REPORT-study.md"
+TUNINGS = ("tuning", "rivals-tuning")
 DATASETS = ("cifar10_16", "cifar100_16", "cifar10", "cifar100")
 
 
@@ -44,6 +46,7 @@ def write(frame: pd.DataFrame, judged: Sequence[Statement], out: Path) -> dict[s
         arms=list(_arms(frame)),
         tuning=_tuning(frame),
         tables=list(_tables_1(frame)),
+        rivals=[(dataset, found) for dataset in DATASETS if (found := rivals.table(frame, dataset)) is not None],
         figures=figures,
     )
     (out / FILE).write_text(text, encoding="utf-8")
@@ -99,7 +102,7 @@ def _decompositions(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def _arms(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """All arms with runs, by part of the study."""
     for part, make in PARTS.items():
-        if part in ("tuning", "gradient", "tests"):  # those of tests stand in their other parts
+        if part in (*TUNINGS, "gradient", "tests"):  # those of tests stand in their other parts
             continue
         lines = [line for arm in make() if (line := _arm(frame, arm)) is not None]
         if lines:
@@ -107,8 +110,7 @@ def _arms(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _arm(frame: pd.DataFrame, of: Arm) -> dict[str, str] | None:
-    test = study.values(frame, of)
-    if test.empty:
+    if "accuracy" not in of.suites or (test := study.values(frame, of)).empty:
         return None
     train = study.values(frame, of, part="train")
     macs = 100 * study.values(frame, of, "macs_ratio", None)
@@ -130,7 +132,7 @@ def _arm(frame: pd.DataFrame, of: Arm) -> dict[str, str] | None:
 def _tuning(frame: pd.DataFrame) -> pd.DataFrame | None:
     """Validation accuracy of every estimator at every learning rate, in %."""
     lines: dict[str, dict[str, str]] = {}
-    for arm in PARTS["tuning"]():
+    for arm in itertools.chain.from_iterable(PARTS[part]() for part in TUNINGS):
         found = study.values(frame, arm, part="validation")
         if len(found):
             rate = arm.changed["train.phi_lr"]

@@ -7,13 +7,16 @@ Besides estimators it measures baselines, each with the same recipe, number of e
                        target for the cost: the most probable one under Gumbel noise that meets the target)
     uniform[of=NAME]   full depth, with all blocks narrowed by one factor to the MACs of the network that NAME learned
     scratch[of=NAME]   the network that NAME learned, trained again from new initial weights
+
+On the width task it also measures rivals of VMO: other ways to a narrower network, see `suites.rivals`.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from suites.labels import FIXED, PLAIN, RANDOM, parse
+from suites.labels import FIXED, PLAIN, RANDOM
+from suites.rivals.slimmable import hard_samples
 from suites.suite import Job, OfSteps, Rows
 from vmo.space import Architecture
 
@@ -39,6 +42,7 @@ class Accuracy(OfSteps):
         "parameters": "parameters",
         "macs": "MACs",
         "macs_ratio": "fraction",
+        "training_cost": "plain runs",
         "block_width": "channels",
         "sampled_accuracy": "fraction",
         "entropy": "nats per site",
@@ -67,8 +71,10 @@ class Accuracy(OfSteps):
         task, label, seed, keeper = job.task, job.label, job.seed, job.keeper
         if label.name == PLAIN:
             return task.run(None, seed, keeper)
-        if label.name == RANDOM:  # the cheapest estimator with hard samples
-            return task.run(parse("reinforce[baseline=none]").make, seed, keeper, learn=False)
+        if label.name == RANDOM:
+            return task.run(hard_samples, seed, keeper, learn=False)
+        if label.rival is not None:
+            return task.run(None, seed, keeper, rival=label.rival)
         if label.name in FIXED:
             learned = _learned(job)
             architecture = learned if label.name == "scratch" else task.cut_alike(learned)

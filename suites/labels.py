@@ -1,4 +1,4 @@
-"""Labels of what is measured: estimators with their options (see `estimators.labels`), and baselines."""
+"""Labels of what is measured: estimators with their options (see `estimators.labels`), baselines, and rivals of VMO."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from estimators import Estimator, labels
+from estimators import Estimator, labels, options
+from suites import rivals
+from suites.rivals import Rival
 
 PLAIN = "plain"
 """The label of plain training: the same network without a distribution over architectures."""
@@ -19,7 +21,7 @@ BASELINES = (PLAIN, RANDOM, *FIXED)
 
 @dataclass(frozen=True)
 class Label:
-    """An estimator with all of its options, or a baseline. Equal labels give equal cells."""
+    """An estimator or a rival with all of its options, or a baseline. Equal labels give equal cells."""
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -27,7 +29,21 @@ class Label:
     def __str__(self) -> str:
         if (of := self.of) is not None:
             return f"{self.name}[of={str(of)!r}]"
+        if self.name in rivals.available():
+            usual = options.defaults(rivals.get(self.name))
+            own = [f"{key}={value!r}" for key, value in self.options if usual[key] != value]
+            return f"{self.name}[{', '.join(own)}]" if own else self.name
         return self.name if self.name in BASELINES else str(self._estimator)
+
+    @property
+    def is_estimator(self) -> bool:
+        """Whether it is an estimator; otherwise it is a baseline or a rival."""
+        return self.name not in (*BASELINES, *rivals.available())
+
+    @property
+    def rival(self) -> Rival | None:
+        """The rival with its options, or None."""
+        return rivals.get(self.name)(**dict(self.options)) if self.name in rivals.available() else None
 
     @property
     def _estimator(self) -> labels.Label:
@@ -35,20 +51,24 @@ class Label:
 
     @property
     def of(self) -> Label | None:
-        """For a control: the label of the estimator whose network it is compared with. Otherwise None."""
+        """For a control: the label of the estimator or rival whose network it is compared with. Otherwise None."""
         return parse(dict(self.options)["of"]) if self.name in FIXED else None
 
     @property
     def version(self) -> int:
-        """The estimator's version; for a control, that of its `of`."""
+        """The version of the estimator or rival; for a control, that of its `of`."""
         if (of := self.of) is not None:
             return of.version
+        if (rival := self.rival) is not None:
+            return rival.version
         return 1 if self.name in BASELINES else self._estimator.version
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """The labels of the estimators nested inside it."""
+        """The labels of the estimators that it uses inside."""
         of = self.of if self.of is not None else self
+        if (rival := of.rival) is not None:
+            return rival.uses
         return () if of.name in BASELINES else tuple(map(str, of._estimator.inside))
 
     def make(self, sizes: Sequence[int]) -> Estimator:
@@ -67,6 +87,8 @@ def parse(text: str) -> Label:
         ValueError: see `estimators.labels.parse`.
     """
     name, given = labels.split(text)
+    if name in rivals.available():
+        return Label(name, tuple(sorted(options.resolve(name, rivals.get(name), given).items())))
     if name in (PLAIN, RANDOM):
         if given:
             raise ValueError(f"{name} has no options, got {text!r}")

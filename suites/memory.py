@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from results.table import row
-from suites.labels import BASELINES, PLAIN, Label
+from suites.labels import PLAIN, Label
 from suites.suite import Job, OfSteps, Rows
 from suites.tasks.base import Make, Size, Workload
 from suites.tasks.granted import Granted
@@ -108,7 +108,7 @@ class Memory(OfSteps):
 
     def impossible(self, label: Label, sizes: Sequence[int]) -> str | None:
         reason = super().impossible(label, sizes)
-        if reason is not None or label.name in BASELINES:
+        if reason is not None or not label.is_estimator:
             return reason
         evaluations = label.make(sizes).evaluations
         if evaluations > COUNTED:  # counting goes through every single evaluation

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from estimators.options import nearest
-from suites.labels import BASELINES, PLAIN, Label
+from suites.labels import PLAIN, Label
 from suites.settings import Group, Settings
 from suites.tasks.base import Nothing, Task
 from suites.tasks.granted import Granted
@@ -27,7 +27,7 @@ class Job:
     """One cell, as its suite sees it.
 
     Attributes:
-        label: the estimator, or a baseline.
+        label: the estimator, a baseline or a rival.
         seed: the seed.
         settings: the suite's settings, of its type `settings`.
         task: the task, with the suite's roles.
@@ -62,7 +62,7 @@ class Suite(ABC):
         uses: labels of estimators that it uses besides the measured one.
         measures: the unit of each metric in its rows.
         baseline: whether it measures plain training too.
-        controls: whether it measures the other baselines too.
+        controls: whether it measures the other baselines and the rivals too.
         alone: whether it measures time, so that nothing else may run meanwhile.
         by_name: whether it runs only if named.
         shares: suites with the same word use the same measurement, and their cells run together.
@@ -85,16 +85,18 @@ class Suite(ABC):
     seeds: ClassVar[Mapping[str, int]] = {}
 
     def applies(self, task: Task, label: Label) -> bool:
-        """Whether this suite measures this estimator or baseline on this task."""
+        """Whether this suite measures this estimator, baseline or rival on this task."""
         if not set(self.roles) <= set(task.roles):
             return False
         if label.name == PLAIN:
             return self.baseline and (not self.controls or task.plain)
-        return label.name not in BASELINES or (self.controls and task.plain)
+        if label.rival is not None or (label.of is not None and label.of.rival is not None):
+            return self.controls and task.narrows
+        return label.is_estimator or (self.controls and task.plain)
 
     def impossible(self, label: Label, sizes: Sequence[int]) -> str | None:
         """Why an estimator cannot be measured on sites of these sizes, or None."""
-        if label.name in BASELINES:
+        if not label.is_estimator:
             return None
         try:
             label.make(sizes)

@@ -18,9 +18,10 @@ import torch
 
 import estimators
 import suites
+from estimators import options
 from results import schema
 from suites import __main__ as program
-from suites import presets, suite, tasks
+from suites import presets, rivals, suite, tasks
 from suites.commands import source
 from suites.commands.setting_list import listed
 
@@ -70,6 +71,14 @@ def test_code_names_pages_that_there_are() -> None:
 
 def test_every_task_and_suite_has_a_row() -> None:
     assert {*tasks.available(), *suite.available()} <= cells("reference/tasks.md")
+
+
+def test_every_rival_has_a_row_with_all_of_its_options_and_defaults() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)", text("reference/tasks.md"), re.MULTILINE))
+    for name in rivals.available():
+        for option, default in options.defaults(rivals.get(name)).items():
+            said = f"{default:f}".rstrip("0") if isinstance(default, float) else default
+            assert f"`{option}={said}`" in rows[name], f"the row of {name} lacks {option}={said}"
 
 
 def test_every_field_of_a_row_is_explained() -> None:

@@ -19,7 +19,21 @@ from made_rows import PROVENANCE, cell
 
 from results import figures_study, paper, report, statements, stats, study, study_page, table
 from results.statement import Evidence, Statement, concluded, holm, of_interval, of_seeds, p_values
-from results.study_design import AVERAGED, DEFAULTS, EPOCHS, LITERAL, MOST, PAPER, PARTS, PRESET, RLOO, SWEEP, Arm, arm
+from results.study_design import (
+    AVERAGED,
+    DEFAULTS,
+    EPOCHS,
+    LITERAL,
+    MOST,
+    PAPER,
+    PARTS,
+    PRESET,
+    RIVALS,
+    RLOO,
+    SWEEP,
+    Arm,
+    arm,
+)
 from suites import presets, run, tasks
 from suites.__main__ import main
 from suites.engine.cell import Workshop
@@ -50,7 +64,7 @@ def test_every_arm_can_be_run_and_is_named_as_its_rows_are(one: Arm) -> None:
     assert isinstance(train, Train)
     assert one.changed.get("train.weights", "own") == train.weights
     assert one.task in tasks.available() and 1 <= one.seeds <= 5
-    if label.name not in ("plain", "random", "scratch", "uniform"):
+    if label.is_estimator:
         label.make((4, 8))
 
 
@@ -76,6 +90,8 @@ def write(out: Path, of: Arm, seed: int, accuracy: float, part: str = "test", **
     numbers += [("parameters", None, None, more.get("parameters", 1000.0)), ("macs", None, None, 1e6)]
     numbers += [("macs_ratio", None, None, 0.5), ("layers", None, None, 16), ("width_fraction", None, None, 0.6)]
     numbers += [("width_sd_blocks", None, None, 0.1)]
+    if of.estimator in RIVALS:
+        numbers.append(("training_cost", None, None, 0.75))
     for epoch in (1, 2, 3, 4):
         numbers.append(("curve_test_loss", "test", epoch, more.get("slow", 1.0) / epoch))
         numbers.append(("curve_accuracy", "test", epoch, accuracy / 100 * epoch / 4))
@@ -175,6 +191,7 @@ def test_a_figure_has_a_headline_and_needs_rows(name: str, tmp_path: Path) -> No
     for seed in range(3):
         write(tmp_path, arm(f"scratch[of='{PAPER}']"), seed, 88.0)
         write(tmp_path, arm("concrete[temperature=0.1]"), seed, 85.0 + 0.1 * seed)
+        write(tmp_path, arm("pruned"), seed, 88.5 + 0.1 * seed)
     figure = draw(table.read(tmp_path))
     assert figure is not None and figure.get_suptitle().strip()
     for ax in figure.axes:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from making import cell, planned, workshop
 
-from suites import suite, tasks
+from suites import rivals, suite, tasks
 from suites.engine.cell import Workshop
 from suites.engine.execute import execute
 from vmo import checkpoint
@@ -31,6 +31,7 @@ RUNS = [(task, "relax", ()) for task in SETTINGS] + [
     ("width", "rloo", ("train.weights=mode", "train.held_out=0.25", "train.recipe=fast")),
     ("joint", "concrete", ("train.continued=1",)),
 ]
+RIVALS = [("width", name, ("penalty.target_macs=0.6", "train.freeze=0")) for name in rivals.available()]
 
 
 def test_every_task_is_tried() -> None:
@@ -46,12 +47,13 @@ def run(shop: Workshop, task: str, label: str, *settings: str) -> list[dict[str,
     return suite.get("accuracy").run(shop.job(cell(shop, task, "accuracy", label, *settings)))
 
 
-@pytest.mark.parametrize(("task", "label", "more"), RUNS)
+@pytest.mark.parametrize(("task", "label", "more"), [*RUNS, *RIVALS])
 def test_a_run_killed_half_way_ends_as_if_it_had_not_been(
     task: str, label: str, more: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Rows and the last checkpoint: weights, logits, what was learned, optimizers, generators and the curve."""
-    settings, seen, kill = (*SETTINGS[task], *more), [], True
+    given = {text.partition("=")[0]: text for text in (*SETTINGS[task], *more)}
+    settings, seen, kill = tuple(given.values()), [], True
 
     def progress(what: str, done: int, total: int) -> None:
         seen.append(done)

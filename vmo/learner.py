@@ -101,12 +101,15 @@ class Learner:
         self.step_count += 1
         return loss
 
-    def backward(self, objective: Callable[[Sites], Tensor], logits: Sites) -> Tensor:
-        """`Estimator.backward` with the learner's estimator, annealed to the run's progress, and the learner's noise.
+    def backward(
+        self, objective: Callable[[Sites], Tensor], logits: Sites, estimator: Estimator | None = None
+    ) -> Tensor:
+        """`Estimator.backward` with an estimator, annealed to the run's progress, and the learner's noise.
 
         Args:
             objective: f.
             logits: `(*rows, K_l)` per site, leaves or not; each receives its gradient.
+            estimator: default: the learner's estimator.
 
         Returns:
             the detached loss `(*rows)`.
@@ -114,7 +117,7 @@ class Learner:
         Raises:
             Diverged: the logits are not finite. (Not checked on a GPU; there it shows in the loss.)
         """
-        estimator = self._annealed(self.estimator)
+        estimator = self._annealed(estimator or self.estimator)
         with self._divergence(logits):
             return estimator.backward(objective, logits, generator=self.generators["noise"])
 

@@ -53,7 +53,11 @@ class Target:
 
     def expected(self, space: Space, probabilities: Sites) -> Tensor:
         """The penalty at probabilities `(K,)` per site, in nats."""
-        return 0.5 * self.stiffness * (self.cost.expected(space, probabilities) - self.ratio) ** 2
+        return self.of(self.cost.expected(space, probabilities))
+
+    def of(self, cost: Tensor) -> Tensor:
+        """The penalty at an expected cost E_q[r(A)], in nats."""
+        return 0.5 * self.stiffness * (cost - self.ratio) ** 2
 
     def reach(self, space: Space) -> dict[str, float]:
         """As `Penalty.reach`, multiplied by the stiffness."""

@@ -22,6 +22,7 @@ from estimators.base import Estimator
 from estimators.noise import gumbel, uniform
 from vmo.compiled import CompiledObjective, compile_network
 from vmo.data import Dataset, Split, augment, batches
+from vmo.extract import extract
 from vmo.learner import Diverged, Learner
 from vmo.objective import MinibatchObjective
 from vmo.recipe import Recipe
@@ -52,6 +53,10 @@ class Trainer:
 
     Attributes:
         learner: state and step of the run, with the optimizers "weights", "phi" and "control".
+
+    A subclass trains the weights in another way, or chooses the network in another way. It may override `phi`,
+    `gradients`, `choice`, `architecture`, `deployed`, `finish`, `expected_width` and `cost`; and `snapshot` and
+    `restore`, if it has a state of its own.
 
     Raises:
         ValueError: arguments that do not work together.
@@ -105,20 +110,25 @@ class Trainer:
                         stacklevel=2,
                     )
 
+    @property
+    def phi(self) -> torch.nn.Module | None:
+        """The module whose parameters are φ; None in plain training."""
+        return self.distribution
+
     def _learner(self) -> Learner:
-        recipe, q = self.recipe, self.distribution
+        recipe, phi = self.recipe, self.phi
         sgd: dict[str, Any] = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
         modules: dict[str, torch.nn.Module] = {"network": self.network}
         optimizers: dict[str, torch.optim.Optimizer] = {
             "weights": torch.optim.SGD(self.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, **sgd)
         }
         schedules: dict[str, Schedule] = {"weights": functools.partial(SCHEDULES[recipe.schedule], recipe.lr)}
-        if q is not None:
-            modules["distribution"] = q
+        if phi is not None:
+            modules["distribution"] = phi
             if recipe.phi_optimizer == "adam":
-                optimizers["phi"] = torch.optim.Adam(q.parameters(), lr=recipe.phi_lr)
+                optimizers["phi"] = torch.optim.Adam(phi.parameters(), lr=recipe.phi_lr)
             else:
-                optimizers["phi"] = torch.optim.SGD(q.parameters(), lr=recipe.phi_lr, **sgd)
+                optimizers["phi"] = torch.optim.SGD(phi.parameters(), lr=recipe.phi_lr, **sgd)
                 schedules["phi"] = functools.partial(SCHEDULES[recipe.schedule], recipe.phi_lr)
         learner = Learner(
             modules,
@@ -134,7 +144,7 @@ class Trainer:
             },
             steps=recipe.epochs * self.steps_per_epoch,
         )
-        if q is not None and not recipe.learn:
+        if phi is not None and not recipe.learn:
             learner.hold()
         return learner
 
@@ -174,14 +184,26 @@ class Trainer:
             Diverged: the logits are not finite (on a GPU only the loss is checked, at the end of the epoch).
         """
         self.network.train()
-        return self.learner.step(lambda: self._gradients(images, labels))
+        return self.learner.step(lambda: self._problem(images, labels))
 
-    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _problem(self, images: Tensor, labels: Tensor) -> Tensor:
         """The problem, see `vmo.learner`."""
+        loss = self.gradients(images, labels)
+        for weight in self.network.parameters():
+            if weight.grad is None:  # so that momentum and weight decay act on unused weights too, as with masks
+                weight.grad = torch.zeros_like(weight)
+        return loss
+
+    def loss(self, images: Tensor, labels: Tensor, **gates: Any) -> Tensor:
+        """Cross-entropy `()` of the network with these gates, see `WideResNet.forward`."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            return F.cross_entropy(self.network(images, **gates), labels)
+
+    def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Backpropagate the loss of one minibatch to weights and φ. Returns the loss `()` that the weights train on."""
         q = self.distribution
         if q is None:  # plain
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-                loss = F.cross_entropy(self.network(images), labels)
+            loss = self.loss(images, labels)
             loss.backward()
         elif self.frozen:
             if self._settled is None:  # read once, because q is fixed and reading it waits for the device
@@ -191,9 +213,6 @@ class Trainer:
             loss = self._of_samples(images, labels, self.rows(q.logits))
             if self.penalty is not None and self.recipe.learn:
                 self.penalty.expected(q.space, q.probabilities()).backward()
-        for weight in self.network.parameters():
-            if weight.grad is None:  # so that momentum and weight decay act on unused weights too, as with masks
-                weight.grad = torch.zeros_like(weight)
         return loss
 
     def _of_samples(self, images: Tensor, labels: Tensor, logits: Sites) -> Tensor:
@@ -230,11 +249,21 @@ class Trainer:
         If q is not learned it is a sample of q instead, the same at every call: the most probable under Gumbel noise.
         """
         assert self.distribution is not None
-        logits = self.distribution.logits
         if not self.recipe.learn:
-            generator = torch.Generator(logits[0].device).manual_seed(2**32 + self.seed)
+            return next(self.samples())
+        return self._chosen(self.distribution.logits)
+
+    def samples(self) -> Iterator[tuple[int, ...]]:
+        """Samples of q, the same at every call; with a target the most probable ones within it under Gumbel noise."""
+        assert self.distribution is not None
+        logits = self.distribution.logits
+        generator = torch.Generator(logits[0].device).manual_seed(2**32 + self.seed)
+        while True:
             noise = uniform(logits, generator)
-            logits = tuple(site.detach() + gumbel(u) for site, u in zip(logits, noise, strict=True))
+            yield self._chosen(tuple(site.detach() + gumbel(u) for site, u in zip(logits, noise, strict=True)))
+
+    def _chosen(self, logits: Sites) -> tuple[int, ...]:
+        assert self.distribution is not None
         if isinstance(self.penalty, Target):
             return most_probable(self.distribution.space, logits, self.penalty.cost, self.penalty.ratio)
         return tuple(int(site.argmax()) for site in logits)
@@ -245,6 +274,21 @@ class Trainer:
             return self.distribution.space.architecture(self.choice())
         widths = self.network.config.widths
         return Architecture(len(widths), widths)
+
+    def deployed(self) -> WideResNet:
+        """The compact network of `architecture`, a copy. Its BN statistics are to be measured again."""
+        return extract(self.network, self.architecture())
+
+    def finish(self) -> None:
+        """Called once, after the last epoch. Makes the final choice of the network, if that needs more than φ."""
+
+    def expected_width(self) -> float | None:
+        """The mean over blocks of the expected fraction of channels; None in plain training."""
+        return None if self.distribution is None else float(self.distribution.expected_width())
+
+    def cost(self) -> float | None:
+        """The MACs of the whole run, as a multiple of those of plain training for as many epochs. None: not known."""
+        return None
 
     @property
     def steps_per_epoch(self) -> int:

@@ -16,7 +16,7 @@ def names(kind: str) -> list[str]:
     """The names of a kind, one of `KINDS` or "parts"."""
     found: dict[str, Any] = {
         "estimators": source.estimators,
-        "baselines": lambda: BASELINES,
+        "baselines": _baselines,
         "tasks": source.tasks,
         "suites": source.suites,
         "presets": source.presets,
@@ -24,6 +24,10 @@ def names(kind: str) -> list[str]:
         "parts": source.parts,
     }
     return list(found[kind]())
+
+
+def _baselines() -> list[str]:
+    return [*BASELINES, *source.rivals()]
 
 
 def listed(kind: str) -> dict[str, Any]:
@@ -89,7 +93,7 @@ def _suites() -> list[dict[str, Any]]:
 
 _LISTED: dict[str, Any] = {
     "estimators": _estimators,
-    "baselines": lambda: list(BASELINES),
+    "baselines": _baselines,
     "tasks": _tasks,
     "suites": _suites,
     "presets": lambda: [{"name": name, "summary": what} for name, what in source.presets().items()],

@@ -65,6 +65,11 @@ def suites() -> dict[str, Any]:
     return registry("suites.suite")
 
 
+def rivals() -> dict[str, Any]:
+    """Where each rival of VMO is defined."""
+    return registry("suites.rivals")
+
+
 def presets() -> dict[str, str]:
     """Each preset and its description."""
     return dict(constant("suites.presets", "PRESETS"))

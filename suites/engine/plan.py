@@ -158,4 +158,6 @@ def _impossible(task: Task, of: Suite, cell: Cell) -> str | None:
     if not of.roles or cell.label.name == PLAIN:
         return None
     role, how = cell.handed[0]
+    if cell.label.rival is not None:
+        return task.unfit(cell.label.name, how)
     return of.impossible(cell.label, task.sizes(role, how))

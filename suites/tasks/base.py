@@ -146,6 +146,7 @@ class Task(ABC):
         name: part of a cell's identity.
         version: part of a cell's identity; raise it when the task changes.
         plain: whether plain training (without a distribution over architectures) exists for this task.
+        narrows: whether the rivals of VMO (see `suites.rivals`) exist for this task.
         groups: the groups of settings that the task declares.
         roles: the type of the settings of each of its roles.
         plain_roles: the same for plain training, where it needs fewer.
@@ -155,6 +156,7 @@ class Task(ABC):
     name: str
     version = 1
     plain = True
+    narrows = False
     groups: ClassVar[tuple[type[Group], ...]] = ()
     roles: ClassVar[Mapping[str, type[Settings]]] = {}
     plain_roles: ClassVar[Mapping[str, type[Settings]]] = {}
@@ -185,6 +187,10 @@ class Task(ABC):
     @abstractmethod
     def sizes(self, role: str, settings: Any) -> tuple[int, ...]:
         """K of each site, at the size of a role."""
+
+    def unfit(self, name: str, settings: Any) -> str | None:
+        """Why a rival of this name cannot run with these settings of "run", or None."""
+        return None
 
     @abstractmethod
     def estimates(self, settings: Any, evaluations: int) -> int:

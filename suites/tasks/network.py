@@ -11,6 +11,8 @@ import torch
 
 from estimators import Estimator
 from suites import labels
+from suites.rivals import Rival
+from suites.rivals.base import Start
 from suites.tasks import network_settings as settings_of
 from suites.tasks.base import Make, Point, Sites, Size, Task, Truth, TruthSettings, dataset_of
 from suites.tasks.network_roles import (
@@ -148,8 +150,9 @@ class NetworkTask(Task):
         *,
         learn: bool = True,
         architecture: Architecture | None = None,
+        rival: Rival | None = None,
     ) -> Trainer:
-        """A new run. Equal seeds give equal initial weights and data order for all estimators.
+        """A new run. Equal seeds give equal initial weights and data order for all estimators and rivals.
 
         Without an estimator it is plain training, of the full network or of `architecture`. See `run`.
         """
@@ -171,12 +174,24 @@ class NetworkTask(Task):
             config = replace(config, hidden=architecture.hidden, blocks=architecture.blocks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            if rival is not None:
+                return self._rival(rival, config, data, recipe, seed, settings)
             if make is None or isinstance(settings, PlainRunSettings):
                 return self._plain(config, data, recipe, seed)
             return self._learner(
                 make, config, data, recipe, seed, settings.network, settings.penalty,
                 how if isinstance(how, Timing) else None, held_out,
             )  # fmt: skip
+
+    def _rival(
+        self, rival: Rival, config: WideResNetConfig, data: Dataset, recipe: Recipe, seed: int, settings: Any
+    ) -> Trainer:
+        space = Space(self.name, config.widths, settings.network.width_step)
+        target = self.penalty(settings.penalty, space, config, data.shape[-1])
+        assert isinstance(target, Target)
+        with data.train.images.device:
+            network = WideResNet(config)
+        return rival.trainer(Start(network, data, recipe, space, target, seed))
 
     def _plain(self, config: WideResNetConfig, data: Dataset, recipe: Recipe, seed: int) -> Trainer:
         with data.train.images.device:  # create everything on its device
@@ -269,6 +284,7 @@ class NetworkTask(Task):
         *,
         learn: bool = True,
         architecture: Architecture | None = None,
+        rival: Rival | None = None,
     ) -> list[dict[str, Any]]:
         """See `Task.run`.
 
@@ -279,10 +295,11 @@ class NetworkTask(Task):
             keeper: keeps the checkpoints.
             learn: False: q keeps its initial value, and the run's architecture is a sample of it.
             architecture: the network of plain training; default: the full network.
+            rival: the rival whose run it is, in place of an estimator.
         """
-        trainer = self.trainer(settings, make, seed, learn=learn, architecture=architecture)
+        trainer = self.trainer(settings, make, seed, learn=learn, architecture=architecture, rival=rival)
         about = {
-            "task": "plain" if make is None else self.name,
+            "task": "plain" if make is None and rival is None else self.name,
             "width_step": settings.network.width_step if isinstance(settings, RunSettings) else 1,
             **self.dataset.identity.recorded(),
             "seed": seed,
@@ -305,6 +322,15 @@ class Width(NetworkTask):
     """Learns the number of hidden channels of every block."""
 
     name = "width"
+    narrows = True
+
+    def unfit(self, name: str, settings: RunSettings) -> str | None:
+        if not settings.penalty.target_macs:
+            return f"{name} needs a budget: --target-macs R, a fraction of the full network's MACs"
+        for option in ("weights", "freeze", "continued", "held_out"):
+            if (value := getattr(settings.train, option)) != Train.model_fields[option].default:
+                return f"{name} chooses its network in its own way, without train.{option}, got {value!r}"
+        return None
 
 
 class Joint(NetworkTask):

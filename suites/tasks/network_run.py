@@ -15,7 +15,7 @@ from vmo.config import WideResNetConfig
 from vmo.data import Dataset, Split
 from vmo.evaluate import evaluate, recalibrate
 from vmo.extract import extract, parameters
-from vmo.space import Architecture, ArchitectureDistribution
+from vmo.space import Architecture
 from vmo.train import Trainer
 from vmo.wrn import WideResNet
 
@@ -45,8 +45,7 @@ def whole_run(
         measured: the name of the images on which accuracy is measured.
     """
     epochs = trainer.recipe.epochs + trainer.recipe.continued
-    q = trainer.distribution
-    curves = [] if q is None else _state(q, 0)
+    curves = _state(trainer, 0)
     epoch = 1
     if (saved := keeper.load(trainer.dataset.train.images.device)) is not None:
         trainer.restore(saved["trainer"])
@@ -66,8 +65,9 @@ def whole_run(
         curves.append(row("curve_loss", loss, x=epoch, unit="nats"))
         if epoch * POINTS // epochs > (epoch - 1) * POINTS // epochs:
             curves += _so_far(trainer, epoch, measured)
-        if q is not None:
-            curves += _state(q, epoch)
+        curves += _state(trainer, epoch)
+        if epoch == epochs:
+            trainer.finish()
         epoch += 1
     keeper.finish(state())
     return _results(trainer, whole, seed, measured) + curves
@@ -95,7 +95,7 @@ def _results(trainer: Trainer, whole: WideResNetConfig, seed: int, measured: str
     """The rows of a finished run."""
     q, data = trainer.distribution, trainer.dataset
     chosen = trainer.architecture()
-    compact = _deploy(trainer, chosen)
+    compact = _calibrated(trainer, trainer.deployed())
     size = data.shape[-1]
     macs = compact.config.total_macs(size)
     rows = []
@@ -118,10 +118,12 @@ def _results(trainer: Trainer, whole: WideResNetConfig, seed: int, measured: str
         noise, right = torch.Generator(device).manual_seed(seed), 0.0
         for i in range(SAMPLED):  # each architecture is evaluated on its own part of the test images
             images, labels = (t.tensor_split(SAMPLED)[i] for t in (data.test.images, data.test.labels))
-            drawn = _deploy(trainer, q.sample(noise), minibatches=10)
+            drawn = _calibrated(trainer, extract(trainer.network, q.sample(noise)), minibatches=10)
             right += len(labels) * evaluate(drawn, Split(images, labels), data)[1]
         rows.append(row("sampled_accuracy", right / len(data.test), n=SAMPLED, unit="fraction"))
         rows.append(row("entropy", float(q.entropy().mean()), unit="nats per site"))
+    if (cost := trainer.cost()) is not None:
+        rows.append(row("training_cost", cost, unit="plain runs"))
     return rows
 
 
@@ -129,8 +131,7 @@ def _first(data: Dataset, count: int) -> Split:
     return Split(data.train.images[:count], data.train.labels[:count])
 
 
-def _deploy(trainer: Trainer, architecture: Architecture, minibatches: int = 50) -> WideResNet:
-    compact = extract(trainer.network, architecture)
+def _calibrated(trainer: Trainer, compact: WideResNet, minibatches: int = 50) -> WideResNet:
     recalibrate(compact, trainer.dataset, limit=minibatches)
     return compact
 
@@ -138,16 +139,19 @@ def _deploy(trainer: Trainer, architecture: Architecture, minibatches: int = 50)
 def _so_far(trainer: Trainer, epoch: int, measured: str) -> list[dict[str, Any]]:
     """Loss and accuracy of the network chosen after this epoch, on the images on which accuracy is measured."""
     images = trainer.dataset.test
-    loss, accuracy = evaluate(_deploy(trainer, trainer.architecture(), minibatches=10), images, trainer.dataset)
+    loss, accuracy = evaluate(_calibrated(trainer, trainer.deployed(), minibatches=10), images, trainer.dataset)
     return [
         row("curve_test_loss", loss, x=epoch, part=measured, n=len(images), unit="nats"),
         row("curve_accuracy", accuracy, x=epoch, part=measured, n=len(images), unit="fraction"),
     ]
 
 
-def _state(q: ArchitectureDistribution, epoch: int) -> list[dict[str, Any]]:
-    return [
-        row("curve_width", float(q.expected_width()), x=epoch, unit="fraction"),
-        row("curve_depth", float(4 + 2 * q.expected_depth()), x=epoch, unit="layers"),
-        row("curve_entropy", float(q.entropy().mean()), x=epoch, unit="nats per site"),
-    ]
+def _state(trainer: Trainer, epoch: int) -> list[dict[str, Any]]:
+    """What q, or the gates of the channels, are like at the end of an epoch."""
+    q, width, found = trainer.distribution, trainer.expected_width(), []
+    if width is not None:
+        found.append(row("curve_width", width, x=epoch, unit="fraction"))
+    if q is not None:
+        found.append(row("curve_depth", float(4 + 2 * q.expected_depth()), x=epoch, unit="layers"))
+        found.append(row("curve_entropy", float(q.entropy().mean()), x=epoch, unit="nats per site"))
+    return found

@@ -35,7 +35,7 @@ def _trained_on(text: str) -> str:
         label = labels.parse(WEIGHTS.get(text, text))
     except ValueError as error:
         raise ValueError(f"{TRAINED_ON}: {error}") from None
-    if label.name in labels.BASELINES:
+    if not label.is_estimator:
         raise ValueError(f"{TRAINED_ON}, and {label.name} is a baseline")
     return str(label)
 

@@ -1,0 +1,149 @@
+"""VMO beside its rivals: a table and a figure of networks of about equal MACs.
+
+The cost of a run is its multiply-accumulates (MACs), as a multiple of those of a plain run. Wall times of runs are not
+compared, because they depend on what else the machine did. Where the cost comes from:
+
+    plain             1
+    Concrete          1: soft masks on the full network
+    random            the expected MACs of widths that are uniform on the grid, as a fraction of the full network's
+    uniform, scratch  the MACs of the network as a fraction of the full network's; the run that learned it not included
+    sweep             the MACs of a step with q held at half of the width, from the overhead suite
+    rivals            the row `training_cost` of the run
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from results import drawing, labels, palette, reading, stats, study
+from results.study_design import COST, EPOCHS, PAPER, PRESET, RIVALS, SWEEP, Arm, arm, rivals
+
+FIXED = {"plain": 1.0, PAPER: 1.0, "random": 0.587}
+"""Costs that follow from the design."""
+
+
+def measured(frame: pd.DataFrame, dataset: str) -> Mapping[str, Arm]:
+    """The arms that have runs, by name; empty without a run of a rival."""
+    arms = rivals(dataset)
+    if not any(len(study.values(frame, arms[name])) for name in RIVALS):
+        return {}
+    return {name: one for name, one in arms.items() if len(study.values(frame, one))}
+
+
+def table(frame: pd.DataFrame, dataset: str = "cifar10_16") -> pd.DataFrame | None:
+    """One line per method: accuracy, the paired difference to VMO, size and cost; None without a run of a rival."""
+    arms = measured(frame, dataset)
+    if not arms:
+        return None
+    reference = study.values(frame, arm(SWEEP, "mode", dataset=dataset))
+    costs = _costs(frame, arms)
+    lines = []
+    for name, one in arms.items():
+        accuracy = study.values(frame, one)
+        lines.append(
+            {
+                "network": name,
+                "test accuracy, %": _interval(accuracy, 2),
+                "minus VMO by sweep, points": "" if one.estimator == SWEEP else _difference(accuracy, reference),
+                "MACs, %": f"{100 * study.values(frame, one, 'macs_ratio', None).mean():.1f}",
+                "parameters": f"{study.values(frame, one, 'parameters', None).mean():,.0f}",
+                "training MACs, plain runs": f"{costs[name]:.2f}" if name in costs else "",
+                "seeds": f"{len(accuracy)}",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def figure(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
+    """Test accuracy against the cost of training, with the line of the best accuracy up to a cost."""
+    arms = dict(measured(frame, dataset))
+    costs = _costs(frame, arms)
+    plain = arms.pop("plain network", None)
+    arms = {name: one for name, one in arms.items() if name in costs and not one.estimator.startswith("scratch")}
+    if plain is None or not arms:
+        return None
+    found = {name: (costs[name], study.values(frame, one)) for name, one in arms.items()}
+    with drawing.style():
+        drawn, axes = drawing.grid(1, 1, 4.2)
+        ax = axes[0, 0]
+        named = []
+        for name, (cost, accuracy) in found.items():
+            look = palette.Look(arms[name].estimator, arms[name].estimator.partition("[")[0])
+            mean, low, high, _ = stats.t_interval(accuracy)
+            ax.scatter(np.full(len(accuracy), cost), accuracy, s=12, color=look.colour, alpha=0.45, lw=0)
+            drawing.errors(ax, look, cost, (mean, low, high))
+            named.append(labels.Named(ax, cost, mean, name, look.ink))
+        ax.set_xlim(0, 1.04 * max(1.0, *(cost for cost, _ in found.values())))
+        _pareto(ax, [(cost, float(accuracy.mean())) for cost, accuracy in found.values()])
+        level = float(study.values(frame, plain).mean())
+        ax.axhline(level, color=drawing.MUTED, lw=1.0, ls=(0, (4, 3)), zorder=1)
+        ax.annotate(
+            "plain network, all MACs", (1, level), (0, 3), xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points", ha="right", color=drawing.MUTED, fontsize=labels.SIZE,
+        )  # fmt: skip
+        ax.set(xlabel="training MACs, plain runs", ylabel="test accuracy, %")
+        n = drawing.counts(pd.Series([len(accuracy) for _, accuracy in found.values()]))
+        drawing.title(
+            drawn,
+            "VMO and other ways to a network of half the MACs",
+            f"Width task, {dataset}, WRN-16-1, {EPOCHS} epochs; {n} seeds; large: mean with 95 % t interval",
+        )
+        labels.at_points(drawn, named)
+    return drawn
+
+
+def _costs(frame: pd.DataFrame, arms: Mapping[str, Arm]) -> dict[str, float]:
+    """The cost of a run of each arm, where it is known."""
+    found = {}
+    for name, one in arms.items():
+        if one.estimator in FIXED:
+            values = pd.Series([FIXED[one.estimator]])
+        elif one.estimator.startswith(("scratch", "uniform")):
+            values = study.values(frame, one, "macs_ratio", None)
+        elif one.estimator == COST.estimator:
+            values = _of_step(frame, COST)
+        else:
+            values = study.values(frame, one, "training_cost", None)
+        if len(values):
+            found[name] = float(values.mean())
+    return found
+
+
+def _of_step(frame: pd.DataFrame, of: Arm) -> pd.Series:
+    """The MACs of a training step in plain steps, with q held at half of the width."""
+    rows = frame[(frame["suite"] == "overhead") & (frame["task"] == of.task) & (frame["estimator"] == of.estimator)]
+    rows = rows[(rows["metric"] == "macs_ratio_held") & (rows["x"] == 0.5) & (rows["preset_name"] == PRESET)]
+    wanted = [(*key.split("."), value) for key, value in of.changed.items()]
+    alike = [
+        all(str(handed[group][name]) == value for group, name, value in wanted)
+        for handed in map(json.loads, rows["settings"])
+    ]
+    found = rows[pd.Series(alike, rows.index, bool)].drop_duplicates("hash")
+    reading.note(found["hash"])
+    return found["value"]
+
+
+def _pareto(ax: Axes, points: list[tuple[float, float]]) -> None:
+    """A staircase through the points that no cheaper point exceeds."""
+    best: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or value > best[-1][1]:
+            best.append((cost, value))
+    x, y = zip(*best, (ax.get_xlim()[1], best[-1][1]), strict=True)
+    ax.step(x, y, where="post", color=palette.CONTEXT, lw=1.4, zorder=1)
+
+
+def _difference(accuracy: pd.Series, reference: pd.Series) -> str:
+    both = pd.concat([accuracy, reference], axis=1, join="inner")
+    return _interval(both.iloc[:, 0] - both.iloc[:, 1], 2) if len(both) else ""
+
+
+def _interval(values: pd.Series, digits: int) -> str:
+    mean, low, high, n = stats.t_interval(values)
+    return f"{mean:.{digits}f}" if n < 2 else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
