@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from results import registry, words  # noqa: E402 — these two need neither torch nor pandas here
+from results import registry  # noqa: E402 — as the next, it needs only the standard library
 from suites.commands import source  # noqa: E402
 
 if TYPE_CHECKING:  # the test has no mkdocs
@@ -34,9 +35,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
 
 def table() -> Iterator[str]:
     """A row for every estimator, in the order of the README."""
+    needs = tomllib.loads((ROOT / "results/templates/words.toml").read_text(encoding="utf-8"))["needs"]
     yield "| name | unbiased | evaluations of f | needs, besides values of f | what it is |\n|---|---|---|---|---|"
     for name, unbiased, _, cost, what in rows():
-        said = ", ".join(words.needs()[need] for need in registry.estimators()[name]["needs"])
+        said = ", ".join(needs[need] for need in registry.estimators()[name]["needs"])
         what = re.sub(r" \(\[explanation\]\(docs/(.*?)\)\)", r" ([explanation](../\1))", what)
         yield f"| [`{name}`](#{name}) | {unbiased} | {cost} | {said} | {what} |"
 
