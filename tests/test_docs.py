@@ -136,7 +136,7 @@ def test_the_page_of_settings_has_what_the_command_line_lists(preset: str) -> No
 
 
 def test_the_page_of_estimators_has_every_one_and_all_of_its_options() -> None:
-    made = hook("estimators")
+    made = hook("estimator_tables")
     rows = dict(re.findall(r"^\| \[`(\w+)`\]\(#\w+\) \|(.*)", "\n".join(made.table()), re.MULTILINE))
     sections = re.split(r"^### ", "\n".join(made.options()), flags=re.MULTILINE)
     found = {re.match(r"`(\w+)`", one)[1]: one for one in sections if one}  # type: ignore[index]
