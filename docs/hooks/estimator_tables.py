@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))  # not first: mkdocs takes the first one away again
 
 from results import registry  # noqa: E402 — as the next, it needs only the standard library
 from suites.commands import source  # noqa: E402
