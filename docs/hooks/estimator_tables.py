@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))  # not first: mkdocs takes the first one away again
+sys.path.append(str(ROOT))
 
 from results import registry  # noqa: E402 — as the next, it needs only the standard library
 from suites.commands import source  # noqa: E402
@@ -23,6 +23,11 @@ if TYPE_CHECKING:  # the test has no mkdocs
     from mkdocs.structure.pages import Page
 
 TABLE, OPTIONS = "<!-- estimators -->", "<!-- options -->"
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Find the packages again: mkdocs restores the path after it has loaded a hook."""
+    sys.path.append(str(ROOT))
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
