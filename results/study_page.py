@@ -125,7 +125,7 @@ def _arm(frame: pd.DataFrame, of: Arm) -> dict[str, str] | None:
         "train − test, points": _mean(train - test, 2),
         "MACs, %": f"{macs.mean():.1f}",
         "parameters": f"{parameters.mean():,.0f}",
-        "seeds": f"{len(test)} of {of.seeds}",
+        "seeds": f"{len(test)} of {max(len(test), of.seeds)}",
     }
 
 
