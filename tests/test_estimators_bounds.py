@@ -160,3 +160,21 @@ def test_vimco_by_enumeration_of_all_samples(samples: int) -> None:
     for g, expected in zip(grads, truth, strict=True):
         assert g is not None
         torch.testing.assert_close((chance.view(-1, *(1,) * (g.dim() - 1)) * g).sum(0), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_baseline_of_vimco_has_the_geometric_mean_of_the_others() -> None:
+    """Three samples, by hand; any baseline of the others would leave the mean as it is."""
+    logits, f = logits_of(6), Joint(SIZES)
+    drawn = [(0, 1, 0), (2, 0, 1), (1, 1, 1)]
+    log_p = [torch.log_softmax(site, -1) for site in logits]
+    corners = tuple(torch.eye(k, dtype=torch.float64)[[z[i] for z in drawn]] for i, k in enumerate(SIZES))
+    w = torch.exp(-f(corners).detach()) / torch.stack([x @ q for x, q in zip(corners, log_p, strict=True)]).sum(0).exp()
+    expected = torch.zeros(SIZES[0], dtype=torch.float64)
+    for s in range(3):
+        others = [w[r] for r in range(3) if r != s]
+        without = (others[0] + others[1] + (others[0] * others[1]).sqrt()) / 3
+        weight = -w.mean().log() + without.log() + w[s] / w.sum()
+        expected += weight * (corners[0][s] - log_p[0].exp())
+    noise = tuple(torch.stack([wins(z)[i] for z in drawn]) for i in range(len(SIZES)))
+    got = estimators.get("vimco", sizes=SIZES, samples=3).estimate(f, logits, noise).grads[0]
+    torch.testing.assert_close(got, expected)
