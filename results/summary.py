@@ -23,10 +23,12 @@ QUANTITIES = (
     "layers",
     "objective gap",
     "test ELBO",
+    "test objective",
 )
 """The quantities that are compared between estimators, in the order of the tables."""
 COMPARED = (
     "bias_sq", "variance", "peak_ratio", "time_ratio", "accuracy", "width_fraction", "layers", "objective_gap", "elbo",
+    "objective",
 )  # fmt: skip
 """The metrics that these quantities are computed from."""
 SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -40,6 +42,7 @@ SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "layers": ("accuracy", ("layers",)),
     "objective gap": ("accuracy", ("objective_gap",)),
     "test ELBO": ("accuracy", ("elbo",)),
+    "test objective": ("accuracy", ("objective",)),
 }
 """The suite that measures each quantity, and the metrics of the rows behind it."""
 BY_SIZE = ("scaling",)
@@ -169,6 +172,7 @@ def quantities(frame: pd.DataFrame, task: str) -> dict[str, pd.DataFrame]:
         "layers": pool(measured(frame, "layers")),
         "objective gap": pool(measured(frame, "objective_gap")),
         "test ELBO": pool(measured(frame, "elbo", part="test")),
+        "test objective": pool(measured(frame, "objective", part="test")),
     }
     return {name: main_context(rows) for name, rows in found.items() if not rows.empty}
 

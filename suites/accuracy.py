@@ -59,6 +59,7 @@ class Accuracy(OfSteps):
         "distortion": "nats",
         "rate": "nats",
         "curve_elbo": "nats",
+        "nll": "nats",
     }
 
     def run(self, job: Job) -> Rows:

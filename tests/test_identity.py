@@ -24,9 +24,11 @@ TINY = [
     "train.epochs=1", "truth.minibatches=2", "gradient.budget=40", "overhead.pairs=2", "contest.estimates=9",
     "contest.steps=1", "contest.runs=1", "contest.pairs=2", "counted.depth=10", "counted.widen=1", "counted.batch=4",
     "timed.batch=4", "scaling.batch=4", "network.width_step=16", "train.batch_size=8", "vae.batch_size=8",
+    "amortised.steps=4", "amortised.estimates=20", "amortised.ride=2", "amortised.hidden=8", "amortised.batch_size=8",
 ]  # fmt: skip
-READING = ("toy", "polynomial", "vae", "width")
-"""Tasks that read all settings there are: quadratic and multilinear read as toy does, depth and joint as width."""
+READING = ("toy", "polynomial", "vae", "bottleneck", "width")
+"""Tasks that read all settings there are: quadratic and multilinear read as toy does, experts, halves and spelling as
+bottleneck, depth and joint as width."""
 
 
 @functools.cache

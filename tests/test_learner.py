@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 import estimators
 from suites.tasks import curve
+from suites.tasks.amortised_model import Run as VaeRun
 from suites.tasks.functions import Run
 from suites.tasks.reference_run import ReferenceRun
 from suites.tasks.toy import Joint
-from suites.tasks.vae_model import Run as VaeRun
 from suites.tasks.vae_model import Vae
 from vmo.checkpoint import Keeper
 from vmo.learner import Diverged, Learner, ride
@@ -256,14 +256,14 @@ def vae(name: str) -> VaeRun:
     images = torch.rand(10, 5, generator=torch.Generator().manual_seed(1))
     estimator = estimators.get(name, sizes=(3, 3))
     model = Vae(images.mean(0), 2, 3, 1, 4)
-    return VaeRun(model, estimator, images, lr=0.01, control_lr=0.01, batch_size=3, seed=0, steps=23)
+    return VaeRun(model, estimator, (images,), name="vae", lr=0.01, control_lr=0.01, batch_size=3, seed=0, steps=23)
 
 
 def train(run: Run | VaeRun, keeper: Keeper) -> curve.Curve:
     def watch() -> float:
         if isinstance(run, Run):
             return run.value()
-        return float(sum(w.detach().double().sum() for w in run.vae.parameters()))
+        return float(sum(w.detach().double().sum() for w in run.model.parameters()))
 
     return curve.train(run, watch, keeper, moments=5, device=CPU, progress=lambda what, i, n: None)
 

@@ -16,13 +16,14 @@ import estimators
 from suites import labels
 from suites.measure import measure, reference
 from suites.tasks import available, functions, polynomial
+from suites.tasks.amortised_model import Run
 from suites.tasks.base import Point, Truth
 from suites.tasks.granted import Granted
 from suites.tasks.multilinear import Multilinear
 from suites.tasks.polynomial import Polynomial
 from suites.tasks.quadratic import Quadratic
 from suites.tasks.toy import Joint
-from suites.tasks.vae_model import Run, Vae, bound, divergence
+from suites.tasks.vae_model import Vae, bound, divergence
 from vmo.checkpoint import Keeper
 from vmo.learner import Diverged
 
@@ -169,18 +170,18 @@ def test_a_step_of_the_vae_follows_the_gradient_of_the_elbo() -> None:
     vae, x = tiny()
     expected = torch.autograd.grad(exact_elbo(vae, x).sum(), list(vae.parameters()))
     exact = estimators.get("exact", sizes=(3, 3))
-    run = Run(vae, exact, x, lr=0.0, control_lr=0.0, batch_size=3, seed=0)
-    run.train_on(x)
+    run = Run(vae, exact, (x,), name="vae", lr=0.0, control_lr=0.0, batch_size=3, seed=0)
+    run.train_on((x,))
     same([p.grad for p in vae.parameters()], list(expected), "the gradient", rtol=1e-8, atol=1e-11)
 
 
 def test_a_step_of_the_vae_is_unbiased_where_its_estimator_is() -> None:
     vae, x = tiny()
     expected = torch.autograd.grad(exact_elbo(vae, x).sum(), list(vae.parameters()))
-    run = Run(vae, estimators.get("rloo", sizes=(3, 3)), x, lr=0.0, control_lr=0.0, batch_size=3, seed=0)
+    run = Run(vae, estimators.get("rloo", sizes=(3, 3)), (x,), name="vae", lr=0.0, control_lr=0.0, batch_size=3, seed=0)
     found = []
     for _ in range(4000):
-        run.train_on(x)
+        run.train_on((x,))
         found.append(torch.cat([p.grad.flatten() for p in vae.parameters() if p.grad is not None]))
     check_means(torch.stack(found), torch.cat([g.flatten() for g in expected]))
 

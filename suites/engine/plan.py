@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from results import known
 from results.table import status
 from suites import settings, suite
 from suites.engine.cell import Cell, Workshop
@@ -154,10 +155,13 @@ def _following(item: Planned, planned: dict[str, Planned]) -> Planned:
 
 
 def _impossible(task: Task, of: Suite, cell: Cell) -> str | None:
-    """Why an estimator cannot work on a task's sizes, or None. Raises ValueError if the task's settings are invalid."""
+    """Why an estimator cannot work on a task, or None. Raises ValueError if the task's settings are invalid."""
     if not of.roles or cell.label.name == PLAIN:
         return None
     role, how = cell.handed[0]
     if cell.label.rival is not None:
         return task.unfit(cell.label.name, how)
+    needs = known.of(cell.label.name, dict(cell.label.options)).needs
+    if not task.slopes and needs is not None and "slopes" in needs:
+        return f"{cell.label} needs ∂f/∂sample, and the objective of {task.name} has none"
     return of.impossible(cell.label, task.sizes(role, how))

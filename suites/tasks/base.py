@@ -146,6 +146,7 @@ class Task(ABC):
         name: part of a cell's identity.
         version: part of a cell's identity; raise it when the task changes.
         plain: whether plain training (without a distribution over architectures) exists for this task.
+        slopes: whether its objective has a gradient ∂f/∂sample. Estimators that need it are infeasible without.
         narrows: whether the rivals of VMO (see `suites.rivals`) exist for this task.
         groups: the groups of settings that the task declares.
         roles: the type of the settings of each of its roles.
@@ -156,6 +157,7 @@ class Task(ABC):
     name: str
     version = 1
     plain = True
+    slopes = True
     narrows = False
     groups: ClassVar[tuple[type[Group], ...]] = ()
     roles: ClassVar[Mapping[str, type[Settings]]] = {}
