@@ -7,7 +7,8 @@ also works where the page is read in the repository. In the site
     images          are files beside the pages,
     anything else   is a page that shows the text.
 
-A link to a file that does not exist stays as it is, and `mkdocs build --strict` fails on it.
+A link to a file that does not exist stays as it is, and `mkdocs build --strict` fails on it. The report's page of each
+task is added to the navigation.
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ IMAGES = {".png", ".svg", ".jpg"}
 LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml"}
 FOLDERS = {"results/reference": "results"}
 """Where a folder of the repository is found in the site, if not under its own path."""
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Add the report's page of each task to the section "Results", by its title up to a colon."""
+    (results,) = (section["Results"] for section in config.nav if "Results" in section)
+    listed = {path for page in results for path in page.values()}
+    for path in sorted((Path(config.config_file_path).parent / "results/reference").glob("REPORT-*.md")):
+        uri = _uri(Path("results/reference") / path.name)
+        if uri not in listed:
+            title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            results.append({title.partition(":")[0]: uri})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
