@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats as distributions
+import scipy
 
 from results import stats, summary
 
@@ -120,7 +120,7 @@ def noise(frame: pd.DataFrame) -> str:
     residual = table.sub(table.mean(axis=1), axis=0).sub(table.mean(axis=0) - table.stack().mean(), axis=1)
     spread = 100 * np.sqrt(float((residual**2).to_numpy().sum()) / freedom)
     n = len(table.columns)
-    least = distributions.t.ppf(0.975, freedom) * spread * np.sqrt(2 / n)
+    least = scipy.stats.t.ppf(0.975, freedom) * spread * np.sqrt(2 / n)
     return (
         f"Without the mean effect of each seed, accuracies have a standard deviation of {spread:.2f} points (pooled "
         f"over {len(table)} networks with {n} seeds each, {freedom} degrees of freedom). A difference of two means "

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats as distributions
+import scipy
 
 from results import stats
 from results.study_design import LEVEL, MARGIN, SEEDS
@@ -132,7 +132,7 @@ def of_seeds(measure: str, where: str, effect: pd.Series, threshold: float | Non
     sd = float(values.std(ddof=1))
     distance = values.mean() - threshold
     t = distance / (sd / np.sqrt(len(values))) if sd > 0 else np.copysign(np.inf, distance)
-    greater = float(distributions.t.sf(t, len(values) - 1)) if distance else 0.5
+    greater = float(scipy.stats.t.sf(t, len(values) - 1)) if distance else 0.5
     yes, no = (greater, 1 - greater) if above else (1 - greater, greater)
     return replace(test, p_yes=yes, p_no=no, sd=sd)
 
@@ -147,7 +147,7 @@ def of_interval(measure: str, where: str, line: pd.Series, threshold: float | No
         greater = float(value < threshold)
     else:
         half = (high - low) / 2
-        greater = float(distributions.norm.sf((value - threshold) / (half / 1.96)))
+        greater = float(scipy.stats.norm.sf((value - threshold) / (half / 1.96)))
     yes, no = (greater, 1 - greater) if above else (1 - greater, greater)
     return replace(test, p_yes=yes, p_no=no)
 

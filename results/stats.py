@@ -1,15 +1,15 @@
 """Intervals and tests: Student t over seeds, ratios of timings, and the squared norm and trace of gradient estimates.
 
 Few seeds use Student t intervals and not a percentile bootstrap, which covers 85 % at a nominal 95 % with five values.
-Everything assumes independent draws, and enough of them for the central limit theorem.
+Everything assumes independent draws, and enough of them for the central limit theorem. `scipy.stats` is loaded when it
+is first used, because loading it takes longer than a command line should need to start.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
-from scipy import stats as distributions
 
 Array = NDArray[np.float64]
 _COLUMNS = 8192  # columns converted to float64 at a time: 33 MB for n = 500 estimates
@@ -57,7 +57,7 @@ def t_half(sd: ArrayLike, n: ArrayLike, level: float = 0.95) -> Array:
     """Half the width of the Student t interval of a mean, from sd and n, (m,) each; NaN where n is 1."""
     count = np.asarray(n, np.float64)
     freedom = np.where(count > 1, count - 1, np.nan)
-    half: Array = distributions.t.ppf((1 + level) / 2, freedom) * np.asarray(sd, np.float64) / np.sqrt(count)
+    half: Array = scipy.stats.t.ppf((1 + level) / 2, freedom) * np.asarray(sd, np.float64) / np.sqrt(count)
     return half
 
 
@@ -70,7 +70,7 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
     elif low == high:  # without spread t is 0/0 or infinite
         p = float(estimate == 0)
     else:
-        p = float(distributions.ttest_1samp(difference, 0).pvalue)
+        p = float(scipy.stats.ttest_1samp(difference, 0).pvalue)
     return Paired(estimate, low, high, p, n)
 
 
@@ -78,10 +78,10 @@ def detectable(sd: float, n: int, power: float = 0.8, level: float = 0.95) -> fl
     """The smallest mean of n normal differences with standard deviation ``sd`` that a t test detects at this power."""
     if n < 2 or not np.isfinite(sd):
         return np.nan
-    critical = float(distributions.t.ppf((1 + level) / 2, n - 1))
+    critical = float(scipy.stats.t.ppf((1 + level) / 2, n - 1))
 
     def found(effect: float) -> float:
-        noncentral = distributions.nct(n - 1, effect * np.sqrt(n))
+        noncentral = scipy.stats.nct(n - 1, effect * np.sqrt(n))
         return float(
             noncentral.sf(critical) + np.nan_to_num(noncentral.cdf(-critical))
         )  # scipy gives NaN where it vanishes
@@ -89,7 +89,7 @@ def detectable(sd: float, n: int, power: float = 0.8, level: float = 0.95) -> fl
     most = 0.5  # start small, because the noncentral t loses precision far beyond the root
     while found(most) < power:
         most *= 1.5
-    return sd * float(optimize.brentq(lambda effect: found(effect) - power, 1e-3, most))
+    return sd * float(scipy.optimize.brentq(lambda effect: found(effect) - power, 1e-3, most))
 
 
 def needed(sd: float, difference: float, power: float = 0.8, most: int = 1000) -> int | None:
@@ -117,7 +117,7 @@ def fieller(numerator: ArrayLike, denominator: ArrayLike, level: float = 0.95) -
     n = a.size
     if n < 2:
         return Interval(float(a[0] / b[0]) if n else np.nan, np.nan, np.nan, n)
-    t = float(distributions.t.ppf((1 + level) / 2, n - 1))
+    t = float(scipy.stats.t.ppf((1 + level) / 2, n - 1))
     (va, cov), (_, vb) = np.cov(a, b) / n * t**2
     ma, mb = float(a.mean()), float(b.mean())
     square, middle, rest = mb**2 - vb, ma * mb - cov, ma**2 - va  # square ρ² − 2 middle ρ + rest ≤ 0
@@ -137,8 +137,8 @@ def exponent(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     n = logs[0].size
     if np.unique(logs[0]).size < 2:
         return Interval(np.nan, np.nan, np.nan, n)
-    fit = distributions.linregress(*logs)
-    half = distributions.t.ppf((1 + level) / 2, n - 2) * fit.stderr  # NaN without a degree of freedom
+    fit = scipy.stats.linregress(*logs)
+    half = scipy.stats.t.ppf((1 + level) / 2, n - 2) * fit.stderr  # NaN without a degree of freedom
     return Interval(float(fit.slope), float(fit.slope - half), float(fit.slope + half), n)
 
 
@@ -147,7 +147,7 @@ def adjust(p: ArrayLike) -> Array:
     values = np.array(p, np.float64)
     tested = ~np.isnan(values)
     if tested.any():
-        values[tested] = distributions.false_discovery_control(values[tested])
+        values[tested] = scipy.stats.false_discovery_control(values[tested])
     return values
 
 
@@ -239,9 +239,9 @@ def _p_value(value: float, second: float, third: float, freedom: int) -> float:
         return float(value <= 0)
     score = value / np.sqrt(2 * second)
     if third <= 0:  # many small eigenvalues: the skewness is below the noise, and the limit is normal
-        return float(distributions.norm.sf(score))
+        return float(scipy.stats.norm.sf(score))
     shape = second * (second / third) ** 2  # in this order, because the square of a small third would underflow to 0
-    return float(distributions.f.sf(1 + score * np.sqrt(2 / shape), shape, shape * freedom))
+    return float(scipy.stats.f.sf(1 + score * np.sqrt(2 / shape), shape, shape * freedom))
 
 
 def _slices(dimension: int) -> list[slice]:

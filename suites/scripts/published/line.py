@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from suites.scripts.published.experiment import Number
 
@@ -43,7 +43,7 @@ class Line:
         """Half the width of the 95 % interval of our mean over seeds; NaN for fewer than two values."""
         if len(self.measured) < 2:
             return math.nan
-        t = float(stats.t.ppf(0.975, len(self.measured) - 1))
+        t = float(scipy.stats.t.ppf(0.975, len(self.measured) - 1))
         return t * float(np.std(self.measured, ddof=1)) / len(self.measured) ** 0.5
 
     @property
