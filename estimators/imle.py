@@ -46,20 +46,20 @@ class Imle(Estimator):
         sample = Categories((stack.max(-1).indices for stack in moved.stacks), moved).corners
         loss, slopes = slopes_at(self, objective, sample)
 
-        # f may have no slope at a forbidden category, which stays at −inf
-        slopes = sitewise(lambda noisy, slope: torch.where(noisy > -torch.inf, slope, torch.nan), moved, slopes)
-        steepest = torch.cat([_range(stack) for stack in slopes.stacks], -1).amax(-1)[..., None, None]
+        pairs = zip(moved.stacks, slopes.stacks, strict=True)
+        steepest = torch.cat([_range(noisy > -torch.inf, v) for noisy, v in pairs], -1).amax(-1)[..., None, None]
         flat = steepest == 0  # nothing to move, and g = 0
         per_slope = self.strength / torch.where(flat, 1, steepest)  # λ, (*rows, 1, 1)
 
         def difference(noisy: Tensor, z: Tensor, slope: Tensor) -> Tensor:
-            lower = noisy - per_slope * slope.nan_to_num(nan=0.0)
+            # f may have no slope at a forbidden category, which stays at −inf
+            lower = noisy - per_slope * torch.where(noisy > -torch.inf, slope, 0)
             return (z - one_hot(lower.max(-1).indices, z.shape[-1], z.dtype)) / per_slope
 
         return Estimate(loss, sitewise(difference, moved, sample, slopes))
 
 
-def _range(slope: Tensor) -> Tensor:
-    """max_k − min_k of the slopes `(*rows, n, K)` that are there: `(*rows, n)`."""
-    low, high = slope.nan_to_num(nan=torch.inf), slope.nan_to_num(nan=-torch.inf)
+def _range(allowed: Tensor, slope: Tensor) -> Tensor:
+    """max_k − min_k of the slopes `(*rows, n, K)` at the allowed categories: `(*rows, n)`; NaN if one of them is."""
+    high, low = (torch.where(allowed, slope, end) for end in (-torch.inf, torch.inf))
     return high.amax(-1) - low.amin(-1)
