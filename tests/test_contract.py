@@ -174,6 +174,32 @@ def test_biased_estimators_are_biased(case: Any) -> None:
         oracles.check_unbiased(estimator, logits)
 
 
+DECOUPLED = "straight_through[temperature=(2.0, 0.5)][forward_temperature=0.7]"
+"""It does not sample from q."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in cases_where(lambda estimator: not estimator.unbiased and not estimator.relaxed)
+        if name_of(case) != DECOUPLED
+    ],
+    ids=name_of,
+)
+def test_what_is_biased_has_the_loss_and_the_weights_of_q(case: Any) -> None:
+    """Biased is the gradient in the logits alone."""
+    logits, sizes = LOGITS["joint"], sizes_of(LOGITS["joint"])
+    estimator, objective = make(case, sizes), Joint(sizes, (oracles.ROWS,))
+    rows = tuple(site.expand(oracles.ROWS, -1) for site in logits)
+    found = estimator.estimate(objective, rows, estimator.draw(rows, seeded())).loss.unsqueeze(-1)
+    truth = oracles.enumerate_expectation(Joint(sizes), logits)[0].view(1)
+    if case[0] != "vimco":  # whose weights train on the bound
+        found = torch.cat([found, objective.weight.grad.unsqueeze(-1)], -1)
+        truth = torch.cat([truth, oracles.enumerate_weight_gradient(Joint(sizes), logits).view(1)])
+    assert oracles.check_means(found, truth, "(loss, weight)") < RESOLUTION
+
+
 @pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0, (0.3, 0.1)])
 @pytest.mark.parametrize("space", LOGITS)
 def test_concrete_is_the_pathwise_gradient(space: str, temperature: Any) -> None:

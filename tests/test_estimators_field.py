@@ -109,7 +109,35 @@ def test_imle_is_a_finite_difference_of_the_softmax_in_the_mean(strength: float)
     assert bool(((got.mean(0) - expected).abs() < 5 * got.std(0) / len(got) ** 0.5).all())
 
 
-def test_imle_moves_by_the_steepest_slope_of_all_sites_and_follows_the_scale_of_f() -> None:
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_imle_is_the_difference_of_two_samples_of_one_noise(order: tuple[int, int]) -> None:
+    """λ is that of the steepest site, in both sites and wherever that one is."""
+    sites, slopes = (PHI, PHI[:3]), (SLOPE, torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64))
+    logits, steep = tuple(sites[i] for i in order), tuple(slopes[i] for i in order)
+    step = 2.0 / 4.0
+    estimator = estimators.get("imle", sizes=sizes_of(logits), strength=2.0)
+
+    def additive(sample: Sequence[Tensor]) -> Tensor:
+        return sample[0] @ steep[0] + sample[1] @ steep[1]
+
+    changes = 0
+    for seed in range(30):
+        noise = estimator.draw(logits, seeded(seed))
+        for phi, u, v, g in zip(logits, noise, steep, estimator.estimate(additive, logits, noise).grads, strict=True):
+            noisy = phi - torch.log(-torch.log(u))
+            one_hot = torch.eye(len(phi), dtype=torch.float64)
+            torch.testing.assert_close(g, (one_hot[noisy.argmax()] - one_hot[(noisy - step * v).argmax()]) / step)
+            changes += bool((g != 0).any())
+    assert changes > 10
+
+
+def test_imle_does_not_hide_a_slope_that_is_no_number() -> None:
+    slope = torch.tensor([float("nan"), -0.3, 1.1, 0.2], dtype=torch.float64)
+    estimator = estimators.get("imle", sizes=(4,))
+    assert bool(estimator.estimate(linear(slope), (PHI,), estimator.draw((PHI,), seeded())).grads[0].isnan().all())
+
+
+def test_imle_follows_the_scale_of_f() -> None:
     sizes = sizes_of(LOGITS["joint"])
     estimator, f = estimators.get("imle", sizes=sizes, strength=2.0), Joint(sizes)
     for seed in range(10):
@@ -150,6 +178,26 @@ def test_advantages_are_bounded_however_small_the_deviation(samples: int) -> Non
         assert float(advantages.abs().max()) <= (samples - 1) / samples**0.5 + 1e-9
         assert abs(float(advantages.sum())) < 1e-9
     assert bool((estimator.advantages(torch.full((samples,), 0.1)) == 0).all())
+
+
+def test_epsilon_is_added_to_the_deviation() -> None:
+    """Deviations of ±ε, so that σ̂ = √2 ε."""
+    advantages = estimators.get("grpo", sizes=(2,), samples=2).advantages(torch.tensor([0.0, 2e-6]).double())
+    assert float(advantages[1]) == pytest.approx(1 / (2**0.5 + 1), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["rloo", "vargrad", "grpo", "vimco"])
+def test_the_loss_is_the_mean_over_the_samples(name: str) -> None:
+    sizes = sizes_of(LOGITS["joint"])
+    estimator, f = estimators.get(name, sizes=sizes, samples=3), Joint(sizes)
+    values: list[Tensor] = []
+
+    def watched(sample: Sequence[Tensor]) -> Tensor:
+        values.append(f(sample))
+        return values[-1]
+
+    found = estimator.estimate(watched, LOGITS["joint"], estimator.draw(LOGITS["joint"], seeded()))
+    torch.testing.assert_close(found.loss, values[0].detach().mean(0))
 
 
 def test_without_the_division_it_is_a_part_of_leave_one_out() -> None:

@@ -20,11 +20,11 @@ LEFT = torch.randn(2, generator=seeded(4), dtype=torch.float64)
 SLOPED = [
     "concrete", "straight_through", "gumbel_straight_through", "gumbel_rao", "reinmax", "muprop", "double_cv", "rodeo",
     "sweep", "rebar", "rebar[coupled=True]", "rebar[coupled=True, tuning=regression]", "relax[relaxed_objective=True]",
-    "averaged", "averaged[of=rebar]", "partly_exact[of=rebar]",
+    "averaged", "averaged[of=rebar]", "partly_exact[of=rebar]", "gapped", "imle", "reinmax_rao",
 ]  # fmt: skip
 SLOPELESS = [
     "exact", "reinforce", "rloo", "nvil", "disarm", "carms", "arsm", "unordered", "vargrad", "relax", "partly_exact",
-    "sweep[slopes=False]", "averaged[of=rloo]", "sum_and_sample", "vimco",
+    "sweep[slopes=False]", "averaged[of=rloo]", "sum_and_sample", "vimco", "grpo", "measure_valued", "bitflip",
 ]  # fmt: skip
 
 
