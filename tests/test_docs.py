@@ -149,6 +149,13 @@ def test_the_page_of_estimators_has_every_one_and_all_of_its_options() -> None:
     assert "slopes ∂f/∂sample" in rows["concrete"] and "soft" in rows["concrete"]
 
 
+def test_every_estimator_that_gives_a_sample_is_listed() -> None:
+    listed = re.findall(r"^\| a sample \|(.*?)\|", text("how-to/drop-in.md"), re.MULTILINE)[0]
+    own = [name for name, place in source.estimators().items() if str(place).startswith("estimators.")]
+    pathwise = {name for name in own if estimators.factory(name).pathwise}  # type: ignore[attr-defined]
+    assert set(re.findall(r"`(\w+)`", listed)) == pathwise
+
+
 # --- examples -------------------------------------------------------------------------------------------------------
 
 
