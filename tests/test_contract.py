@@ -139,6 +139,13 @@ def test_expectation_is_enumeration(case: Any, space: str, state: str, mode: str
     assert resolution < RESOLUTION, f"only errors above {resolution:.0%} would be seen"
 
 
+@unbiased_case
+def test_expectation_is_enumeration_with_sites_of_equal_and_of_one_category(case: Any) -> None:
+    """Several sites in one stack, of more than two categories; and some that have nothing to learn."""
+    logits = logits_like((3, 1, 2, 3, 1))
+    assert oracles.check_unbiased(in_state(case, logits, "randomised").eval(), logits, rows=10_000) < 2 * RESOLUTION
+
+
 @pytest.mark.slow
 @unbiased_case
 def test_expectation_is_enumeration_in_calls_of_few_rows(case: Any) -> None:

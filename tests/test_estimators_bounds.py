@@ -69,6 +69,24 @@ def test_sum_and_sample_by_enumeration_of_what_it_draws(top: int) -> None:
     same(total, truth, "", 1e-9, 1e-12)
 
 
+@pytest.mark.parametrize("top", [1, 3])
+def test_the_baseline_of_sum_and_sample_is_the_mean_over_those_summed(top: int) -> None:
+    """One estimate by hand; any baseline that does not depend on v would leave the mean as it is."""
+    logits, f = logits_of(1), Joint(SIZES)
+    q = configurations(logits)
+    order = sorted(q, key=lambda z: -q[z])
+    summed, v = order[:top], order[top + 2]
+    corners = {z: tuple(torch.eye(k, dtype=torch.float64)[c] for k, c in zip(SIZES, z, strict=True)) for z in order}
+    value = {z: float(f(corner).detach()) for z, corner in corners.items()}
+    mass = sum(q[c] for c in summed)
+    baseline = sum(q[c] * value[c] for c in summed) / mass
+    share = {**{c: q[c] for c in summed}, v: 1 - mass}
+    found = estimators.get("sum_and_sample", sizes=SIZES, top=top).estimate(f, logits, wins(v)).grads
+    for site, (phi, got) in enumerate(zip(logits, found, strict=True)):
+        terms = [w * (value[z] - baseline) * (corners[z][site] - torch.softmax(phi, -1)) for z, w in share.items()]
+        torch.testing.assert_close(got, torch.stack(terms).sum(0))
+
+
 @pytest.mark.parametrize("top", [12, 50])
 def test_with_every_configuration_summed_it_is_exact(top: int) -> None:
     logits, f = logits_of(2), Joint(SIZES)
