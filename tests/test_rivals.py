@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,90 @@ def test_the_penalty_of_gates_counts_the_macs_of_the_open_channels() -> None:
         ratio = replace(whole, hidden=kept).total_macs(8) / whole.total_macs(8)
         assert float(run.penalty_of_gates().detach()) == pytest.approx(50 * (ratio - TARGET) ** 2, rel=1e-3)
         assert run.expected_width() == pytest.approx((5 / 16 + 20 / 32 + 33 / 64) / 3)
+
+
+@pytest.mark.parametrize("label", ["l0", "l0_arm"])
+def test_the_penalty_and_its_gradient_are_those_of_the_expected_macs(label: str) -> None:
+    """At logits whose gates are often open and often closed. P(z ≠ 0) is written out."""
+    run: Any = trainer(label)
+    logits = run.gates.logits
+    with torch.no_grad():
+        logits.copy_(torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)))
+    opened = (logits + (2 / 3) * math.log(11) if label == "l0" else logits).sigmoid()
+    rest, fixed, slope = run.network.config.macs(8)
+    macs = rest + sum(fixed) + sum(s * one.sum() for s, one in zip(slope, run.gates.split(opened), strict=True))
+    penalty = 50 * (macs / run.network.config.total_macs(8) - TARGET) ** 2
+    assert float(run.penalty_of_gates().detach()) == pytest.approx(float(penalty.detach()), rel=1e-4)
+    (wanted,) = torch.autograd.grad(penalty, logits)
+
+    images, label_of = next(run.minibatches())
+    noise, found = run.noise.get_state(), []
+    for penalised in (run.penalty_of_gates, lambda: torch.zeros((), requires_grad=True)):
+        logits.grad, run.penalty_of_gates = None, penalised
+        run.noise.set_state(noise)
+        run.gradients(images, label_of)
+        found.append(logits.grad)
+    torch.testing.assert_close(found[0] - found[1], wanted, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", ["l0", "l0_arm", "l0_arm[estimator=disarm]"])
+def test_gates_are_drawn_anew_for_every_channel_and_step(label: str) -> None:
+    """At φ = 0 the two samples of an antithetic pair are complements."""
+    run: Any = trainer(label)
+    with torch.no_grad():
+        run.gates.logits.zero_()
+    inner, seen = run.loss, []
+    run.loss = lambda *data, masks, **how: seen.append(torch.cat(masks).detach()) or inner(*data, masks=masks, **how)
+    images, label_of = next(run.minibatches())
+    for _ in range(2):
+        run.gradients(images, label_of)
+    if label == "l0":
+        inside = [one[(one > 0) & (one < 1)] for one in seen]
+        assert all(len(one) > 40 and len(one.unique()) == len(one) for one in inside)
+    else:
+        assert len(seen) == 4 and all(torch.equal(seen[i], 1 - seen[i + 1]) for i in (0, 2))
+        assert all(30 < one.sum() < 82 for one in seen)  # of 112; 4.9 standard deviations
+    first, *_, last = seen
+    assert not torch.equal(first, last) and not torch.equal(first, 1 - last)
+
+
+def test_after_the_pruning_the_kept_channels_train_as_a_network_of_their_own() -> None:
+    run: Any = trainer("pruned")
+    images, label_of = next(run.minibatches())
+    run.step(images, label_of)
+    optimizer, scale = run.learner.optimizers["weights"], run.network.blocks[1].bn2.weight
+    order, momentum = run.scores()[1].argsort(descending=True), optimizer.state[scale]["momentum_buffer"].clone()
+    run.narrow()
+    assert torch.equal(optimizer.state[scale]["momentum_buffer"], momentum[order])
+
+    alone, optimizer = run.deployed().train(), optimizer.zero_grad()
+    run.gradients(images, label_of)
+    torch.nn.functional.cross_entropy(alone(images), label_of).backward()
+    grads = {name: one.grad for name, one in run.network.named_parameters()}
+    for name, one in alone.named_parameters():
+        corner = grads[name][tuple(map(slice, one.shape))]
+        torch.testing.assert_close(corner, one.grad, rtol=1e-3, atol=1e-5)
+        assert grads[name].count_nonzero() == corner.count_nonzero()
+
+
+@pytest.mark.parametrize(
+    ("label", "steps", "search"),
+    [
+        ("l0", 1.0, 0.0),
+        ("l0_arm", 2.0, 0.0),
+        ("l0_arm[estimator=disarm]", 2.0, 0.0),
+        # ¾ of the images; 3 candidates see 96 + 32 images in a forward pass, a third of a step, of 2 · 128 in the run
+        ("slimmable[candidates=3, held=0.25]", 0.75, TARGET * 3 * (96 + 32) / 3 / (2 * 128)),
+    ],
+)
+def test_the_cost_of_a_run(label: str, steps: float, search: float) -> None:
+    run = trainer(label)
+    expected = 1.0
+    if isinstance(run, SearchedRun):
+        assert run.distribution is not None
+        space, q = run.distribution.space, run.distribution.probabilities()
+        expected = float(run.target.cost.expected(space, q).detach())
+    assert run.cost() == pytest.approx(steps * expected + search)
 
 
 def test_the_scales_are_penalised_until_the_channels_are_pruned() -> None:

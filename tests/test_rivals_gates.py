@@ -36,6 +36,10 @@ def test_the_mean_of_a_hard_concrete_gate_is_the_integral_of_its_distribution() 
     torch.testing.assert_close(samples().mean(0), above.mean(0), atol=1e-4, rtol=0)
 
 
+def test_the_constants_are_those_of_the_paper() -> None:
+    assert (BETA, GAMMA, ZETA) == (2 / 3, -0.1, 1.1)
+
+
 def test_the_final_gate_is_the_stretched_sigmoid() -> None:
     expected = [min(1.0, max(0.0, 1.2 / (1 + math.exp(-float(phi))) - 0.1)) for phi in LOGITS]
     assert stretched(LOGITS.sigmoid()).tolist() == pytest.approx(expected)
