@@ -66,6 +66,8 @@ def test_a_rival_meets_the_budget_with_the_rows_of_any_run_and_can_be_exported(l
     data = replace(trainer(label).dataset, test=load("digits").test)  # the run's training images
     made = compact.compact(run, data)
     assert evaluate(made, data.test, data)[1] == value(found, "accuracy", "test")
+    assert value(found, "macs") == compact.macs(made, data.shape)
+    assert value(found, "parameters") == sum(one.numel() for one in made.parameters())
 
 
 @pytest.mark.parametrize("label", ALL)
