@@ -12,7 +12,7 @@ import torch
 from made_rows import PROVENANCE, cell
 
 from results import rivals, study_page, table
-from results.study_design import COST, DEFAULTS, PARTS, PRESET, RIVALS, SWEEP, Arm
+from results.study_design import COST, DEFAULTS, GATES, PARTS, PRESET, RATES, RIVALS, SWEEP, Arm
 from results.study_design import rivals as arms
 from suites.labels import parse
 from suites.rivals import available
@@ -34,7 +34,7 @@ def run(out: Path, of: Arm, seed: int, accuracy: float) -> None:
         group, key = name.split(".")
         settings.setdefault(group, {})[key] = value
     about = cell("accuracy", of.task, of.estimator, preset=PRESET, dataset=of.dataset, seed=seed, settings=settings)
-    rows = [table.row("accuracy", accuracy / 100, part=part) for part in ("test", "train")]
+    rows = [table.row("accuracy", accuracy / 100 + more, part=part) for part, more in (("test", 0.0), ("train", 0.2))]
     rows += [table.row("parameters", 90_000.0), table.row("macs_ratio", 1.0 if of.estimator == "plain" else 0.5)]
     if of.estimator in RIVALS:
         rows.append(table.row("training_cost", 2.0 if of.estimator == "l0_arm" else 0.75))
@@ -62,6 +62,17 @@ def test_the_part_is_the_last_and_has_every_rival() -> None:
     assert set(RIVALS) == set(available())
     labels = [str(parse(one.estimator)) for one in PARTS["rivals"]()]
     assert set(RIVALS) <= set(labels) and labels[0] == "plain"
+
+
+def test_rates_are_tried_on_validation_images_and_the_network_trained_alone_is_that_of_the_reference() -> None:
+    tuning = list(PARTS["rivals-tuning"]())
+    assert {one.estimator for one in tuning} == set(GATES)
+    assert all(float(one.changed["train.validation"]) > 0 for one in tuning)
+    for name in GATES:
+        tried = {one.changed["train.phi_lr"] for one in tuning if one.estimator == name}
+        assert tried == set(RATES) and arms()[name].changed["train.phi_lr"] in tried
+    vmo, alone = (arms()[name] for name in ("VMO: sweep, weights on the mode", "sweep's network, trained alone"))
+    assert parse(alone.estimator).of == parse(vmo.estimator) and alone.changed == vmo.changed
 
 
 def test_the_table_has_accuracy_difference_and_cost_of_every_network(frame: pd.DataFrame) -> None:
