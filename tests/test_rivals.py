@@ -134,6 +134,7 @@ def test_the_penalty_and_its_gradient_are_those_of_the_expected_macs(label: str)
     """At logits whose gates are often open and often closed. P(z ≠ 0) is written out."""
     run: Any = trainer(label)
     logits = run.gates.logits
+    torch.testing.assert_close(logits.sigmoid(), torch.full_like(logits, 0.9))
     with torch.no_grad():
         logits.copy_(torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)))
     opened = (logits + (2 / 3) * math.log(11) if label == "l0" else logits).sigmoid()
