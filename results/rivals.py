@@ -9,6 +9,8 @@ compared, because they depend on what else the machine did. Where the cost comes
     uniform, scratch  the MACs of the network as a fraction of the full network's; the run that learned it not included
     sweep             the MACs of a step with q held at half of the width, from the overhead suite
     rivals            the row `training_cost` of the run
+
+Means are over the seeds of the part `rivals`, although some of its arms have more runs in other parts.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results import drawing, labels, palette, reading, stats, study
-from results.study_design import COST, EPOCHS, PAPER, PRESET, RIVALS, SWEEP, Arm, arm, rivals
+from results.study_design import COST, EPOCHS, PAPER, PRESET, RIVALS, SWEEP, Arm, rivals
 
 FIXED = {"plain": 1.0, PAPER: 1.0, "random": 0.587}
 """Costs that follow from the design."""
@@ -31,9 +33,9 @@ FIXED = {"plain": 1.0, PAPER: 1.0, "random": 0.587}
 def measured(frame: pd.DataFrame, dataset: str) -> Mapping[str, Arm]:
     """The arms that have runs, by name; empty without a run of a rival."""
     arms = rivals(dataset)
-    if not any(len(study.values(frame, arms[name])) for name in RIVALS):
+    if not any(len(_values(frame, arms[name])) for name in RIVALS):
         return {}
-    return {name: one for name, one in arms.items() if len(study.values(frame, one))}
+    return {name: one for name, one in arms.items() if len(_values(frame, one))}
 
 
 def table(frame: pd.DataFrame, dataset: str = "cifar10_16") -> pd.DataFrame | None:
@@ -41,18 +43,18 @@ def table(frame: pd.DataFrame, dataset: str = "cifar10_16") -> pd.DataFrame | No
     arms = measured(frame, dataset)
     if not arms:
         return None
-    reference = study.values(frame, arm(SWEEP, "mode", dataset=dataset))
+    reference = _values(frame, rivals(dataset)["VMO: sweep, weights on the mode"])
     costs = _costs(frame, arms)
     lines = []
     for name, one in arms.items():
-        accuracy = study.values(frame, one)
+        accuracy = _values(frame, one)
         lines.append(
             {
                 "network": name,
                 "test accuracy, %": _interval(accuracy, 2),
                 "minus VMO by sweep, points": "" if one.estimator == SWEEP else _difference(accuracy, reference),
-                "MACs, %": f"{100 * study.values(frame, one, 'macs_ratio', None).mean():.1f}",
-                "parameters": f"{study.values(frame, one, 'parameters', None).mean():,.0f}",
+                "MACs, %": f"{100 * _values(frame, one, 'macs_ratio', None).mean():.1f}",
+                "parameters": f"{_values(frame, one, 'parameters', None).mean():,.0f}",
                 "training MACs, plain runs": f"{costs[name]:.2f}" if name in costs else "",
                 "seeds": f"{len(accuracy)}",
             }
@@ -68,7 +70,7 @@ def figure(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
     arms = {name: one for name, one in arms.items() if name in costs and not one.estimator.startswith("scratch")}
     if plain is None or not arms:
         return None
-    found = {name: (costs[name], study.values(frame, one)) for name, one in arms.items()}
+    found = {name: (costs[name], _values(frame, one)) for name, one in arms.items()}
     with drawing.style():
         drawn, axes = drawing.grid(1, 1, 4.2)
         ax = axes[0, 0]
@@ -81,7 +83,7 @@ def figure(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
             named.append(labels.Named(ax, cost, mean, name, look.ink))
         ax.set_xlim(0, 1.04 * max(1.0, *(cost for cost, _ in found.values())))
         _pareto(ax, [(cost, float(accuracy.mean())) for cost, accuracy in found.values()])
-        level = float(study.values(frame, plain).mean())
+        level = float(_values(frame, plain).mean())
         ax.axhline(level, color=drawing.MUTED, lw=1.0, ls=(0, (4, 3)), zorder=1)
         ax.annotate(
             "plain network, all MACs", (1, level), (0, 3), xycoords=ax.get_yaxis_transform(),
@@ -98,6 +100,12 @@ def figure(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
     return drawn
 
 
+def _values(frame: pd.DataFrame, one: Arm, metric: str = "accuracy", part: str | None = "test") -> pd.Series:
+    """See `study.values`; only of the seeds that the part `rivals` asks for."""
+    found = study.values(frame, one, metric, part)
+    return found[found.index < one.seeds]
+
+
 def _costs(frame: pd.DataFrame, arms: Mapping[str, Arm]) -> dict[str, float]:
     """The cost of a run of each arm, where it is known."""
     found = {}
@@ -105,11 +113,11 @@ def _costs(frame: pd.DataFrame, arms: Mapping[str, Arm]) -> dict[str, float]:
         if one.estimator in FIXED:
             values = pd.Series([FIXED[one.estimator]])
         elif one.estimator.startswith(("scratch", "uniform")):
-            values = study.values(frame, one, "macs_ratio", None)
+            values = _values(frame, one, "macs_ratio", None)
         elif one.estimator == COST.estimator:
             values = _of_step(frame, COST)
         else:
-            values = study.values(frame, one, "training_cost", None)
+            values = _values(frame, one, "training_cost", None)
         if len(values):
             found[name] = float(values.mean())
     return found

@@ -46,6 +46,8 @@ def frame(tmp_path: Path) -> pd.DataFrame:
     for place, (_, of) in enumerate(arms().items()):
         for seed in range(3):
             run(tmp_path, of, seed, 75.0 - place + 0.1 * seed)
+    for name in ("plain network", "VMO: Concrete of the paper"):
+        run(tmp_path, arms()[name], 3, 10.0)  # a run of another part, whose seed the rivals lack
     for widen, value in (("1", 1.63), ("4", 9.0)):
         handed: dict[str, dict[str, object]] = {}
         for key, text in {**COST.changed, "timed.widen": widen}.items():
