@@ -58,14 +58,14 @@ CHOSEN: Mapping[str, str] = {
     WARM: "0.32",
     "relax": "0.32",
     "random": "0.02",  # has no effect: q is not learned
-    "l0": "0.08",
-    "l0_arm": "0.08",
+    "l0": "0.32",
+    "l0_arm": "0.32",
     "pruned": "0.02",  # has no effect: it has no φ
     "slimmable": "0.02",  # has no effect: q is not learned
 }
-"""The learning rate of each estimator with the best validation accuracy on the width task, from the part `tuning`.
-Concrete at other temperatures and the mean of its draws use Concrete's rate. Those of `l0` and `l0_arm` are the middle
-of the grid; the part `rivals-tuning` tries all three."""
+"""The learning rate of each estimator with the best validation accuracy on the width task, from the part `tuning`,
+for `l0` and `l0_arm` from `rivals-tuning`. Concrete at other temperatures and the mean of its draws use Concrete's
+rate."""
 CHOSEN_DEPTH = "0.02"
 """The best rate of `exact` on the depth task, used for every estimator on depth and joint."""
 TUNED = {"train.epochs": "20", "train.validation": "0.1"}
