@@ -15,11 +15,13 @@ from vmo import checkpoint
 
 FUNCTION = ("function.steps=30",)
 VAE = ("vae.latents=2", "vae.categories=3", "vae.hidden=8", "vae.layers=1", "vae.steps=12", "vae.batch_size=16")
+AMORTISED = ("amortised.hidden=8", "amortised.steps=12", "amortised.batch_size=16")
 NETWORK = ("train.epochs=2", "train.batch_size=256", "train.freeze=1")
 SETTINGS = {
     **dict.fromkeys(("toy", "quadratic", "multilinear"), FUNCTION),
     "polynomial": ("polynomial.steps=12", "polynomial.categories=3"),
     "vae": VAE,
+    **dict.fromkeys(("bottleneck", "experts", "halves", "spelling"), AMORTISED),
     **dict.fromkeys(("depth", "width", "joint"), NETWORK),
 }
 RUNS = [(task, "relax", ()) for task in SETTINGS] + [

@@ -145,7 +145,7 @@ def test_two_groups_of_one_name_are_refused(another_penalty: None, capsys: pytes
         ("epochs=2", "no setting 'epochs', did you mean 'train.epochs'?"),
         ("gamma=2", "no setting 'gamma', did you mean 'penalty.gamma'?"),
         ("depth=16", "no setting 'depth', did you mean 'network.depth' or 'timed.depth' or 'counted.depth'?"),
-        ("batch_size=2", "no setting 'batch_size', did you mean 'vae.batch_size' or 'train.batch_size'?"),
+        ("batch_size=2", "no setting 'batch_size', did you mean 'vae.batch_size' or 'amortised.batch_size'"),
         ("nothing.like.this=2", "no setting 'nothing.like.this'; --help lists every setting"),
         ("train.epochs", "a setting must be written as GROUP.FIELD=VALUE, got 'train.epochs'"),
         ("train=2", "no setting 'train'"),
