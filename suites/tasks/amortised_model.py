@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from estimators import Estimator
 from suites.tasks.base import Sites, seed_of
+from suites.tasks.functions import concatenated
 from vmo.data import batches
 from vmo.learner import Diverged, Learner
 
@@ -73,6 +74,17 @@ def mlp(sizes: list[int]) -> nn.Sequential:
     for i, (inner, outer) in enumerate(itertools.pairwise(sizes)):
         layers += [nn.LeakyReLU(0.3)] * (i > 0) + [nn.Linear(inner, outer)]
     return nn.Sequential(*layers)
+
+
+def bernoulli(decoder: nn.Module, pixels: Tensor) -> Callable[[Sites], Tensor]:
+    """−log p(pixels | z) in nats, `(*lead, B)`, for binary pixels `(B, P)` and a decoder to their logits."""
+
+    def f(sample: Sites) -> Tensor:
+        logits = decoder(concatenated(sample))
+        lost = nn.functional.binary_cross_entropy_with_logits(logits, pixels.expand_as(logits), reduction="none")
+        return lost.sum(-1)
+
+    return f
 
 
 class Run:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from suites.tasks.amortised_model import Batch
 from suites.tasks.base import Sites
-from suites.tasks.bottleneck import Classifier, ClassifierTask
+from suites.tasks.classifier import Classifier, ClassifierTask
 
 LAYERS, EXPERTS = 2, 8
 WIDTH = 16  # hidden units of an expert of the first layer

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from results.table import row
 from suites.tasks.amortised import AmortisedTask
-from suites.tasks.amortised_model import Batch, Model, drawn, mlp
+from suites.tasks.amortised_model import Batch, Model, bernoulli, drawn, mlp
 from suites.tasks.base import Sites
-from suites.tasks.vae_model import bernoulli
 
 VARIABLES, VALUES = 20, 10
 BOUND = 100  # samples of z per image in the final bound

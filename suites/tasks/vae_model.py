@@ -8,9 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from suites.tasks.amortised_model import Batch, Model, drawn, mlp
+from suites.tasks.amortised_model import Batch, Model, bernoulli, drawn, mlp
 from suites.tasks.base import Sites
-from suites.tasks.functions import concatenated
 
 
 class Vae(Model):
@@ -41,17 +40,6 @@ class Vae(Model):
 
     def exactly(self, logits: Tensor) -> Tensor:
         return divergence(logits).sum()
-
-
-def bernoulli(decoder: nn.Module, pixels: Tensor) -> Callable[[Sites], Tensor]:
-    """−log p(pixels | z) in nats, `(*lead, B)`, for binary pixels `(B, P)` and a decoder to their logits."""
-
-    def f(sample: Sites) -> Tensor:
-        logits = decoder(concatenated(sample))
-        lost = nn.functional.binary_cross_entropy_with_logits(logits, pixels.expand_as(logits), reduction="none")
-        return lost.sum(-1)
-
-    return f
 
 
 def divergence(logits: Tensor) -> Tensor:
