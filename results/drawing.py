@@ -108,8 +108,13 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
 
 
 def symlog(axis: Axis, rows: pd.DataFrame) -> float:
-    """Make an axis linear around zero, as far as half the intervals are wide, and return how far that is."""
+    """Make an axis linear around zero, as far as half the intervals are wide, and return how far that is.
+
+    If that is farther than all values with their intervals, the axis is linear as a whole.
+    """
     threshold, ticks = linear_within(rows)
+    if np.nanmax(rows[["value", "low", "high"]].abs()) < threshold:
+        return threshold
     scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
     scale("symlog", linthresh=threshold, linscale=0.6)
     axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])

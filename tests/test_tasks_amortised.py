@@ -15,7 +15,7 @@ from torch import Tensor
 
 import estimators
 from suites import labels
-from suites.tasks import base, bottleneck, experts, halves, spelling
+from suites.tasks import base, bottleneck, classifier, experts, halves, spelling
 from suites.tasks.amortised_model import Batch, Model, Run, drawn, mode
 from suites.tasks.base import Context
 from suites.tasks.granted import Granted
@@ -118,6 +118,17 @@ def test_the_weights_of_an_objective_are_those_of_which_it_is_made(name: str, mo
     used = [p for p, grad in zip(model.parameters(), grads, strict=True) if grad is not None]
     assert [id(p) for p in used] == [id(p) for p in model.weights()]
     assert used
+
+
+@pytest.mark.parametrize("name", ["bottleneck", "experts"])
+def test_right_is_the_class_with_the_highest_score(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (x, _) = tiny(name, monkeypatch)
+    assert isinstance(model, classifier.Classifier)
+    sample = mode(model.logits(x).detach())
+    best = model.scores((x, x))(sample).argmax(-1)
+    for shift in range(4):
+        target = F.one_hot((best + shift) % 4, 4).double()
+        assert model.right((x, target))(sample).tolist() == [shift == 0] * COUNT
 
 
 # --- spelling ---------------------------------------------------------------------------------------------------------
