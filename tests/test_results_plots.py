@@ -4,10 +4,11 @@ import itertools
 
 import made_rows
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot
 
-from results import claims, families, figures_scaling, labels, palette, plots, summary, table
+from results import claims, drawing, families, figures_scaling, labels, palette, plots, summary, table
 
 NAMES = ["exact", "reinforce", "rloo", "concrete", "straight_through", "rebar", "relax", "zero"]
 NAMES += [f"concrete[temperature={t}]" for t in ("0.03", "0.1", "0.3", "1")]
@@ -404,3 +405,14 @@ def test_what_is_zero_or_constant_is_said_or_left_out(frame):
     said = words(plots.curves(plots.pd.concat([part, constant])))
     assert "expected width" in said
     assert "expected depth" not in said
+
+
+@pytest.mark.parametrize(("high", "scale"), [(0.3, "linear"), (30.0, "symlog")])
+def test_an_axis_whose_values_are_all_near_zero_is_linear_and_has_ticks(high: float, scale: str) -> None:
+    rows = pd.DataFrame({"value": [0.0, 0.1, 0.1], "low": [-0.3, -0.2, 0.0], "high": [0.3, 0.2, high]})
+    figure, ax = pyplot.subplots()
+    drawing.symlog(ax.yaxis, rows)
+    ax.set_ylim(-0.3, high)
+    assert ax.get_yscale() == scale
+    assert sum(-0.3 <= tick <= high for tick in ax.get_yticks()) > 2
+    pyplot.close(figure)

@@ -131,6 +131,17 @@ def test_right_is_the_class_with_the_highest_score(name: str, monkeypatch: pytes
         assert model.right((x, target))(sample).tolist() == [shift == 0] * COUNT
 
 
+def test_the_bound_of_halves_tends_to_the_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """−log Σ_z q(z|x) p(lower | z), by enumeration."""
+    model, batch = tiny("halves", monkeypatch)
+    p, every = torch.softmax(model.logits(batch[0]).detach(), -1), itertools.product(range(3), repeat=2)
+    likelihood = torch.zeros(COUNT, dtype=torch.float64)
+    for j, k in every:
+        lost = torch.stack([by_hand("halves", model, batch, i, (j, k)) for i in range(COUNT)]).detach()
+        likelihood += p[:, 0, j] * p[:, 1, k] * (-lost).exp()
+    torch.testing.assert_close(halves.bound(model, batch, 40_000), -likelihood.log(), rtol=0.005, atol=0)
+
+
 # --- spelling ---------------------------------------------------------------------------------------------------------
 
 

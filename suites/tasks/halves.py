@@ -68,8 +68,13 @@ class HalvesTask(AmortisedTask):
     def rows(self, model: Model, part: str, examples: Batch) -> Iterator[dict[str, Any]]:
         """Besides the objective: the bound, in nats."""
         yield from super().rows(model, part, examples)
-        found = torch.cat([math.log(BOUND) - torch.logsumexp(-f, 0) for _, _, f in drawn(model, examples, BOUND)])
+        found = bound(model, examples, BOUND)
         yield row("nll", float(found.mean()), part=part, n=len(found), unit="nats")
+
+
+def bound(model: Model, examples: Batch, samples: int) -> Tensor:
+    """−log of the mean of p(lower | z) over samples of z, in nats, `(N,)`."""
+    return torch.cat([math.log(samples) - torch.logsumexp(-f, 0) for _, _, f in drawn(model, examples, samples)])
 
 
 def _halves(images: Tensor) -> Batch:
