@@ -59,6 +59,40 @@ def chosen(of: Sticks, end: Tensor) -> Tensor:
     return order.gather(-1, end.unsqueeze(-1)).squeeze(-1)
 
 
+class Pair(NamedTuple):
+    """Two antithetic samples of one site.
+
+    Attributes:
+        drawn: the categories of z and z̃, `(2, *lead, *rows)`.
+        weight: E[f ∇_α log q] is the mean of ½ (f(z) − f(z̃)) times this weight, `(*lead, *rows, K)`.
+    """
+
+    drawn: Tensor
+    weight: Tensor
+
+
+def antithetic(of: Sticks, u: Tensor) -> Pair:
+    """z and z̃ from one uniform per coin, `(*lead, *rows, K)`, with the noise of each coin integrated out of the weight.
+
+    The coin i is 1 in z if u_i < σ(α_i), and in z̃ if 1 − u_i < σ(α_i); these values are b_i and b̃_i. The two sequences
+    end at positions m ≤ M. The weight of coin i is
+
+        i ≤ m        (b_i − b̃_i) σ(|α_i|)
+        m < i ≤ M    ± (b_i − σ(α_i))       + if the longer sequence is that of z: only it uses coin i
+        i > M        0
+
+    In the second case f of the shorter sequence is a baseline, which does not depend on coin i.
+    """
+    up = torch.stack([u < of.up, 1 - u < of.up])
+    end = ends(up)
+    position = torch.arange(up.shape[-1], device=up.device)
+    first, second = position <= end.unsqueeze(-1)  # which coins are used
+    b = up.to(of.up.dtype)
+    both = (b[0] - b[1]) * torch.maximum(of.up, of.down)
+    alone = torch.where(first, b[0] - of.up, of.up - b[1])
+    return Pair(chosen(of, end), torch.where(first & second, both, torch.where(first | second, alone, 0)))
+
+
 def to_logits(of: Sticks, slope: Tensor) -> Tensor:
     """The gradient in φ, `(*rows, K)`, from the gradient in the coins' α, `(*rows, K)`. Certain coins count as 0.
 

@@ -24,7 +24,7 @@ _DARKEST, _LIGHTEST, _APART = 0.36, 0.80, 0.08
 _INK = 0.58
 # hue in degrees, chroma, marker, and the lightness of the darkest and the lightest member
 _LOOKS = {
-    "score function": (255, 0.15, "o", 0.40, 0.64),
+    "score function": (255, 0.15, "o", 0.36, 0.69),
     "control variates": (158, 0.14, "s", 0.56, 0.78),
     "antithetic, coupled": (335, 0.15, "D", 0.44, 0.68),
     "sweep, enumeration": (85, 0.15, "^", 0.52, 0.81),
