@@ -27,8 +27,8 @@ TINY = [
     "amortised.steps=4", "amortised.estimates=20", "amortised.ride=2", "amortised.hidden=8", "amortised.batch_size=8",
 ]  # fmt: skip
 READING = ("toy", "polynomial", "vae", "bottleneck", "width")
-"""Tasks that read all settings there are: quadratic and multilinear read as toy does, experts, halves and spelling as
-bottleneck, depth and joint as width."""
+"""Tasks that read all settings there are: quadratic and multilinear read as toy does, experts, halves, spelling and
+hierarchy as bottleneck, depth and joint as width."""
 
 
 @functools.cache

@@ -21,7 +21,7 @@ SETTINGS = {
     **dict.fromkeys(("toy", "quadratic", "multilinear"), FUNCTION),
     "polynomial": ("polynomial.steps=12", "polynomial.categories=3"),
     "vae": VAE,
-    **dict.fromkeys(("bottleneck", "experts", "halves", "spelling"), AMORTISED),
+    **dict.fromkeys(("bottleneck", "experts", "halves", "spelling", "hierarchy"), AMORTISED),
     **dict.fromkeys(("depth", "width", "joint"), NETWORK),
 }
 RUNS = [(task, "relax", ()) for task in SETTINGS] + [

@@ -17,6 +17,7 @@ _REGISTRY: dict[str, str | type[Task]] = {
     "experts": "suites.tasks.experts:ExpertsTask",
     "halves": "suites.tasks.halves:HalvesTask",
     "spelling": "suites.tasks.spelling:SpellingTask",
+    "hierarchy": "suites.tasks.hierarchy:HierarchyTask",
     "depth": "suites.tasks.network:Depth",
     "width": "suites.tasks.network:Width",
     "joint": "suites.tasks.network:Joint",

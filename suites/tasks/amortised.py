@@ -79,7 +79,7 @@ class PointsView(Step, Training, Ride):
 
 
 class AmortisedGroup(Step, Training, Ride, Estimates, Group, name="amortised"):
-    """Tasks in which a network makes the logits of every example: bottleneck, experts, halves, spelling."""
+    """Tasks in which a network makes the logits of every example: bottleneck, experts, halves, spelling, hierarchy."""
 
     presets: ClassVar = {
         "smoke": {"steps": 40, "estimates": 100, "ride": 4},
