@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import estimators
 from suites.scripts import EXPERIMENTS, LONG
 from suites.scripts.published import arm, arsm, images, registry, structured, sum_and_sample, unordered
 from suites.scripts.published import relax as toy
@@ -136,6 +137,30 @@ def test_the_likelihood_of_a_small_network_is_that_of_all_its_states(monkeypatch
     generator = torch.Generator().manual_seed(0)
     found = structured.likelihood(network, x, generator, samples=20_000)
     assert found == pytest.approx(float(-total.log().detach().mean()), abs=0.01)
+
+
+def test_the_surrogate_of_two_layers_is_the_mean_over_all_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With enumeration in both layers: the loss, and the gradient of every weight."""
+    monkeypatch.setattr(structured, "HALF", 3)
+    monkeypatch.setattr(structured, "UNITS", 2)
+    network = structured.Network(seed=1)
+    x = torch.bernoulli(torch.full((4, 6), 0.5), generator=torch.Generator().manual_seed(0))
+    states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)))
+
+    def log_p(logits: Tensor, b: Tensor) -> Tensor:
+        return torch.distributions.Bernoulli(logits=logits).log_prob(b).sum(-1)
+
+    total = x.new_zeros(4)
+    for first, second in itertools.product(states, states):
+        chance = (log_p(network.first(x[:, :3]), first) + log_p(network.second(first), second)).exp()
+        total = total - chance * log_p(network.last(second), x[:, 3:])
+    expected = torch.autograd.grad(total.sum(), list(network.parameters()))
+    exact = [estimators.get("exact", sizes=(2, 2)) for _ in range(2)]
+    found = network.surrogate(x[:, :3], x[:, 3:], exact, torch.Generator())
+    torch.testing.assert_close(found, total)
+    found.sum().backward()
+    for weight, grad in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight.grad, grad)
 
 
 def test_an_epoch_sees_every_image_once_and_only_the_last_counts() -> None:
