@@ -77,7 +77,9 @@ class Alone:
         for leaf in self.leaves:
             leaf.grad = None
         if self.estimator is None:
-            self.objective(self.leaves).sum().backward()
+            loss = self.objective(self.leaves).sum()
+            if loss.requires_grad:  # f may have neither slopes nor weights
+                loss.backward()
         else:
             self.estimator.zero_grad()
             self.estimator.backward(self.objective, self.leaves, generator=self.generator)

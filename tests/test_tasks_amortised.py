@@ -15,7 +15,7 @@ from oracles import check_means, same
 from torch import Tensor
 
 import estimators
-from suites import labels
+from suites import labels, overhead
 from suites.tasks import base, bottleneck, classifier, experts, halves, hierarchy, spelling
 from suites.tasks.amortised_model import Batch, Model, Run, drawn, mode
 from suites.tasks.base import Context
@@ -258,7 +258,29 @@ def test_what_is_measured_at_a_point(name: str) -> None:
         value = f(tuple(F.one_hot(site.argmax(-1), categories).float() for site in point.logits))
         assert value.shape == (4,)
         assert bool(point.weights) == (name != "spelling")
+        for _ in range(2):  # f is evaluated many times, each with a backward pass
+            estimators.get("rloo", sizes=found.sizes("points")).estimate(
+                f, point.logits, tuple(torch.rand(2, *site.shape) for site in point.logits)
+            )
         point.ride(estimators.get("nvil", sizes=found.sizes("points")))
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("label", [None, "rloo", "relax", "averaged[of=disarm]"])
+@pytest.mark.parametrize("role", ["step", "timed", "counted"])
+def test_steps_can_be_repeated_with_every_kind_of_estimator(name: str, label: str | None, role: str) -> None:
+    workload = task(name).workload(role, None if label is None else labels.parse(label).make)
+    for _ in range(2):
+        workload.step()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_evaluation_by_hand_can_be_repeated(name: str) -> None:
+    alone = task(name).alone()
+    assert alone is not None
+    step = overhead.Alone(*alone, None)
+    for _ in range(2):
+        step.step()
 
 
 def test_samples_follow_q_and_the_mode_is_its_most_probable_value(monkeypatch: pytest.MonkeyPatch) -> None:

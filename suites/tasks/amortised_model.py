@@ -156,10 +156,12 @@ class Run:
             exact.backward()
         if self.learner.estimator is None:
             loss = f(tuple(torch.softmax(site, -1) for site in sites)).sum()
-            loss.backward()
+            if loss.requires_grad:  # f may have neither slopes nor weights
+                loss.backward()
         else:
             loss = self.learner.backward(f, sites)
-        logits.backward(leaf.grad)
+        if leaf.grad is not None:
+            logits.backward(leaf.grad)
         return loss
 
     def tensors(self) -> dict[str, list[Tensor]]:

@@ -39,10 +39,11 @@ class Experts(Classifier):
         self.second = nn.Linear(WIDTH, EXPERTS * classes)
 
     def scores(self, batch: Batch) -> Callable[[Sites], Tensor]:
-        inner = self.first(batch[0] - self.mean).unflatten(-1, (EXPERTS, WIDTH))
+        x = batch[0] - self.mean
 
         def of(sample: Sites) -> Tensor:
             first, second = sample
+            inner = self.first(x).unflatten(-1, (EXPERTS, WIDTH))
             units = torch.relu((first.unsqueeze(-2) @ inner).squeeze(-2))
             outer = self.second(units).unflatten(-1, (EXPERTS, -1))
             return (second.unsqueeze(-2) @ outer).squeeze(-2)

@@ -5,6 +5,7 @@
 The tokens are the letters that occur, and one that ends the word. The policy draws all of its tokens at once. The edit
 distance (Levenshtein) is the least number of letters to insert, delete or replace. It exists for tokens only: f has no
 slopes, and no gradient passes through it. It is no sum over tokens: a letter too many at the front shifts all others.
+A plain step, in which costs are expressed, therefore evaluates f and learns nothing.
 """
 
 from __future__ import annotations
