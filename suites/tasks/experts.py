@@ -59,6 +59,7 @@ class ExpertsTask(ClassifierTask):
     """The task of the mixture of experts."""
 
     name = "experts"
+    version = 2
 
     def shape(self, how: Any) -> tuple[int, int]:
         return LAYERS, EXPERTS
