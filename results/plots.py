@@ -59,7 +59,7 @@ _SHOWS: dict[str, dict[str, tuple[str, ...]]] = {
     "concrete_widths": {"suite": ("sampling",)},
 }
 """Of which rows a figure is, by column, where it is not of all; for the page of a task that it belongs on."""
-TALL = ("bias_variance", "frontier", "memory", "overhead", "scaling_time", "scaling_memory")
+TALL = ("bias_variance", "frontier", "memory", "overhead", "scaling_time", "scaling_memory", "objective")
 """Figures with something for every estimator of every task: one for each task where there are more than `TASKS`."""
 TASKS = 4
 _UNREAD = (

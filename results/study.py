@@ -27,8 +27,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -71,16 +72,26 @@ class Decomposition(NamedTuple):
 def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
     """The rows of an arm's finished runs, one run per seed; of several runs the one with the latest version."""
     wanted = {**DEFAULTS, **{name: _typed(value) for name, value in of.changed.items()}}
-    here = frame[
-        (frame["suite"] == "accuracy") & (frame["estimator"] == of.estimator) & (frame["dataset"] == of.dataset)
-    ]
-    here = here[(here["status"] == "ok") & (here["task"] == of.task)]
+    here = _finished(frame).get((of.estimator, of.dataset, of.task), frame.iloc[:0])
     alike = {text: _agrees(json.loads(text), wanted) for text in here["settings"].unique()}
     found = here[here["settings"].map(alike).astype(bool)]
     cells = found.drop_duplicates("hash").sort_values(["suite_version", "task_version", "hash"])
     found = found[found["hash"].isin(cells.drop_duplicates("seed", keep="last")["hash"])]
     reading.note(found["hash"])
     return found.drop_duplicates(["hash", "metric", "part", "x"])  # plain training may appear under several presets
+
+
+def _finished(frame: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """The rows of finished runs by estimator, data set and task. Kept for the last frame: every number needs them."""
+    if not _LAST or _LAST[0]() is not frame:
+        here = frame[(frame["suite"] == "accuracy") & (frame["status"] == "ok")]
+        by = ["estimator", "dataset", "task"]
+        _LAST[:] = weakref.ref(frame), dict(iter(here.groupby(by, sort=False)))
+    found: dict[tuple[str, str, str], pd.DataFrame] = _LAST[1]
+    return found
+
+
+_LAST: list[Any] = []
 
 
 def values(frame: pd.DataFrame, of: Arm, metric: str = "accuracy", part: str | None = "test") -> pd.Series:

@@ -20,8 +20,8 @@ DATASETS = ("cifar10_16", "cifar100_16", "cifar10", "cifar100")
 
 
 def of_study(frame: pd.DataFrame) -> pd.Series:
-    """A mask of the rows of the study's training runs."""
-    return (frame["preset_name"] == PRESET) & (frame["suite"] == "accuracy")
+    """A mask of the rows that only the page of the study shows: training runs, and counted costs of a step."""
+    return (frame["preset_name"] == PRESET) & frame["suite"].isin(["accuracy", "overhead"])
 
 
 def write(frame: pd.DataFrame, judged: Sequence[Statement], out: Path) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def write(frame: pd.DataFrame, judged: Sequence[Statement], out: Path) -> dict[s
         judged: the statements.
         out: the folder of the report.
     """
-    runs = frame[of_study(frame)]
+    runs = frame[of_study(frame) & (frame["suite"] == "accuracy")]
     (out / "figures").mkdir(parents=True, exist_ok=True)
     figures = list(_figures(frame, out / "figures"))
     text = words.render(

@@ -108,5 +108,5 @@ def _references(task: Task, points: Settings, truth: Truth | None, seed: int) ->
     found = {}
     for point in task.points(points, seed):
         task.context.progress(f"reference gradient at {point.name} q", 0, 1)
-        found[point.name] = reference(point, truth, task.context.cache, seed)
+        found[point.name] = reference(point, truth, task.context.cache, seed, of=task.identity())
     return found

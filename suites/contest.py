@@ -120,7 +120,8 @@ class Contest(Suite):
 
 def _error(job: Job, point: Point) -> Rows:
     rows: Rows = []
-    truth = reference(point, job.task.truth, job.task.context.cache, job.seed, by=REFERENCE)
+    task = job.task
+    truth = reference(point, task.truth, task.context.cache, job.seed, by=REFERENCE, of=task.task.identity())
     estimator = job.label.make([site.shape[-1] for site in point.logits]).to(point.logits[0].device)
     logits, weights, hard = fresh(point, estimator, job.settings.contest.estimates, job.seed)
     difference = weights[: len(hard)] - hard

@@ -203,12 +203,14 @@ def _flat(grads: Sites) -> np.ndarray:
     return torch.cat([g.double() - g.double().mean(-1, keepdim=True) for g in grads], -1).cpu().numpy()
 
 
-def reference(point: Point, truth: Truth | None, cache: Path | None, seed: int, by: str = REFERENCE) -> np.ndarray:
+def reference(
+    point: Point, truth: Truth | None, cache: Path | None, seed: int, by: str = REFERENCE, *, of: object = None
+) -> np.ndarray:
     """The reference gradient: the exact one as `(1, D)`, or `(m, D)` independent estimates on fresh minibatches.
 
     Each estimate is an enumeration if the space has at most `truth.enumerate` configurations. Otherwise the unbiased
     estimator `by` makes it. Without minibatches there are `PER_MINIBATCH` times as many. The result is cached in
-    `cache` under a hash of the point's bits.
+    `cache` under a hash of the point's bits and of `of`, the identity of its task: equal bits may have another f.
     """
     if point.gradient is not None:
         return _flat(point.gradient)[None]
@@ -217,7 +219,7 @@ def reference(point: Point, truth: Truth | None, cache: Path | None, seed: int, 
     exact = math.prod(sizes) <= truth.enumerate
     m = truth.minibatches if point.stochastic else 1 if exact else PER_MINIBATCH * truth.minibatches
     label = parse("exact" if exact else by)
-    name = repr((point.digest(), m, str(label), label.version, seed, [str(point.logits[0].device)]))
+    name = repr((of, point.digest(), m, str(label), label.version, seed, [str(point.logits[0].device)]))
     path = None if cache is None else cache / f"reference-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
     if path is not None and path.exists():
         try:

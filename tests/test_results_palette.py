@@ -16,6 +16,7 @@ VARIANTS = (
     ["concrete", *(f"concrete[temperature={t}]" for t in ("1.0", "0.3", "0.1", "0.03"))],
     ["sweep", "sweep[samples=3]", "sweep[slopes=False]", "sweep[rate=0.5, slopes=False]"],
     ["rloo", "rloo[parts='first']", "rloo[parts='own']"],
+    ["rloo", "rloo[samples=8]", "grpo"],
     ["rebar", "rebar[coupled=True]", "rebar[coupled=True, tuning='regression']"],
 )
 # What is left of linear RGB without one kind of cones (Machado, Oliveira, Fernandes 2009, severity 1).

@@ -15,12 +15,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import estimators
 from estimators.objective import adapt
 from results.stats import squared_norm
-from suites import labels, suite
+from suites import bias, labels, suite
 from suites.engine.plan import prepare
 from suites.measure import Counted, Hardened, measure, reference
 from suites.memory import StorageCounter, count
 from suites.overhead import interleaved, macs
-from suites.tasks.base import Point, Truth
+from suites.tasks.base import Context, Point, Truth
+from suites.tasks.bottleneck import BottleneckTask
+from suites.tasks.classifier import Classifier
 from vmo.config import WideResNetConfig
 
 Z = 4.9  # of a normal, two-sided false-alarm rate 1e-6
@@ -127,6 +129,24 @@ def test_reference_is_cached_by_the_points_own_bits(tmp_path: object) -> None:
     moved = (torch.tensor([0.5, 0.0, 0.0]),)
     second = reference(_point(moved, [], f, stochastic=False), ENUMERATED, tmp_path, 0)  # type: ignore[arg-type]
     assert not np.allclose(first, second)
+
+
+def test_a_cached_reference_is_not_that_of_another_version_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first step logits and weights are equal to the bit although f is another."""
+
+    def at_the_start() -> np.ndarray:
+        bias._references.cache_clear()
+        settings = ("amortised.steps=1", "amortised.hidden=4")
+        task = granted("bottleneck", *settings, context=Context(cache=tmp_path))
+        return bias._references(task.task, task.handed["points"], ENUMERATED, 0)["uniform"]
+
+    first, original = at_the_start(), Classifier.objective
+    monkeypatch.setattr(Classifier, "objective", lambda self, batch: lambda sample: 2 * original(self, batch)(sample))
+    assert np.array_equal(at_the_start(), first)  # nobody has said that f changed
+    monkeypatch.setattr(BottleneckTask, "version", BottleneckTask.version + 1)
+    assert np.allclose(at_the_start(), 2 * first, rtol=1e-4, atol=1e-6)
 
 
 def test_points_of_a_network_run_repeat_and_ride_leaves_them_alone() -> None:

@@ -244,6 +244,10 @@ class Task(ABC):
         """The architecture of full depth and equal MACs whose blocks all keep the same fraction of their width."""
         raise NotImplementedError(f"{self.name} learns no architecture")
 
+    def identity(self) -> tuple[str, int, str | None]:
+        """Name, version and content of the data: what a cached result depends on besides settings."""
+        return self.name, self.version, self.data.content if self.uses_data else None
+
     def kept(self, what: str, seed: int, settings: Settings, make: Callable[[], Any]) -> Any:
         """The result of `make`, cached on disk for all processes that share a cache.
 
@@ -255,16 +259,8 @@ class Task(ABC):
         """
         if self.context.cache is None:
             return make()
-        data = self.data.content if self.uses_data else None
-        about = [
-            what,
-            seed,
-            self.version,
-            settings.model_dump_json(),
-            data,
-            str(self.context.device),
-            torch.__version__,
-        ]
+        about: list[object] = [what, seed, self.identity(), settings.model_dump_json()]
+        about += [str(self.context.device), torch.__version__]
         about.append([(label, parse(label).version) for label in self.uses("points", settings)])
         name = f"{self.name}-{what}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.safetensors"
         path = self.context.cache / name
