@@ -71,9 +71,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("sum_and_sample", {"top": 3}),
     ("sum_and_sample", {"top": 100}),
     ("vimco", {"samples": 5}),
-    ("ovis", {"samples": 3, "auxiliary": 2}),
     ("ovis", {"samples": 4, "gamma": 0.5}),
-    ("disarm_bound", {"samples": 3}),
 ]
 CASES = [(name, {}) for name in estimators.available()] + OPTIONS
 
