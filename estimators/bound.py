@@ -1,6 +1,6 @@
 """The bound of S samples that `vimco`, `ovis` and `disarm_bound` are estimates for, and its importance weights.
 
-    w_s = exp(−F_s),    F_s = f(z_s) + log q(z_s),    B = −log (1/S) Σ_s w_s
+    w_s = exp(−F_s),    F_s = f(z_s) + log q(z_s),    B = −log ((1/S) Σ_s w_s)
     ∂E[B]/∂φ = E Σ_s (B + v_s) ∇log q(z_s),    v_s = w_s / Σ_r w_r
 
 The samples z_s ~ q are independent. B ∇log q(z_s) is there because the samples come from q, and v_s ∇log q(z_s) because
@@ -26,7 +26,7 @@ def log_probabilities(logits: Sites) -> Stacked:
 
 def log_weights(loss: Tensor, index: Categories, log_p: Sites) -> Tensor:
     """log w, float64 `(*lead, *rows)`, of samples whose values of f are `loss`."""
-    return -(loss.detach() + dot(index.corners, log_p)).double()
+    return -(loss.detach().double() + dot(index.corners, log_p).double())
 
 
 def log_others(log_w: Tensor, dim: int = 0) -> Tensor:

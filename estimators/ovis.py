@@ -1,16 +1,17 @@
-"""OVIS: the gradient of a bound of several samples, with a control variate chosen for the least variance.
+"""OVIS: the gradient of a bound of several samples, with a control variate of nearly the least variance.
 
     g_l = Σ_s (B + v_s + c_s) (z_{s,l} − p_l)
 
-B and v_s are those of the bound, see `bound`. The least variance has c_s = −E_{z_s} [B + v_s], the mean over z_s alone,
-which is independent of z_s. Two forms of c_s approach it:
+B and v_s are those of the bound, see `bound`. If ‖∇log q(z_s)‖² hardly depends on z_s, nearly the least variance has
+c_s = −E_{z_s} [B + v_s], the mean over z_s alone. Two forms of c_s approach it:
 
-    −(1/R) Σ_r (B + v_s with z_s replaced by y_r)           R auxiliary samples y_r ~ q
-    log Σ_{r≠s} w_r / (S−1) − γ v_s + (1−γ) log (1−1/S)     the limit of many samples S
+    −(1/R) Σ_r (B + v_s with z_s replaced by y_r)             R auxiliary samples y_r ~ q
+    log (Σ_{r≠s} w_r / (S−1)) − γ v_s + (1−γ) log (1−1/S)     the limit of many samples S
 
-The first is independent of z_s, and so is the second with γ = 0: g is then unbiased for the gradient of E[B]. With γ =
-1, for an even spread of the weights w, the term v_s is lost and g is biased for E[B] too. Weights of f train on B, each
-sample counting by v_s; auxiliary samples do not train them.
+The first is independent of z_s, and so is the second with γ = 0: g is then unbiased for the gradient of E[B]. γ = 0 is
+meant for weights w of which one dominates, γ = 1 for weights that are nearly equal. With γ > 0 the share γ of v_s is
+lost, and g is biased for E[B] too. Weights of f train on B, each sample counting by v_s; auxiliary samples do not train
+them. The loss that is returned is the mean of f over the S samples.
 Cost: S + R evaluations, in one call. Liévin et al. 2020, arXiv:2008.01998.
 """
 

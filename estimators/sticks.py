@@ -78,7 +78,8 @@ def antithetic(of: Sticks, u: Tensor) -> Pair:
     end at positions m ≤ M. The weight of coin i is
 
         i ≤ m        (b_i − b̃_i) σ(|α_i|)
-        m < i ≤ M    ± (b_i − σ(α_i))       + if the longer sequence is that of z: only it uses coin i
+        m < i ≤ M    b_i − σ(α_i)           if only z uses coin i
+                     σ(α_i) − b̃_i           if only z̃ uses it
         i > M        0
 
     In the second case f of the shorter sequence is a baseline, which does not depend on coin i.

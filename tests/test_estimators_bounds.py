@@ -305,6 +305,16 @@ def test_control_variates_take_most_of_the_variance_away() -> None:
     assert max(one, spread("ovis", gamma=0.0), spread("disarm_bound")) < vimco / 5
 
 
+def test_both_sets_of_the_others_count_in_disarm_for_a_bound() -> None:
+    """With 1 − u for u every sample and its partner change places, which leaves the average of the two as it is."""
+    logits = logits_of(8)
+    estimator = estimators.get("disarm_bound", sizes=SIZES, samples=3)
+    noise = estimator.draw(logits, seeded())
+    found = [estimator.estimate(Joint(SIZES), logits, u).grads for u in (noise, tuple(1 - site for site in noise))]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_gamma_leaves_no_room_for_auxiliary_samples() -> None:
     assert estimators.get("ovis", sizes=SIZES, samples=3, gamma=1.0).evaluations == 3
     with pytest.raises(ValueError, match="with gamma there are no auxiliary samples, got gamma=1, auxiliary=2"):

@@ -1,14 +1,14 @@
 """A VAE with two layers of categorical variables, the lower of which depends on the upper one.
 
     p(x, z, u) = p(x | z) p(z | u) p(u),    q(z, u | x) = q(z | x) q(u | x)
-    −ELBO(x) = E_q f(z, u) + Σ_z-variables E_q log q + KL(q(u | x) ‖ p(u)),    f(z, u) = −log p(x | z) − log p(z | u)
+    −ELBO(x) = E_q f(z, u) + E_q log q(z | x) + KL(q(u | x) ‖ p(u)),    f(z, u) = −log p(x | z) − log p(z | u)
 
 z has 16 variables and u has 8, of 10 categories each; p(u) is uniform, and pixels are Bernoulli as in `vae`. Given x,
 the approximate posterior q takes all variables as independent. The entropies of q are known exactly, so the
-estimator's objective is f. The term log p(z | u) couples the layers: f is no sum over them.
+estimator's objective is f. The term log p(z | u) couples the layers: f is not a sum of a term in z and a term in u.
 
-Other papers let q(z | x, u) depend on the sample of u. An estimator of independent variables then is needed for each
-layer, see docs/how-to/drop-in.md.
+Other papers let q(z | x, u) depend on the sample of u. Then each layer needs an estimator of its own, see
+docs/how-to/drop-in.md.
 """
 
 from __future__ import annotations
