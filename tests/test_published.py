@@ -118,40 +118,39 @@ def test_arsm_climbs() -> None:
     assert start + 1e-4 < later < 0.5 + 1 / 30
 
 
-def test_the_likelihood_of_a_small_network_is_that_of_all_its_states(monkeypatch: pytest.MonkeyPatch) -> None:
+Small = tuple[structured.Network, Tensor, list[tuple[Tensor, Tensor]]]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Small:
+    """A network with two units in each layer, four images, and all states of the two layers."""
     monkeypatch.setattr(structured, "HALF", 3)
     monkeypatch.setattr(structured, "UNITS", 2)
-    network = structured.Network(seed=1)
     x = torch.bernoulli(torch.full((4, 6), 0.5), generator=torch.Generator().manual_seed(0))
     states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)))
+    return structured.Network(seed=1), x, list(itertools.product(states, states))
 
-    def log_p(logits: Tensor, b: Tensor) -> Tensor:
-        return -torch.nn.functional.binary_cross_entropy_with_logits(logits, b, reduction="none").sum(-1)
 
+def log_p(logits: Tensor, b: Tensor) -> Tensor:
+    return torch.distributions.Bernoulli(logits=logits).log_prob(b).sum(-1)
+
+
+def test_the_likelihood_of_a_small_network_is_that_of_all_its_states(small: Small) -> None:
+    network, x, states = small
     total = x.new_zeros(4)
-    for first in states:
-        for second in states:
-            joint = log_p(network.first(x[:, :3]), first.expand(4, 2))
-            joint = joint + log_p(network.second(first), second) + log_p(network.last(second).expand(4, 3), x[:, 3:])
-            total = total + joint.exp()
+    for first, second in states:
+        joint = log_p(network.first(x[:, :3]), first) + log_p(network.second(first), second)
+        total = total + (joint + log_p(network.last(second), x[:, 3:])).exp()
     generator = torch.Generator().manual_seed(0)
     found = structured.likelihood(network, x, generator, samples=20_000)
     assert found == pytest.approx(float(-total.log().detach().mean()), abs=0.01)
 
 
-def test_the_surrogate_of_two_layers_is_the_mean_over_all_states(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_surrogate_of_two_layers_is_the_mean_over_all_states(small: Small) -> None:
     """With enumeration in both layers: the loss, and the gradient of every weight."""
-    monkeypatch.setattr(structured, "HALF", 3)
-    monkeypatch.setattr(structured, "UNITS", 2)
-    network = structured.Network(seed=1)
-    x = torch.bernoulli(torch.full((4, 6), 0.5), generator=torch.Generator().manual_seed(0))
-    states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)))
-
-    def log_p(logits: Tensor, b: Tensor) -> Tensor:
-        return torch.distributions.Bernoulli(logits=logits).log_prob(b).sum(-1)
-
+    network, x, states = small
     total = x.new_zeros(4)
-    for first, second in itertools.product(states, states):
+    for first, second in states:
         chance = (log_p(network.first(x[:, :3]), first) + log_p(network.second(first), second)).exp()
         total = total - chance * log_p(network.last(second), x[:, 3:])
     expected = torch.autograd.grad(total.sum(), list(network.parameters()))

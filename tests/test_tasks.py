@@ -20,10 +20,11 @@ from suites.tasks.amortised_model import Run
 from suites.tasks.base import Point, Truth
 from suites.tasks.granted import Granted
 from suites.tasks.multilinear import Multilinear
+from suites.tasks.pixels import bound
 from suites.tasks.polynomial import Polynomial
 from suites.tasks.quadratic import Quadratic
 from suites.tasks.toy import Joint
-from suites.tasks.vae_model import Vae, bound, divergence
+from suites.tasks.vae_model import Vae, divergence
 from vmo.checkpoint import Keeper
 from vmo.learner import Diverged
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import estimators
 from suites import labels, overhead
-from suites.tasks import base, bottleneck, classifier, experts, halves, hierarchy, spelling
+from suites.tasks import base, bottleneck, classifier, experts, halves, hierarchy, pixels, spelling
 from suites.tasks.amortised_model import Batch, Model, Run, drawn, mode
 from suites.tasks.base import Context
 from suites.tasks.granted import Granted
@@ -281,6 +281,18 @@ def test_an_evaluation_by_hand_can_be_repeated(name: str) -> None:
     step = overhead.Alone(*alone, None)
     for _ in range(2):
         step.step()
+
+
+def test_the_elbo_of_a_hierarchy_is_that_of_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E_q log p(x, z, u) / q(z, u | x), by enumeration, constants included."""
+    model, batch = tiny("hierarchy", monkeypatch)
+    log_q = torch.log_softmax(model.logits(batch[0]), -1)
+    expected = torch.zeros(COUNT, dtype=torch.float64)
+    for i, j, k in itertools.product(range(COUNT), range(3), range(3)):
+        q = log_q[i, 0, j] + log_q[i, 1, k]
+        expected[i] += (q.exp() * (-by_hand("hierarchy", model, batch, i, (j, k)) - math.log(3) - q)).detach()
+    lost, rate = pixels.bound(model, batch[0], 40_000)
+    torch.testing.assert_close(-(lost + rate), expected, rtol=0.005, atol=0)
 
 
 def test_samples_follow_q_and_the_mode_is_its_most_probable_value(monkeypatch: pytest.MonkeyPatch) -> None:

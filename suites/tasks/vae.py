@@ -14,16 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
 
 from results.table import row
 from suites.settings import Group, Settings
-from suites.tasks.amortised import SAMPLES, AmortisedTask, Estimates, Ride, Step
+from suites.tasks.amortised import SAMPLES, Estimates, Ride, Step
 from suites.tasks.amortised import Training as Length
 from suites.tasks.amortised_model import Batch, Model
 from suites.tasks.base import Truth
-from suites.tasks.vae_model import Vae, bound
+from suites.tasks.pixels import PixelsTask, bound
+from suites.tasks.vae_model import Vae
 
 
 class Shape(Step):
@@ -79,15 +79,14 @@ class EstimatesSettings(Settings):
     vae: Estimates
 
 
-class VaeTask(AmortisedTask):
+class VaeTask(PixelsTask):
     """The VAE task."""
 
     name = "vae"
     groups = (VaeGroup, Truth)
     group = "vae"
     training = Training
-    curve = ("curve_elbo", "nats")
-    roles: ClassVar = AmortisedTask.roles | {
+    roles: ClassVar = PixelsTask.roles | {
         "points": PointsSettings,
         "estimates": EstimatesSettings,
         "step": StepSettings,
@@ -99,23 +98,11 @@ class VaeTask(AmortisedTask):
     def shape(self, how: Any) -> tuple[int, int]:
         return how.latents, how.categories
 
-    def examples(self) -> tuple[Batch, Batch]:
-        train, test = self.images
-        return (train.flatten(1),), (test.flatten(1),)
-
-    def blank(self, count: int) -> Batch:
-        return (torch.zeros(count, 28 * 28, device=self.context.device),)
-
     def model(self, how: Any, examples: Batch) -> Vae:
         return Vae(examples[0].mean(0), how.latents, how.categories, how.layers, how.hidden)
 
-    def value(self, model: Model, examples: Batch) -> float:
-        assert isinstance(model, Vae)
-        lost, rate = bound(model, examples[0], 1)
-        return -float((lost + rate).mean())
-
     def rows(self, model: Model, part: str, examples: Batch) -> Iterator[dict[str, Any]]:
-        assert isinstance(model, Vae)
+        """Besides the ELBO: its two parts."""
         lost, rate = bound(model, examples[0], SAMPLES)
         for metric, values in (("elbo", -(lost + rate)), ("distortion", lost), ("rate", rate)):
             yield row(metric, float(values.mean()), part=part, n=len(values), unit="nats")

@@ -1,4 +1,4 @@
-"""The network of the categorical VAE (see `suites.tasks.vae`), its KL divergence and its ELBO."""
+"""The network of the categorical VAE (see `suites.tasks.vae`) and its KL divergence."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from suites.tasks.amortised_model import Batch, Model, bernoulli, drawn, mlp
+from suites.tasks.amortised_model import Batch, bernoulli
 from suites.tasks.base import Sites
+from suites.tasks.pixels import Pixels, decoder
 
 
-class Vae(Model):
-    """Encoder and decoder. An example is an image, intensities in [0, 1], binarised again in every minibatch.
+class Vae(Pixels):
+    """Encoder and decoder.
 
     Args:
         mean: mean intensities `(pixels,)`; subtracted from the encoder's input, and the decoder's initial output.
@@ -25,35 +26,17 @@ class Vae(Model):
 
     def __init__(self, mean: Tensor, latents: int, categories: int, layers: int, hidden: int) -> None:
         super().__init__(mean, (latents, categories), layers, hidden)
-        self.decoder = mlp([latents * categories, *[hidden] * layers, len(mean)])
-        last = self.decoder[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():
-            last.bias.copy_(torch.logit(mean, 1e-3))
-
-    def observed(self, examples: Batch, generator: torch.Generator) -> Batch:
-        return (torch.bernoulli(examples[0], generator=generator),)
+        self.decoder = decoder(mean, latents * categories, layers, hidden)
 
     def objective(self, batch: Batch) -> Callable[[Sites], Tensor]:
         """−log p(x | z) in nats."""
         return bernoulli(self.decoder, batch[0])
 
-    def exactly(self, logits: Tensor) -> Tensor:
-        return divergence(logits).sum()
+    def rate(self, logits: Tensor) -> Tensor:
+        return divergence(logits)
 
 
 def divergence(logits: Tensor) -> Tensor:
     """KL(q ‖ uniform) in nats, `(B,)` from `(B, L, K)`."""
     log_p = torch.log_softmax(logits, -1)
     return (log_p.exp() * log_p).sum((-2, -1)) + logits.shape[-2] * math.log(logits.shape[-1])
-
-
-def bound(vae: Vae, images: Tensor, samples: int) -> tuple[Tensor, Tensor]:
-    """Mean −log p(x | z) and KL of each image in nats, `(N,)` each. Images are binarised with a fixed seed.
-
-    Raises:
-        Diverged: the logits are not finite.
-    """
-    found = [(f.mean(0), divergence(logits)) for _, logits, f in drawn(vae, (images,), samples)]
-    lost, rate = zip(*found, strict=True)
-    return torch.cat(lost), torch.cat(rate)
