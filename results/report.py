@@ -54,9 +54,9 @@ def build(
     of_study = None
     if not own:
         of_study = study_page.write(whole, statements.judged(whole), out) if study_page.of_study(whole).any() else None
-        whole = whole[~study_page.of_study(whole)]  # it has its own page
-        if whole.empty:
-            return out / study_page.FILE
+    whole = whole[~study_page.of_study(whole) | whole["hash"].isin(own)]  # it has its own page
+    if whole.empty:
+        return out / study_page.FILE
     frame = baselines.spread(whole)
     tasks = frame.loc[frame["hash"].isin(own), "task"] if own else frame["task"]
     checks = frame["suite"].isin(list(words.checks()))

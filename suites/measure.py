@@ -204,7 +204,7 @@ def _flat(grads: Sites) -> np.ndarray:
 
 
 def reference(
-    point: Point, truth: Truth | None, cache: Path | None, seed: int, by: str = REFERENCE, *, of: object = None
+    point: Point, truth: Truth | None, cache: Path | None, seed: int, by: str = REFERENCE, *, of: object
 ) -> np.ndarray:
     """The reference gradient: the exact one as `(1, D)`, or `(m, D)` independent estimates on fresh minibatches.
 

@@ -386,6 +386,16 @@ def test_what_is_biased_beyond_the_scale_is_written_and_not_drawn(frame):
     assert plots.overview(alone) is not None
 
 
+def test_of_many_tasks_each_has_a_figure_of_its_objective(frame, tmp_path):
+    rows = frame[(frame["task"] == "toy") & (frame["metric"] == "curve_objective")]
+    tasks = ["toy", "quadratic", "multilinear", "halves", "spelling"]
+    every = pd.concat([rows.assign(task=task, hash=rows["hash"] + task) for task in tasks], ignore_index=True)
+    found = [one.tasks for one in plots.draw_all(every, tmp_path).values() if one.kind == "objective"]
+    assert sorted(found, key=min) == [{task} for task in sorted(tasks)]
+    few = every[every["task"].isin(tasks[:2])]
+    assert [one.tasks for one in plots.draw_all(few, tmp_path).values() if one.kind == "objective"] == [set(tasks[:2])]
+
+
 def test_figures_of_a_task_without_points_seeds_or_errors(frame):
     """A toy run on nothing: no data set, no point, one seed, no standard errors."""
     part = frame[(frame["task"] == "width") & (frame["seed"] == 0) & (frame["suite"] != "sampling")]

@@ -59,6 +59,13 @@ def frame(tmp_path: Path) -> pd.DataFrame:
     return table.read(tmp_path)
 
 
+def test_the_page_of_the_study_shows_its_counted_costs_too(frame: pd.DataFrame) -> None:
+    """So that they have no figure of their own in the main report."""
+    assert set(frame["suite"]) == {"accuracy", "overhead"}
+    assert study_page.of_study(frame).all()
+    assert not study_page.of_study(frame.assign(preset_name="quick")).any()
+
+
 def test_the_part_is_the_last_and_has_every_rival() -> None:
     assert list(PARTS)[-2:] == ["rivals-tuning", "rivals"]
     assert set(RIVALS) == set(available())

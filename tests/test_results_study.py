@@ -363,6 +363,18 @@ def test_runs_on_validation_images_are_a_table_of_rates_and_no_result(tmp_path: 
     assert "## Arms" not in page and "## Table 1" not in page
 
 
+def test_beside_own_rows_the_study_of_others_is_left_out(tmp_path: Path) -> None:
+    """It would be most of the figures, and is of another preset; one's own runs of the study are shown."""
+    write(tmp_path / "study", arm("plain"), 0, 80.0)
+    about = cell("memory", "width", "rloo", preset="quick")
+    row = table.row("peak_ratio", 1.1, unit="plain peaks")
+    table.write(tmp_path / "usual", "0" * 16, [{**row, "cell": about, "provenance": PROVENANCE}])
+    first = report.build([tmp_path / "usual", tmp_path / "study"], tmp_path / "a").read_text()
+    assert "study" not in first and "quick" in first
+    second = report.build([tmp_path / "study", tmp_path / "usual"], tmp_path / "b").read_text()
+    assert "study" in second and "quick" in second
+
+
 def test_rows_of_the_study_alone_make_its_page(tmp_path: Path) -> None:
     write(tmp_path / "rows", arm("plain"), 0, 80.0)
     assert report.build([tmp_path / "rows"], tmp_path) == tmp_path / study_page.FILE

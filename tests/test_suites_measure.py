@@ -104,7 +104,7 @@ def test_bias_of_weights_is_that_of_soft_samples() -> None:
 def test_bias_suite_tells_biased_from_unbiased_on_the_toy() -> None:
     task = granted("toy", "function.steps=200")
     for point in task.points(0):
-        truth = reference(point, ENUMERATED, None, 0)
+        truth = reference(point, ENUMERATED, None, 0, of=None)
         assert truth.shape == (1, 9)
         sizes = tuple(site.shape[-1] for site in point.logits)
         right = measure(point, estimators.get("rloo", sizes=sizes), 20_000, 0)
@@ -124,10 +124,10 @@ def test_reference_is_cached_by_the_points_own_bits(tmp_path: object) -> None:
         return sample[0][..., 0]
 
     for _ in range(2):
-        first = reference(_point(logits, [], f, stochastic=False), ENUMERATED, tmp_path, 0)  # type: ignore[arg-type]
+        first = reference(_point(logits, [], f, stochastic=False), ENUMERATED, tmp_path, 0, of=None)  # type: ignore[arg-type]
     assert len(calls) == 1
     moved = (torch.tensor([0.5, 0.0, 0.0]),)
-    second = reference(_point(moved, [], f, stochastic=False), ENUMERATED, tmp_path, 0)  # type: ignore[arg-type]
+    second = reference(_point(moved, [], f, stochastic=False), ENUMERATED, tmp_path, 0, of=None)  # type: ignore[arg-type]
     assert not np.allclose(first, second)
 
 

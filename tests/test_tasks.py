@@ -122,12 +122,12 @@ def test_a_reference_without_enumeration_estimates_the_exact_one() -> None:
     """Where all is fixed but the noise: leave-one-out in a few calls, whose mean is the gradient."""
     f = Joint(CPU)
     point = Point("mid", 0.5, logits_like(f.sizes), [], lambda stream, i: f, lambda e: None, stochastic=False)  # type: ignore[arg-type]
-    exact = reference(point, ENUMERATED, None, 0)
-    sampled = reference(point, SAMPLED, None, 0)
+    exact = reference(point, ENUMERATED, None, 0, of=None)
+    sampled = reference(point, SAMPLED, None, 0, of=None)
     assert exact.shape == (1, 9)
     assert sampled.shape == (3000, 9)
     check_means(torch.tensor(sampled), torch.tensor(exact[0]))
-    known = reference(replace(point, gradient=f.expectation(point.logits).grads), SAMPLED, None, 0)
+    known = reference(replace(point, gradient=f.expectation(point.logits).grads), SAMPLED, None, 0, of=None)
     np.testing.assert_allclose(known, exact, atol=1e-9)
 
 
@@ -245,7 +245,7 @@ def test_what_is_measured_of_the_vae_is_a_sum_over_images() -> None:
         m = measure(point, estimators.get("exact", sizes=(3, 3)), 20, 0)
         assert m.logits.shape == (20, 4 * 2 * 3)
         assert m.evaluations == 9
-        truth = reference(point, ENUMERATED, None, 0)
+        truth = reference(point, ENUMERATED, None, 0, of=None)
         np.testing.assert_allclose(m.logits, np.broadcast_to(truth, m.logits.shape), rtol=1e-4, atol=1e-6)
         soft = measure(point, estimators.get("concrete", sizes=(3, 3), temperature=1.0), 20, 0)
         assert soft.weights is not None and soft.hard_weights is not None
