@@ -174,6 +174,7 @@ FIGURES = {
     "convergence": convergence,
     "schedules": schedules,
     "rivals": rivals.figure,
+    "rivals_training": rivals.training,
 }
 
 

@@ -1,4 +1,4 @@
-"""VMO beside its rivals: a table and a figure of networks of about equal MACs.
+"""VMO beside its rivals: a table and two figures of networks of about equal MACs.
 
 The cost of a run is its multiply-accumulates (MACs), as a multiple of those of a plain run. Wall times of runs are not
 compared, because they depend on what else the machine did. Where the cost comes from:
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from results.study_design import COST, EPOCHS, PAPER, PRESET, RIVALS, SWEEP, Arm
 
 FIXED = {"plain": 1.0, PAPER: 1.0, "random": 0.587}
 """Costs that follow from the design."""
+PRUNED_AT = 0.5  # the default of `pruned`: until then it trains the full network
 
 
 def measured(frame: pd.DataFrame, dataset: str) -> Mapping[str, Arm]:
@@ -100,10 +102,60 @@ def figure(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
     return drawn
 
 
-def _values(frame: pd.DataFrame, one: Arm, metric: str = "accuracy", part: str | None = "test") -> pd.Series:
-    """See `study.values`; only of the seeds that the part `rivals` asks for."""
-    found = study.values(frame, one, metric, part)
+def training(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
+    """Test accuracy along training, against the cost until then. Without the networks that nothing chooses."""
+    arms = dict(measured(frame, dataset))
+    costs = _costs(frame, arms)
+    arms = {
+        name: one for name, one in arms.items() if name in costs and not one.estimator.startswith(("scratch", "random"))
+    }
+    curves = {name: 100 * _seeds(study.curve(frame, one, "curve_accuracy"), one) for name, one in arms.items()}
+    curves = {name: curve for name, curve in curves.items() if len(curve)}
+    if len(curves) < 2:
+        return None
+    with drawing.style():
+        drawn, axes = drawing.grid(1, 1, 4.4)
+        ax = axes[0, 0]
+        named = []
+        for name, curve in curves.items():
+            plain = arms[name].estimator == "plain"
+            look = palette.Look(arms[name].estimator, arms[name].estimator.partition("[")[0])
+            colour, ink = (drawing.MUTED, drawing.MUTED) if plain else (look.colour, look.ink)
+            mean = curve.mean()
+            x = _spent(arms[name], costs[name], np.asarray(mean.index, float) / EPOCHS)
+            ax.plot(x, mean, look.marker, ls="--" if plain else "-", color=colour, lw=1.6, ms=4, mew=0)
+            named.append(labels.Named(ax, x[-1], mean.iloc[-1], name, ink))
+        low = min(float(curve.mean().iloc[len(curve.columns) // 2 :].min()) for curve in curves.values())
+        high = max(float(curve.mean().max()) for curve in curves.values())
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.08 * (high - low))
+        ax.set_xlim(0, 1.04 * max(costs[name] for name in curves))
+        ax.set(xlabel="training MACs so far, plain runs", ylabel="test accuracy, %")
+        n = drawing.counts(pd.Series([len(curve) for curve in curves.values()]))
+        drawing.title(
+            drawn,
+            "What each method has reached for the MACs that it has spent",
+            f"Width task, {dataset}, WRN-16-1, {EPOCHS} epochs; mean of {n} seeds",
+        )
+        labels.at_points(drawn, named)
+    return drawn
+
+
+def _spent(of: Arm, cost: float, share: np.ndarray) -> np.ndarray:
+    """The cost of the first part of a run, for shares of its epochs."""
+    if of.estimator != "pruned":
+        return cost * share
+    later = (cost - PRUNED_AT) / (1 - PRUNED_AT)  # of a whole run with the small network
+    return np.minimum(share, PRUNED_AT) + later * np.clip(share - PRUNED_AT, 0, None)
+
+
+def _seeds(found: pd.DataFrame | pd.Series, one: Arm) -> Any:
+    """Only the seeds that the part `rivals` asks for."""
     return found[found.index < one.seeds]
+
+
+def _values(frame: pd.DataFrame, one: Arm, metric: str = "accuracy", part: str | None = "test") -> pd.Series:
+    """See `study.values`; only of the seeds of the part."""
+    return _seeds(study.values(frame, one, metric, part), one)
 
 
 def _costs(frame: pd.DataFrame, arms: Mapping[str, Arm]) -> dict[str, float]:

@@ -67,6 +67,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("gapped", {"gap": "expected", "temperature": 0.5}),
     ("imle", {"strength": 5.0}),
     ("reinmax_rao", {"samples": 3, "temperature": 1.3}),
+    ("reinmax_cv", {"samples": 3, "temperature": 1.3, "eta": 1.5}),
+    ("hard_concrete", {"temperature": 1.3, "stretch": 1.1}),
     ("grpo", {"divide": False, "samples": 3}),
     ("sum_and_sample", {"top": 3}),
     ("sum_and_sample", {"top": 100}),

@@ -1,4 +1,4 @@
-"""What gapped, reinmax_rao, imle, grpo, measure_valued and bitflip say of themselves beside their means; and ZGR."""
+"""What the estimators of the field say of themselves beside their means: gapped, reinmax_rao and others; and ZGR."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from oracles import LOGITS, Joint, enumerate_expectation, same, seeded, sizes_of
 from torch import Tensor
 
 import estimators
 from estimators.bitflip import Noise
+from estimators.hard_concrete import onto_simplex
+from estimators.noise import conditional_gumbel
 
 PHI = torch.tensor([0.4, -1.0, 0.9, 0.1], dtype=torch.float64)
 SLOPE = torch.tensor([0.7, -0.3, 1.1, 0.2], dtype=torch.float64)
@@ -94,6 +98,121 @@ def test_reinmax_rao_averages_over_the_noise_that_gives_its_sample(k: int, tempe
     got = estimator.estimate(linear(SLOPE), (PHI,), noise).grads[0]
     error = each.std(0) * (1 / len(each) + 1 / 100_000) ** 0.5
     assert bool(((got - each.mean(0)).abs() < 5 * error).all())
+
+
+# --- reinmax_cv -----------------------------------------------------------------------------------------------------
+
+
+def through(noisy: Tensor, temperature: float) -> Tensor:
+    """The derivative of softmax(x / t) · SLOPE at each x `(*lead, 4)`, by autograd."""
+    x = noisy.clone().requires_grad_()
+    (torch.softmax(x / temperature, -1) @ SLOPE).sum().backward()
+    assert x.grad is not None
+    return x.grad
+
+
+@pytest.mark.parametrize(("temperature", "eta"), [(0.5, 0.5), (1.3, 1.5)])
+def test_reinmax_cv_adds_the_difference_of_two_straight_through_estimates(temperature: float, eta: float) -> None:
+    estimator = estimators.get("reinmax_cv", sizes=(4,), temperature=temperature, eta=eta, samples=7)
+    reinmax = estimators.get("reinmax", sizes=(4,))
+    p = torch.softmax(PHI, -1)
+    seen = set()
+    for seed in range(60):
+        noise = estimator.draw((PHI,), seeded(seed))
+        (u,), (v,) = noise
+        gumbel = -torch.log(-torch.log(u))
+        k = (PHI + gumbel).argmax()
+        seen.add(int(k))
+        shifted = ((p + torch.eye(4).double()[k]) / 2).log()
+        control = through(conditional_gumbel(shifted.expand(7, -1), k.expand(7), v), temperature).mean(0)
+        expected = reinmax.estimate(linear(SLOPE), (PHI,), noise.u).grads[0]
+        expected = expected + eta * (control - through(shifted + gumbel, temperature))
+        torch.testing.assert_close(estimator.estimate(linear(SLOPE), (PHI,), noise).grads[0], expected)
+    assert seen == {0, 1, 2, 3}
+
+
+def test_the_control_variate_of_reinmax_cv_has_a_mean() -> None:
+    """Its noise is drawn given the argmax at other logits, as its docstring says. `reinmax` is exact for a linear f."""
+    rows = (PHI.expand(100_000, -1),)
+    exact = jacobian(torch.softmax(PHI, -1)) @ SLOPE
+    error = {}
+    for eta in (0.0, 1.0):
+        estimator = estimators.get("reinmax_cv", sizes=(4,), eta=eta)
+        got = estimator.estimate(linear(SLOPE), rows, estimator.draw(rows, seeded())).grads[0]
+        error[eta] = ((got.mean(0) - exact) / (got.std(0) / len(got) ** 0.5)).abs().max()
+    assert error[0.0] < 5 < error[1.0]
+
+
+# --- hard_concrete --------------------------------------------------------------------------------------------------
+
+
+def test_hard_concrete_is_the_gate_of_louizos_et_al_at_two_categories() -> None:
+    """z = clip((ζ − γ) σ((L + log α) / β) + γ, 0, 1) with a logistic L, and P(z = 0) = σ(β log(−γ / ζ) − log α)."""
+    beta, low, high = 0.4, -0.1, 1.1
+    logits = (torch.tensor([0.3, -0.5], dtype=torch.float64).expand(50_000, -1),)
+    estimator = estimators.get("hard_concrete", sizes=(2,), temperature=beta, stretch=high - low)
+    (u,) = noise = estimator.draw(logits, seeded())
+    seen: list[Tensor] = []
+
+    def f(sample: Sequence[Tensor]) -> Tensor:
+        seen.append(sample[0].detach())
+        return (sample[0][..., 0] - 0.3).square() + sample[0][..., 0] * sample[0][..., 1]
+
+    got = estimator.estimate(f, logits, noise).grads[0]
+    alpha = (logits[0][:, 0] - logits[0][:, 1]).requires_grad_()
+    gumbel = -torch.log(-torch.log(u))
+    gate = (torch.sigmoid((gumbel[:, 0] - gumbel[:, 1] + alpha) / beta) * (high - low) + low).clamp(0, 1)
+    ((gate - 0.3).square() + gate * (1 - gate)).sum().backward()
+    assert alpha.grad is not None
+    torch.testing.assert_close(seen[0], torch.stack([gate, 1 - gate], -1).detach())
+    torch.testing.assert_close(got, torch.stack([alpha.grad, -alpha.grad], -1))
+    closed = torch.sigmoid(beta * torch.log(torch.tensor(-low / high)) - alpha[0]).item()
+    assert abs((gate == 0).double().mean().item() - closed) < 5 * (closed * (1 - closed) / len(u)) ** 0.5
+
+
+def test_hard_concrete_is_the_derivative_of_f_at_its_sample() -> None:
+    """By central differences, with the noise held; a difference across a corner of the projection is left out."""
+    estimator = estimators.get("hard_concrete", sizes=(4,), stretch=1.5)
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+
+    def value(phi: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        seen: list[Tensor] = []
+
+        def f(sample: Sequence[Tensor]) -> Tensor:
+            seen.append(sample[0].detach())
+            return (sample[0] @ weights).sin()
+
+        estimate = estimator.estimate(f, (phi,), noise)
+        return estimate.loss, estimate.grads[0], seen[0] > 0
+
+    sizes = set()
+    for seed in range(60):
+        noise = estimator.draw((PHI,), seeded(seed))
+        _, grad, support = value(PHI, noise)
+        for i, step in enumerate(1e-5 * torch.eye(4, dtype=torch.float64)):
+            (above, _, one), (below, _, other) = value(PHI + step, noise), value(PHI - step, noise)
+            if torch.equal(one, support) and torch.equal(other, support):
+                assert abs(float((above - below) / 2e-5 - grad[i])) < 1e-7
+                sizes.add(int(support.sum()))
+    assert sizes == {1, 2, 3, 4}
+
+
+def test_hard_concrete_without_a_stretch_is_concrete() -> None:
+    ours = estimators.get("hard_concrete", sizes=(4,), temperature=0.7, stretch=1.0)
+    concrete = estimators.get("concrete", sizes=(4,), temperature=0.7)
+    noise = ours.draw((PHI,), seeded())
+    f = lambda sample: (sample[0] @ SLOPE).exp()  # noqa: E731
+    torch.testing.assert_close(ours.estimate(f, (PHI,), noise).grads, concrete.estimate(f, (PHI,), noise).grads)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=7))
+def test_the_projection_is_the_nearest_point_of_the_simplex(y: list[float]) -> None:
+    """z is nearest if and only if (y − z)·(w − z) ≤ 0 for every corner w."""
+    point = torch.tensor(y, dtype=torch.float64)
+    z = onto_simplex(point)
+    assert bool((z >= 0).all())
+    assert abs(float(z.sum()) - 1) < 1e-9
+    assert bool(((point - z) @ (torch.eye(len(y)).double() - z).T < 1e-6).all())
 
 
 # --- imle -----------------------------------------------------------------------------------------------------------

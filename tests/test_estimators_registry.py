@@ -36,7 +36,7 @@ def refused(name: str, *, sizes: tuple[int, ...] = (3, 2), **options: Any) -> st
         estimators.get(name, sizes=sizes, **options)
     message = str(caught.value)
     assert "\n" not in message
-    assert 10 < len(message) < 400
+    assert 10 < len(message) < 500
     return message
 
 

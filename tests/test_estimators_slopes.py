@@ -20,7 +20,8 @@ LEFT = torch.randn(2, generator=seeded(4), dtype=torch.float64)
 SLOPED = [
     "concrete", "straight_through", "gumbel_straight_through", "gumbel_rao", "reinmax", "muprop", "double_cv", "rodeo",
     "sweep", "rebar", "rebar[coupled=True]", "rebar[coupled=True, tuning=regression]", "relax[relaxed_objective=True]",
-    "averaged", "averaged[of=rebar]", "partly_exact[of=rebar]", "gapped", "imle", "reinmax_rao",
+    "averaged", "averaged[of=rebar]", "partly_exact[of=rebar]", "gapped", "imle", "reinmax_rao", "reinmax_cv",
+    "hard_concrete",
 ]  # fmt: skip
 SLOPELESS = [
     "exact", "reinforce", "rloo", "nvil", "disarm", "carms", "arsm", "unordered", "vargrad", "relax", "partly_exact",

@@ -12,7 +12,7 @@ import torch
 from made_rows import PROVENANCE, cell
 
 from results import rivals, study_page, table
-from results.study_design import COST, DEFAULTS, GATES, PARTS, PRESET, RATES, RIVALS, SWEEP, Arm
+from results.study_design import COST, DEFAULTS, EPOCHS, GATES, PARTS, PRESET, RATES, RIVALS, SWEEP, Arm
 from results.study_design import rivals as arms
 from suites.labels import parse
 from suites.rivals import available
@@ -36,6 +36,7 @@ def run(out: Path, of: Arm, seed: int, accuracy: float) -> None:
     about = cell("accuracy", of.task, of.estimator, preset=PRESET, dataset=of.dataset, seed=seed, settings=settings)
     rows = [table.row("accuracy", accuracy / 100 + more, part=part) for part, more in (("test", 0.0), ("train", 0.2))]
     rows += [table.row("parameters", 90_000.0), table.row("macs_ratio", 1.0 if of.estimator == "plain" else 0.5)]
+    rows += [table.row("curve_accuracy", accuracy / 100 * share, x=round(EPOCHS * share)) for share in (0.25, 0.75, 1)]
     if of.estimator in RIVALS:
         rows.append(table.row("training_cost", 2.0 if of.estimator == "l0_arm" else 0.75))
     put(out, about, *rows)
@@ -116,9 +117,25 @@ def test_the_figure_has_at_most_eight_series_and_a_line_that_does_not_fall(frame
     assert (np.diff(x) >= 0).all() and (np.diff(y) >= 0).all()
 
 
+def test_accuracy_along_training_stands_at_the_cost_until_then(frame: pd.DataFrame) -> None:
+    drawn = rivals.training(frame)
+    assert drawn is not None
+    (ax,) = drawn.axes
+    names = [text.get_text() for text in ax.texts if text.get_gid() == "series"]
+    assert len(names) == 8 and set(RIVALS) < set(names)
+    curves = [line.get_data() for line in ax.lines if len(line.get_xdata()) == 3]
+    order = [name for name in arms() if name in names]
+    at = dict(zip(order, curves, strict=True))
+    for name, cost in {**COSTS, "l0_arm": 2.0, "uniform width": 0.5}.items():
+        if name in order:
+            np.testing.assert_allclose(at[name][0], [0.25 * cost, 0.75 * cost, cost])
+    np.testing.assert_allclose(at["pruned"][0], [0.25, 0.625, 0.75])  # the full network, then half of it
+    np.testing.assert_allclose(at["plain network"][1], [0.25 * 75.1, 0.75 * 75.1, 75.1])  # seeds 0 to 2 only
+
+
 def test_nothing_is_shown_without_a_run_of_a_rival(frame: pd.DataFrame) -> None:
     others = frame[~frame["estimator"].isin(RIVALS)]
-    assert rivals.table(others) is None and rivals.figure(others) is None
+    assert rivals.table(others) is None and rivals.figure(others) is None and rivals.training(others) is None
     assert rivals.table(frame, "cifar10") is None
     without = frame[(frame["suite"] == "accuracy") & (frame["estimator"] != SWEEP)]
     found = rivals.table(without)
