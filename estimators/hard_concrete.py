@@ -1,12 +1,14 @@
 """Hard concrete: the gradient of f at a soft sample that is stretched and projected back, so that it may be one-hot.
 
-    x_l = softmax((φ_l + G_l) / t),    y_l = 1/K + s (x_l − 1/K),    z_l = Π(y_l),    g_l = s/t J(x_l) Π′ ∇_l f(z)
-    Π′ v = v − mean of v over the support of z_l on the support, and 0 elsewhere
+    x_l = softmax((φ_l + G_l) / t),    z_l = Π(s x_l),    g_l = s/t J(x_l) D ∇_l f(z),    J(x) v = x ⊙ (v − xᵀv)
+    D v = v − m where z_l > 0, and 0 elsewhere; m is the mean of v where z_l > 0
 
-with Gumbel noise G, the stretch s > 1 and Π, the Euclidean projection onto the simplex. The published form is that of
-two categories. There Π clips y_l to [0, 1], and s = ζ − γ for the ends γ = −0.1 and ζ = 1.1. More categories are an
-extension of this project. Like `concrete` it is an unbiased gradient of another objective, E f(z), and so biased for
-E_q f. Weights train on f(z). Where z_l is one-hot, g_l is 0.
+with the logits φ_l, Gumbel noise G, the stretch s > 1, and Π, which maps to the nearest point of the simplex. Adding a
+constant to all entries does not change Π. So s x may be replaced by 1/K + s (x − 1/K), which stretches x away from the
+centre of the simplex of K categories. At K = 2 it is the published form: z is s x + (1 − s)/2, clipped to [0, 1], with
+the ends γ = (1 − s)/2 and ζ = γ + s. More categories are an extension of this project.
+Like `concrete` it is an unbiased gradient of another objective, E f(z), and so biased for E_q f. Weights train on f(z).
+Where z_l is one-hot, g_l is 0.
 Cost: 1 evaluation, at a soft or one-hot sample. Biased.
 Louizos, Welling, Kingma 2018, arXiv:1712.01312; the projection: Martins, Astudillo 2016, arXiv:1602.02068.
 """
@@ -48,13 +50,11 @@ class HardConcrete(Estimator):
         self.temperature = Temperature(temperature)
         self.stretch = stretch
 
-    def _stretched(self, x: Tensor) -> Tensor:
-        return x * self.stretch + (1 - self.stretch) / x.shape[-1]
-
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         t = self.temperature(logits)
         soft = sitewise(lambda site, u: softmax(perturbed(site, u) / t), logits, noise)
-        sample = sitewise(lambda x: onto_simplex(self._stretched(x)), soft)
+        # rounding could let a forbidden category, where x is 0, into the support
+        sample = sitewise(lambda x: torch.where(x > 0, onto_simplex(self.stretch * x), 0), soft)
         loss, slopes = slopes_at(self, objective, sample)
 
         def back(x: Tensor, z: Tensor, slope: Tensor) -> Tensor:
@@ -71,5 +71,5 @@ def onto_simplex(y: Tensor) -> Tensor:
     falling = y.sort(-1, descending=True).values
     count = torch.arange(1, y.shape[-1] + 1, device=y.device, dtype=y.dtype)
     thresholds = (falling.cumsum(-1) - 1) / count  # τ if the support were the first 1, 2, … entries
-    size = (falling > thresholds).sum(-1, keepdim=True)
+    size = (falling > thresholds).sum(-1, keepdim=True).clamp(min=1)  # 0 where y is NaN
     return (y - thresholds.gather(-1, size - 1)).clamp(min=0)

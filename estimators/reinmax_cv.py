@@ -1,13 +1,18 @@
-"""ReinMax-CV: ReinMax, and the difference of two straight-through estimates at its shifted logits as control variate.
+"""ReinMax-CV: ReinMax, with the difference of two straight-through estimates at shifted logits as control variate.
 
-    g_l = 2 J(π_l) ∇_l f(z) − ½ J(p_l) ∇_l f(z) + η (c_l(S) − c_l)
+    g_l = 2 J(π_l) ∇_l f(z) − ½ J(p_l) ∇_l f(z) + η (c_l(S) − c_l),    J(x) v = x ⊙ (v − xᵀv)
     c_l = J(softmax(z̃_l / t)) ∇_l f(z) / t,    z̃_l = log π_l + G_l,    π_l = ½ (p_l + z_l)
 
-G is the Gumbel noise that gave z = one_hot(argmax(φ + G)), and c(S) is the mean of c over S draws of z̃ ~ p(log π + G |
-argmax = z), as in `gumbel_rao`. The mean of c(S) − c is not zero: G is drawn given that φ + G has its largest entry at
-z, and those of c(S) given that log π + G has. So it adds bias. Given z, ReinMax itself is not random, so the noise of c
-adds variance; the variance over z may fall. Weights train on the hard sample.
-Cost: 1 evaluation, at a hard sample. Biased. Wang, Bui 2026, arXiv:2603.08257; the shared G is from their code.
+with the logits φ_l, p_l = softmax(φ_l), and the Gumbel noise G that gave the sample z_l = one_hot(argmax(φ_l + G_l)).
+c(S) is the mean of c over S draws of z̃ ~ p(log π + G | argmax = z), as in `gumbel_rao`. Weights train on the hard
+sample.
+
+The mean of c(S) − c is not zero, so it adds bias. The reason: G is noise for which φ + G is largest at z, and c(S) has
+noise for which log π + G is largest at z. Given z, ReinMax itself is not random, so the noise of c adds variance. On
+small problems both bias and variance grew with η.
+
+Cost: 1 evaluation, at a hard sample. Biased. Wang, Bui 2026, arXiv:2603.08257. That c shares the noise of the sample is
+taken from their code. There softmax((φ + G) / t) is added in place of G, and 1/t is missing inside the softmax.
 """
 
 from __future__ import annotations

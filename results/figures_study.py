@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -133,36 +133,40 @@ def schedules(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None
 
 
 def convergence(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
-    """Test loss and accuracy, by epochs, of the network that q stands for and of networks trained by themselves."""
+    """Test loss and accuracy by epoch, minus those of Concrete's network trained alone, paired by seed."""
+    alone = arm(f"scratch[of='{PAPER}']", dataset=dataset)
     arms: Mapping[str, Arm] = {
         "plain network": arm("plain", dataset=dataset),
-        "Concrete's network, trained alone": arm(f"scratch[of='{PAPER}']", dataset=dataset),
         "sweep, weights on the mode": arm(SWEEP, "mode", dataset=dataset),
         "Concrete": arm(PAPER, dataset=dataset),
         "Concrete at t = 1": arm(WARM, dataset=dataset),
         "reinforce": arm("reinforce", dataset=dataset),
     }
-    panels = {"curve_test_loss": ("test loss, nats", 1.0), "curve_accuracy": ("test accuracy, %", 100.0)}
-    found = {name: {metric: study.curve(frame, one, metric) for metric in panels} for name, one in arms.items()}
+    panels = {"curve_test_loss": ("test loss, nats", 1.0), "curve_accuracy": ("test accuracy, points", 100.0)}
+    level = {metric: study.curve(frame, alone, metric) for metric in panels}
+    found = {
+        name: {metric: (study.curve(frame, one, metric) - level[metric]).dropna(how="all") for metric in panels}
+        for name, one in arms.items()
+    }
     found = {name: curves for name, curves in found.items() if all(len(curve) for curve in curves.values())}
-    if len(found) < 2:
+    if not found:
         return None
     with drawing.style():
         figure, axes = drawing.grid(1, 2, 3.9)
         named: list[labels.Named] = []
         for ax, (metric, (label, factor)) in zip(axes[0], panels.items(), strict=True):
+            ax.axhline(0, color=drawing.MUTED, lw=1.0, zorder=1)
             for name, curves in found.items():
                 look, mean = _look(arms[name].estimator), factor * curves[metric].mean()
                 _band(ax, factor * curves[metric], look.colour)
                 named.append(labels.Named(ax, mean.index[-1], mean.iloc[-1], _folded(name, 17), look.ink))
             ax.set(xlabel="epoch", ylabel=label, xlim=(mean.index[0], mean.index[-1]))
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes[0, 0].set_ylim(*_robust([curves["curve_test_loss"] for curves in found.values()]))
         n = drawing.counts(pd.Series([len(curves["curve_accuracy"]) for curves in found.values()]))
         drawing.title(
             figure,
-            "The network that q stands for, by epochs",
-            f"{_note(dataset)}; mean of {n} seeds; bands: 95 % t intervals",
+            "By epoch, minus Concrete's network trained alone",
+            f"{_note(dataset)}; mean of {n} paired seeds; bands: 95 % t intervals",
         )
         labels.at_ends(figure, named)
     return figure
@@ -194,13 +198,6 @@ def _band(ax: Axes, curve: pd.DataFrame, colour: str) -> None:
     if len(curve) > 2:
         half = stats.t_half(curve.std(ddof=1).to_numpy(), np.full(len(mean), len(curve)))
         ax.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.13, lw=0)
-
-
-def _robust(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
-    """Limits that the first epochs do not decide."""
-    low = min(float(curve.mean().min()) for curve in curves)
-    high = max(float(curve.mean().iloc[len(curve.columns) // 6 :].max()) for curve in curves)
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def _folded(name: str, width: int = 13) -> str:

@@ -4,8 +4,11 @@ Figures are made from ``matplotlib.figure.Figure`` and never from pyplot, so tha
 same rows give the same bytes.
 """
 
+import io
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +17,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from results import summary
+from results import parallel, summary
 from results.figures_contest import frontier_of_error
 from results.figures_cost import memory, overhead
 from results.figures_gradient import bias_variance, frontier
@@ -92,35 +95,43 @@ def draw_all(frame: pd.DataFrame, directory: str | Path, first: pd.DataFrame | N
     first = frame if first is None else _narrow(first)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    drawn = _overviews(frame, first, directory)
     many = frame["task"].nunique() > TASKS
     parts = {by: _parts(frame, [*summary.CONTEXT, "task"] if by else summary.CONTEXT) for by in (True, False)}
-    for name, draw in FIGURES.items():
-        if name == "overview":
-            continue
-        of_task = (many and name in TALL) or name == "contest"
-        found = [(part, figure) for part in parts[of_task] if (figure := draw(part)) is not None]
-        for part, figure in found:
-            label = summary.context_label(part) + (f" {part['task'].iloc[0]}" if of_task else "")
-            full = name if len(found) == 1 else f"{name}-{_slug(label)}"
-            rows = part
-            for column, values in _SHOWS.get(name, {}).items():
-                rows = rows[rows[column].isin(values)]
-            drawn[full] = _drawn(name, save(figure, directory / f"{full}.png"), rows)
+    by_task = {name: (many and name in TALL) or name == "contest" for name in FIGURES if name != "overview"}
+    wanted = [(name, part) for name, of_task in by_task.items() for part in parts[of_task]]
+    tasks = ("width", *sorted(set(frame["task"]) - {"width"}))
+    overviews = parallel.each([partial(_overview, first, task, directory) for task in tasks])
+    drawn = {one.path.stem: one for one in overviews if one is not None}
+    # most of these are of nothing, and return at once
+    files = parallel.each([partial(_png, FIGURES[name], part) for name, part in wanted], few=20)
+    figures = [(name, part, file) for (name, part), file in zip(wanted, files, strict=True) if file]
+    counts = Counter(name for name, _, _ in figures)
+    for name, part, file in figures:
+        label = summary.context_label(part) + (f" {part['task'].iloc[0]}" if by_task[name] else "")
+        full = name if counts[name] == 1 else f"{name}-{_slug(label)}"
+        rows = part
+        for column, values in _SHOWS.get(name, {}).items():
+            rows = rows[rows[column].isin(values)]
+        path = directory / f"{full}.png"
+        path.write_bytes(file)
+        drawn[full] = _drawn(name, path, rows)
     return drawn
 
 
-def _overviews(frame: pd.DataFrame, first: pd.DataFrame, directory: Path) -> dict[str, Drawn]:
-    """The overview of every task; that of the width task, which the paper is about, has the plain name."""
-    found = {}
-    for task in ("width", *sorted(set(frame["task"]) - {"width"})):
-        quantities = summary.quantities(first, task)
-        figure = of_quantities(quantities, task)
-        if figure is not None:
-            name = "overview" if task == "width" else f"overview-{task}"
-            rows = _compared(first, task, quantities)
-            found[name] = _drawn("overview", save(figure, directory / f"{name}.png"), rows)
-    return found
+def _overview(first: pd.DataFrame, task: str, directory: Path) -> Drawn | None:
+    """Draw the overview of a task; that of the width task, which the paper is about, has the plain name."""
+    quantities = summary.quantities(first, task)
+    figure = of_quantities(quantities, task)
+    if figure is None:
+        return None
+    path = directory / ("overview.png" if task == "width" else f"overview-{task}.png")
+    return _drawn("overview", save(figure, path), _compared(first, task, quantities))
+
+
+def _png(draw: Callable[[pd.DataFrame], Figure | None], part: pd.DataFrame) -> bytes | None:
+    """A figure as the bytes of its file."""
+    figure = draw(part)
+    return None if figure is None else png(figure)
 
 
 def _drawn(kind: str, path: Path, rows: pd.DataFrame) -> Drawn:
@@ -144,12 +155,19 @@ def _compared(frame: pd.DataFrame, task: str, quantities: Mapping[str, pd.DataFr
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG without the version and the date that would make its bytes differ.
+    """Write a figure as a PNG. The same figure gives the same bytes."""
+    path.write_bytes(png(figure))
+    return path
+
+
+def png(figure: Figure) -> bytes:
+    """A PNG without the version and the date that would make its bytes differ.
 
     Not by `savefig`, which draws everything once more, for the layout.
     """
-    FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
-    return path
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+    return file.getvalue()
 
 
 def _slug(text: str) -> str:

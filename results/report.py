@@ -6,12 +6,13 @@ built.
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from results import appendix, baselines, claims, plots, present, statements, study_page, summary, table, words
+from results import appendix, baselines, claims, parallel, plots, present, statements, study_page, summary, table, words
 
 _MAIN = ("contest", "bias_variance", "accuracy_macs", "temperature")  # kinds of figures on the main page, one of each
 FILTERS = {
@@ -64,8 +65,12 @@ def build(
     drawn = plots.draw_all(frame, out / "figures", present.own_contexts(frame, own) if own else frame)
     path = out / "REPORT.md"
     path.write_text(_page(frame, of_checks, own, drawn, of_study), encoding="utf-8")
-    for task in words.ordered(frame["task"], "tasks"):
-        appendix.write(frame[frame["task"] == task], task, drawn, out / appendix.file(task))
+    parallel.each(
+        [
+            partial(appendix.write, frame[frame["task"] == task], task, drawn, out / appendix.file(task))
+            for task in words.ordered(frame["task"], "tasks")
+        ]
+    )
     return path
 
 

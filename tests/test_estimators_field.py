@@ -131,6 +131,24 @@ def test_reinmax_cv_adds_the_difference_of_two_straight_through_estimates(temper
     assert seen == {0, 1, 2, 3}
 
 
+def test_reinmax_cv_survives_a_low_temperature_in_fp32() -> None:
+    estimator = estimators.get("reinmax_cv", sizes=(4,), temperature=0.01)
+    rows = (PHI.float().expand(500, -1),)
+    noise = estimator.draw(rows, seeded())
+    got = estimator.estimate(lambda sample: sample[0] @ SLOPE.float(), rows, noise).grads[0]
+    exact = tuple(tuple(site.double() for site in part) for part in noise)
+    wide = estimator.estimate(linear(SLOPE), (rows[0].double(),), type(noise)(*exact)).grads[0]
+    torch.testing.assert_close(got.double(), wide, rtol=1e-2, atol=1e-2)
+
+
+def test_the_options_of_reinmax_cv_and_hard_concrete() -> None:
+    cv, hard = (estimators.get(name, sizes=(4,)) for name in ("reinmax_cv", "hard_concrete"))
+    assert (cv.eta, cv.samples, cv.temperature((PHI,))) == (0.5, 10, 0.5)
+    assert (hard.stretch, hard.temperature((PHI,))) == (1.2, 2 / 3)
+    with pytest.raises(ValueError, match="stretch"):
+        estimators.get("hard_concrete", sizes=(4,), stretch=0.5)
+
+
 def test_the_control_variate_of_reinmax_cv_has_a_mean() -> None:
     """Its noise is drawn given the argmax at other logits, as its docstring says. `reinmax` is exact for a linear f."""
     rows = (PHI.expand(100_000, -1),)
@@ -203,6 +221,26 @@ def test_hard_concrete_without_a_stretch_is_concrete() -> None:
     noise = ours.draw((PHI,), seeded())
     f = lambda sample: (sample[0] @ SLOPE).exp()  # noqa: E731
     torch.testing.assert_close(ours.estimate(f, (PHI,), noise).grads, concrete.estimate(f, (PHI,), noise).grads)
+
+
+def test_a_forbidden_category_is_never_in_a_hard_concrete_sample() -> None:
+    """Without a stretch the threshold of the projection is 0 but for rounding. f has no slope there."""
+    phi = torch.randn(1000, 6, generator=seeded())
+    phi[:, 2:4] = -torch.inf
+    estimator = estimators.get("hard_concrete", sizes=(6,), stretch=1.0)
+    seen: list[Tensor] = []
+
+    def f(sample: Sequence[Tensor]) -> Tensor:
+        seen.append(sample[0].detach())
+        return sample[0].sqrt().sum(-1)
+
+    got = estimator.estimate(f, (phi,), estimator.draw((phi,), seeded(1))).grads[0]
+    assert not seen[0][:, 2:4].any() and not got[:, 2:4].any()
+    assert bool(torch.isfinite(got).all())
+
+
+def test_the_projection_of_nan_is_nan() -> None:
+    assert bool(onto_simplex(torch.tensor([torch.nan, 1.0])).isnan().any())
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=7))
