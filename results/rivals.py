@@ -29,6 +29,8 @@ from results.study_design import COST, EPOCHS, PAPER, PRESET, RIVALS, SWEEP, Arm
 
 FIXED = {"plain": 1.0, PAPER: 1.0, "random": 0.587}
 """Costs that follow from the design."""
+BATCHES = (1, 128)
+"""The sizes of the minibatches that are timed."""
 PRUNED_AT = 0.5  # the default of `pruned`: until then it trains the full network
 
 
@@ -57,6 +59,10 @@ def table(frame: pd.DataFrame, dataset: str = "cifar10_16") -> pd.DataFrame | No
                 "minus VMO by sweep, points": "" if one.estimator == SWEEP else _difference(accuracy, reference),
                 "MACs, %": f"{100 * _values(frame, one, 'macs_ratio', None).mean():.1f}",
                 "parameters": f"{_values(frame, one, 'parameters', None).mean():,.0f}",
+                **{
+                    f"time of {batch}": "1" if one.estimator == "plain" else _interval(_times(frame, one, batch), 2)
+                    for batch in BATCHES
+                },
                 "training MACs, plain runs": f"{costs[name]:.2f}" if name in costs else "",
                 "seeds": f"{len(accuracy)}",
             }
@@ -158,6 +164,12 @@ def _values(frame: pd.DataFrame, one: Arm, metric: str = "accuracy", part: str |
     return _seeds(study.values(frame, one, metric, part), one)
 
 
+def _times(frame: pd.DataFrame, one: Arm, batch: int) -> pd.Series:
+    """By seed, the time of a minibatch as a multiple of that of the full network."""
+    found = _seeds(study.runs(frame, one, "latency").set_index("seed"), one)
+    return found.loc[(found["metric"] == "latency_ratio") & (found["x"] == batch), "value"]
+
+
 def _costs(frame: pd.DataFrame, arms: Mapping[str, Arm]) -> dict[str, float]:
     """The cost of a run of each arm, where it is known."""
     found = {}
@@ -206,4 +218,6 @@ def _difference(accuracy: pd.Series, reference: pd.Series) -> str:
 
 def _interval(values: pd.Series, digits: int) -> str:
     mean, low, high, n = stats.t_interval(values)
+    if not n:
+        return ""
     return f"{mean:.{digits}f}" if n < 2 else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"

@@ -69,10 +69,16 @@ class Decomposition(NamedTuple):
     per_seed: pd.DataFrame
 
 
-def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
-    """The rows of an arm's finished runs, one run per seed; of several runs the one with the latest version."""
+def runs(frame: pd.DataFrame, of: Arm, suite: str = "accuracy") -> pd.DataFrame:
+    """The rows of an arm's finished runs, one run per seed; of several runs the one with the latest version.
+
+    Args:
+        frame: all rows.
+        of: the arm.
+        suite: "accuracy", or "latency" for the rows on the time of the learned networks.
+    """
     wanted = {**DEFAULTS, **{name: _typed(value) for name, value in of.changed.items()}}
-    here = _finished(frame).get((of.estimator, of.dataset, of.task), frame.iloc[:0])
+    here = _finished(frame).get((suite, of.estimator, of.dataset, of.task), frame.iloc[:0])
     alike = {text: _agrees(json.loads(text), wanted) for text in here["settings"].unique()}
     found = here[here["settings"].map(alike).astype(bool)]
     cells = found.drop_duplicates("hash").sort_values(["suite_version", "task_version", "hash"])
@@ -81,13 +87,14 @@ def runs(frame: pd.DataFrame, of: Arm) -> pd.DataFrame:
     return found.drop_duplicates(["hash", "metric", "part", "x"])  # plain training may appear under several presets
 
 
-def _finished(frame: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
-    """The rows of finished runs by estimator, data set and task. Kept for the last frame: every number needs them."""
+def _finished(frame: pd.DataFrame) -> dict[tuple[str, str, str, str], pd.DataFrame]:
+    """The rows of finished cells by suite, estimator, data set and task. Kept for the last frame: every number needs
+    them."""
     if not _LAST or _LAST[0]() is not frame:
-        here = frame[(frame["suite"] == "accuracy") & (frame["status"] == "ok")]
-        by = ["estimator", "dataset", "task"]
+        here = frame[frame["suite"].isin(["accuracy", "latency"]) & (frame["status"] == "ok")]
+        by = ["suite", "estimator", "dataset", "task"]
         _LAST[:] = weakref.ref(frame), dict(iter(here.groupby(by, sort=False)))
-    found: dict[tuple[str, str, str], pd.DataFrame] = _LAST[1]
+    found: dict[tuple[str, str, str, str], pd.DataFrame] = _LAST[1]
     return found
 
 

@@ -280,9 +280,9 @@ def of_rivals_tuning() -> Iterator[Arm]:
 
 def rivals(dataset: str = "cifar10_16") -> Mapping[str, Arm]:
     """The networks of about equal MACs that are compared, by their names; and the plain network."""
-    how: dict[str, Any] = {"dataset": dataset, "seeds": 3}
+    how: dict[str, Any] = {"dataset": dataset, "seeds": 3, "suites": ("accuracy", "latency")}
     return {
-        "plain network": arm("plain", **how),
+        "plain network": arm("plain", dataset=dataset, seeds=3),
         "VMO: sweep, weights on the mode": arm(SWEEP, "mode", **how),
         "VMO: Concrete of the paper": arm(PAPER, **how),
         "sweep's network, trained alone": arm(f"scratch[of='{SWEEP}']", "mode", **how),

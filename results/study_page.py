@@ -20,8 +20,8 @@ DATASETS = ("cifar10_16", "cifar100_16", "cifar10", "cifar100")
 
 
 def of_study(frame: pd.DataFrame) -> pd.Series:
-    """A mask of the rows that only the page of the study shows: training runs, and counted costs of a step."""
-    return (frame["preset_name"] == PRESET) & frame["suite"].isin(["accuracy", "overhead"])
+    """A mask of the rows that only the page of the study shows: runs, the time of networks, and counted costs."""
+    return (frame["preset_name"] == PRESET) & frame["suite"].isin(["accuracy", "latency", "overhead"])
 
 
 def write(frame: pd.DataFrame, judged: Sequence[Statement], out: Path) -> dict[str, Any]:

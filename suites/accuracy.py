@@ -16,13 +16,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from suites.labels import FIXED, PLAIN, RANDOM
+from suites.learned import architecture
 from suites.rivals.slimmable import hard_samples
 from suites.suite import Job, OfSteps, Rows
-from vmo.space import Architecture
-
-
-class Missing(ValueError):
-    """The learned network that a control needs does not exist."""
 
 
 class Accuracy(OfSteps):
@@ -66,7 +62,7 @@ class Accuracy(OfSteps):
         """Run the training. Returns its rows.
 
         Raises:
-            Missing: the run that learns the network of a control has not finished.
+            suites.learned.Missing: the run that learns the network of a control has not finished.
             vmo.learner.Diverged: the run has diverged.
         """
         task, label, seed, keeper = job.task, job.label, job.seed, job.keeper
@@ -77,21 +73,7 @@ class Accuracy(OfSteps):
         if label.rival is not None:
             return task.run(None, seed, keeper, rival=label.rival)
         if label.name in FIXED:
-            learned = _learned(job)
-            architecture = learned if label.name == "scratch" else task.cut_alike(learned)
-            return task.run(None, seed, keeper, architecture=architecture)
+            learned = architecture(job)
+            network = learned if label.name == "scratch" else task.cut_alike(learned)
+            return task.run(None, seed, keeper, architecture=network)
         return task.run(label.make, seed, keeper)
-
-
-def _learned(job: Job) -> Architecture:
-    """The architecture that a control needs, from the rows of the run that learned it."""
-    found = job.learned()
-    widths = {row["x"]: int(row["value"]) for row in found if row["metric"] == "block_width"}
-    if not widths:
-        status = found[0]["status"] if found else "missing"
-        status = "without a row of its widths" if status == "ok" else status
-        raise Missing(
-            f"needs the network that {job.label.of} learned on {job.task.name}, seed {job.seed}; that run is {status}"
-        )
-    hidden = tuple(widths[block] for block in sorted(widths))
-    return Architecture(len(hidden), hidden)

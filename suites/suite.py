@@ -33,7 +33,8 @@ class Job:
         task: the task, with the suite's roles.
         on_cpu: the same task on the CPU.
         keeper: keeps the checkpoints of the cell's run.
-        learned: for a control, returns the rows of the run that learned the network; empty if there are none.
+        learned: for a control, or in a suite that follows another, the rows of the run that learned the network; empty
+            if there are none.
     """
 
     label: Label
@@ -67,6 +68,7 @@ class Suite(ABC):
         by_name: whether it runs only if named.
         shares: suites with the same word use the same measurement, and their cells run together.
         seeds: number of seeds at each preset, if it repeats over seeds.
+        follows: the suite whose runs learn the networks that this one measures. Its cells have the same roles.
     """
 
     name: ClassVar[str]
@@ -83,6 +85,7 @@ class Suite(ABC):
     by_name: ClassVar[bool] = False
     shares: ClassVar[str | None] = None
     seeds: ClassVar[Mapping[str, int]] = {}
+    follows: ClassVar[str | None] = None
 
     def applies(self, task: Task, label: Label) -> bool:
         """Whether this suite measures this estimator, baseline or rival on this task."""
@@ -126,6 +129,7 @@ _REGISTRY: dict[str, str | type[Suite]] = {
     "memory": "suites.memory:Memory",
     "overhead": "suites.overhead:Overhead",
     "accuracy": "suites.accuracy:Accuracy",
+    "latency": "suites.latency:Latency",
     "sampling": "suites.sampling:Sampling",
     "scaling": "suites.scaling:Scaling",
     "contest": "suites.contest:Contest",

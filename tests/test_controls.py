@@ -85,8 +85,8 @@ def test_a_control_brings_the_run_it_needs_and_nothing_else(tmp_path: Path) -> N
         ("accuracy", "rloo"),
         ("accuracy", "scratch[of='rloo']"),
     ]
-    assert cells[3].controlled() == cells[2]
-    assert all(cell.controlled() is None for cell in cells[:3])
+    assert cells[3].needed() == cells[2]
+    assert all(cell.needed() is None for cell in cells[:3])
     both = planned(workshop(tmp_path), "width", ["scratch[of=rloo]", "rloo"], ["accuracy"])
     assert [str(item.cell.label) for item in both] == ["plain", "rloo", "scratch[of='rloo']"]
 

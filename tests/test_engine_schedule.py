@@ -47,7 +47,7 @@ class Cell:
     def run(self) -> str:
         return f"run {self.same}"
 
-    def controlled(self) -> Cell | None:
+    def needed(self) -> Cell | None:
         return self.of
 
 
@@ -292,7 +292,7 @@ def test_what_another_sweep_did_meanwhile_is_said_to_be_by_another(
 
 
 def test_all_that_is_timed_is_alone() -> None:
-    assert {name for name in suite.available() if suite.get(name).alone} == {"overhead", "scaling", "contest"}
+    assert {name for name in suite.available() if suite.get(name).alone} == {"overhead", "scaling", "contest", "latency"}
 
 
 def of(name: str) -> Planned:

@@ -211,7 +211,7 @@ def test_where_the_folder_is_not_shared_rows_come_back_and_nothing_is_left(tmp_p
         pass  # and it is gone
     first = ray_launcher._work(Group(tuple(learned)), shop, {}, 1, mark)
     assert list(out.iterdir()) == []
-    name = next(iter(ray_launcher._controlled([control])))
+    name = next(iter(ray_launcher._needed([control])))
     second = ray_launcher._work(Group((control,)), shop, {name: first[name]}, 1, mark)
     ray_launcher._keep({**first, **second}, out / "rows")
     assert set(table.read(out / "rows")["status"]) == {"ok"}

@@ -40,6 +40,9 @@ def run(out: Path, of: Arm, seed: int, accuracy: float) -> None:
     if of.estimator in RIVALS:
         rows.append(table.row("training_cost", 2.0 if of.estimator == "l0_arm" else 0.75))
     put(out, about, *rows)
+    if of.estimator != "plain":
+        times = [table.row("latency_ratio", value, x=batch) for batch, value in ((1, 0.9), (128, 0.5 + 0.1 * seed))]
+        put(out, {**about, "suite": "latency"}, *times)
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def frame(tmp_path: Path) -> pd.DataFrame:
 
 def test_the_page_of_the_study_shows_its_counted_costs_too(frame: pd.DataFrame) -> None:
     """So that they have no figure of their own in the main report."""
-    assert set(frame["suite"]) == {"accuracy", "overhead"}
+    assert set(frame["suite"]) == {"accuracy", "latency", "overhead"}
     assert study_page.of_study(frame).all()
     assert not study_page.of_study(frame.assign(preset_name="quick")).any()
 
@@ -93,6 +96,8 @@ def test_the_table_has_accuracy_difference_and_cost_of_every_network(frame: pd.D
     assert lines.loc["plain network", "test accuracy, %"].startswith("75.10 ± ")
     assert lines.loc["l0", "minus VMO by sweep, points"] == "-5.00 ± 0.00"
     assert set(lines["seeds"]) == {"3"}
+    assert lines["time of 1"].to_list() == ["1", *["0.90 ± 0.00"] * (len(lines) - 1)]
+    assert lines.loc["l0", "time of 128"] == "0.60 ± 0.25"  # the mean of 0.5, 0.6 and 0.7
     costs = lines["training MACs, plain runs"].astype(float).to_dict()
     expected = {**COSTS, "plain network": 1.0, "uniform width": 0.5, "sweep's network, trained alone": 0.5}
     assert costs == {**expected, **dict.fromkeys(RIVALS, 0.75), "l0_arm": 2.0}

@@ -316,7 +316,7 @@ def test_options_and_estimators_are_in_the_hash(tmp_path: Path) -> None:
     names = ("l0", "l0_arm", "l0_arm[estimator=disarm]", "pruned", "pruned[at=0.25]", "scratch[of=pruned]", "random")
     cells = [cell(shop, "width", "accuracy", name, *TINY) for name in names]
     assert len({one.hash for one in cells}) == len(names)
-    assert dict(cells[1].uses) == {"arsm": 1} and cells[5].controlled() == cells[3]
+    assert dict(cells[1].uses) == {"arsm": 1} and cells[5].needed() == cells[3]
 
 
 @pytest.mark.parametrize(

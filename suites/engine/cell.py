@@ -98,8 +98,11 @@ class Cell:
         shares = suite.get(self.suite).shares
         return self.hash if shares is None else (shares, self.task, self.label, self.seed)
 
-    def controlled(self) -> Cell | None:
-        """For a control: the cell whose learned network it is compared with. Otherwise None."""
+    def needed(self) -> Cell | None:
+        """The cell whose learned network this one needs: of a control, or in a suite that follows another, or None."""
+        follows = suite.get(self.suite).follows
+        if follows is not None:
+            return replace(self, suite=follows, suite_version=suite.get(follows).version)
         of = self.label.of
         return None if of is None else replace(self, label=of)
 
@@ -173,7 +176,7 @@ class Workshop:
         handed = dict(cell.handed)
 
         def learned() -> Rows:
-            other = cell.controlled()
+            other = cell.needed()
             path = None if other is None else self.out / "rows" / f"{other.hash}.jsonl"
             return table.read_file(path) if path is not None and path.exists() else []
 

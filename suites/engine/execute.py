@@ -16,9 +16,9 @@ import torch
 from filelock import FileLock
 
 from results import table
-from suites.accuracy import Missing
 from suites.engine.cell import Cell, Workshop
 from suites.engine.plan import Planned
+from suites.learned import Missing
 from vmo.learner import Diverged
 
 

@@ -87,7 +87,7 @@ class OnRay:
     def submit(self, group: Group) -> None:
         need = self._all_cpus if group.alone else self._cpus
         threads = int(os.environ.get("OMP_NUM_THREADS") or need)
-        learned = {name: table.read_file(_file(self._rows, name)) for name in _controlled(group.items)}
+        learned = {name: table.read_file(_file(self._rows, name)) for name in _needed(group.items)}
         task = self._remote.options(num_cpus=need, num_gpus=int(self._cuda))
         self._running[task.remote(group, self._there, learned, threads, self._mark)] = group
 
@@ -143,9 +143,9 @@ def _file(rows: Path, name: str) -> Path:
     return rows / f"{name}.jsonl"
 
 
-def _controlled(items: Sequence[Planned]) -> set[str]:
-    """The hashes of the cells whose learned networks these controls need."""
-    return {learned.hash for item in items if (learned := item.cell.controlled()) is not None}
+def _needed(items: Sequence[Planned]) -> set[str]:
+    """The hashes of the cells whose learned networks these need."""
+    return {learned.hash for item in items if (learned := item.cell.needed()) is not None}
 
 
 @contextlib.contextmanager

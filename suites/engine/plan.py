@@ -76,7 +76,7 @@ def plan(
 ) -> list[Planned]:
     """All cells, ordered so that cells that share work are neighbours, such as bias and variance of one estimator.
 
-    Controls of learned networks come last. The runs that learn these networks are planned too, even if not requested.
+    What needs a learned network comes last. The runs that learn these networks are planned too, even if not requested.
 
     Args:
         shop: provides data and device.
@@ -93,12 +93,15 @@ def plan(
         task = shop.task(
             name, torch.device("cpu")
         )  # the plan computes nothing, and the device may be on another machine
-        measuring = [suite.get(one) for one in suites]
-        baseline = [Label(PLAIN)] if any(one.baseline for one in measuring) else []
+        asked = [suite.get(one) for one in suites]
+        followed = [suite.get(one.follows) for one in asked if one.follows is not None and one.follows not in suites]
+        measuring = sorted([*asked, *followed], key=lambda one: one.follows is not None)
+        baseline = [Label(PLAIN)] if any(one.baseline for one in asked) else []
         learned = [label.of for label in labels if label.of is not None and task.plain]
         for label in sorted(dict.fromkeys([*baseline, *labels, *learned]), key=lambda label: label.of is not None):
             for one in measuring:
-                if not one.applies(task, label) or (not one.controls and label not in (*baseline, *labels)):
+                learns = one.controls and one.follows is None
+                if not one.applies(task, label) or (not learns and label not in (*baseline, *labels)):
                     continue
                 count = (seeds or one.seeds.get(preset.name, 1)) if one.seeds else 1
                 for seed in range(count):
@@ -144,8 +147,8 @@ def prepare(shop: Workshop, planned: Sequence[Planned], device: torch.device | N
 
 
 def _following(item: Planned, planned: dict[str, Planned]) -> Planned:
-    """A control runs again if the run that it controls does, or if that run has succeeded since."""
-    learned = item.cell.controlled()
+    """A cell runs again if the run whose network it needs does, or if that run has succeeded since."""
+    learned = item.cell.needed()
     if learned is None or item.kept is None:
         return item
     other = planned[learned.hash]

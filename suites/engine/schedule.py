@@ -103,7 +103,7 @@ class _Board:
 
     def _needs_another(self, group: Group) -> bool:
         """Whether a group needs the result of an unfinished cell, or contains a run that is already running."""
-        learned = {other.hash for item in group.items if (other := item.cell.controlled()) is not None}
+        learned = {other.hash for item in group.items if (other := item.cell.needed()) is not None}
         learned -= {item.cell.hash for item in group.items}
         under_way = {item.cell.run for other in self.running for item in other.items}
         return bool(learned & self.unfinished or under_way & {item.cell.run for item in group.items})

@@ -240,6 +240,12 @@ class Task(ABC):
             Diverged: see `vmo.learner`.
         """
 
+    def networks(
+        self, settings: Any, architecture: Architecture
+    ) -> tuple[tuple[nn.Module, nn.Module], tuple[int, ...]]:
+        """The full network and that of an architecture, with new weights, in eval mode; and the shape of an image."""
+        raise NotImplementedError(f"{self.name} learns no architecture")
+
     def cut_alike(self, settings: Any, architecture: Architecture) -> Architecture:
         """The architecture of full depth and equal MACs whose blocks all keep the same fraction of their width."""
         raise NotImplementedError(f"{self.name} learns no architecture")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from suites.settings import Settings
 from suites.tasks.base import Context, Make, Point, Sites, Size, Task, Truth, Workload
@@ -74,6 +74,10 @@ class Granted:
     def run(self, make: Make | None, seed: int, keeper: Keeper, **how: Any) -> list[dict[str, Any]]:
         """See `Task.run`. Network tasks accept further arguments."""
         return self.task.run(self.handed["run"], make, seed, keeper, **how)
+
+    def networks(self, architecture: Architecture) -> tuple[tuple[nn.Module, nn.Module], tuple[int, ...]]:
+        """See `Task.networks`."""
+        return self.task.networks(self.handed["run"], architecture)
 
     def cut_alike(self, architecture: Architecture) -> Architecture:
         """See `Task.cut_alike`."""

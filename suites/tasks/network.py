@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import nn
 
 from estimators import Estimator
 from suites import labels
@@ -307,6 +308,14 @@ class NetworkTask(Task):
         whole, held_back = self.config(settings.network), settings.train.validation > 0
         measured = "validation" if held_back else "test"
         return whole_run(trainer, whole, seed, about, keeper, self.context.progress, measured)
+
+    def networks(
+        self, settings: RunSettings, architecture: Architecture
+    ) -> tuple[tuple[nn.Module, nn.Module], tuple[int, ...]]:
+        config = replace(self.config(settings.network), heads="last")
+        small = replace(config, hidden=architecture.hidden, blocks=architecture.blocks)
+        with torch.random.fork_rng(devices=[]), self.context.device:
+            return (WideResNet(config).eval(), WideResNet(small).eval()), self.dataset.shape
 
     def cut_alike(self, settings: RunSettings, architecture: Architecture) -> Architecture:
         return cut_alike(self.config(settings.network), self.dataset.shape[-1], architecture)

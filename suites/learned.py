@@ -1,0 +1,27 @@
+"""The architecture that an earlier run has learned, from its rows."""
+
+from __future__ import annotations
+
+from suites.suite import Job
+from vmo.space import Architecture
+
+
+class Missing(ValueError):
+    """The network that a cell needs does not exist."""
+
+
+def architecture(job: Job) -> Architecture:
+    """The architecture of the run that this cell needs.
+
+    Raises:
+        Missing: the run has not finished, or has no network.
+    """
+    found = job.learned()
+    widths = {row["x"]: int(row["value"]) for row in found if row["metric"] == "block_width"}
+    if not widths:
+        status = found[0]["status"] if found else "missing"
+        status = "without a row of its widths" if status == "ok" else status
+        of = job.label.of or job.label
+        raise Missing(f"needs the network that {of} learned on {job.task.name}, seed {job.seed}; that run is {status}")
+    hidden = tuple(widths[block] for block in sorted(widths))
+    return Architecture(len(hidden), hidden)

@@ -1,0 +1,79 @@
+"""The suite that times the network of a finished run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from making import planned, workshop
+
+from results import table
+from suites import suite
+from suites.labels import parse
+from suites.learned import Missing
+from suites.run import main
+from vmo import compact
+from vmo.space import Architecture
+
+WORDS = ["--suite", "latency", "--preset", "smoke", "--set", "train.epochs=1", "--task", "width"]
+
+
+@pytest.fixture(autouse=True)
+def _own_rows_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("suites.run.REFERENCE", tmp_path / "no reference")
+
+
+def test_it_brings_the_runs_it_needs_and_nothing_else(tmp_path: Path) -> None:
+    cells = [item.cell for item in planned(workshop(tmp_path), "width", ["scratch[of=rloo]", "relax"], ["latency"])]
+    called = [(cell.suite, str(cell.label)) for cell in cells]
+    assert called == [
+        ("accuracy", "relax"), ("latency", "relax"), ("accuracy", "rloo"),
+        ("accuracy", "scratch[of='rloo']"), ("latency", "scratch[of='rloo']"),
+    ]  # fmt: skip
+    assert cells[1].needed() == cells[0] and cells[4].needed() == cells[3] and cells[3].needed() == cells[2]
+    apart = [item.cell for item in planned(workshop(tmp_path), "width", ["relax"], ["accuracy"])]
+    assert cells[0].hash in {cell.hash for cell in apart}, "the run is that of the suite accuracy"
+    both = planned(workshop(tmp_path), "width", ["relax"], ["latency", "accuracy"])
+    assert [item.cell.suite for item in both] == ["accuracy", "accuracy", "latency"], "after the run; plain has none"
+
+
+@pytest.mark.parametrize("task", ["toy", "vae"])
+def test_a_task_without_networks_has_none(task: str, tmp_path: Path) -> None:
+    assert not suite.get("latency").applies(workshop(tmp_path).task(task), parse("rloo"))
+
+
+def test_it_times_the_network_that_was_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def timed(networks, images):  # type: ignore[no-untyped-def]
+        assert not any(network.training for network in networks)
+        seen.append(([network.config.widths for network in networks], tuple(images.shape)))
+        for network in networks:
+            assert network(images).shape == (len(images), 10)
+        return [2.0, 1.0], 7
+
+    monkeypatch.setattr("suites.latency.latency", timed)
+    assert main(["--estimator", "rloo", *WORDS, "--seeds", "2", "--out", str(tmp_path)]) == 0
+    frame = table.read(tmp_path / "rows")
+    assert set(frame["status"]) == {"ok"}
+    learned = frame[frame["metric"] == "block_width"].sort_values(["seed", "x"]).groupby("seed")["value"].apply(tuple)
+    assert [(networks[1], shape[0]) for networks, shape in seen] == [
+        (learned[seed], batch) for seed in (0, 1) for batch in compact.BATCHES
+    ]
+    assert {networks[0] for networks, _ in seen} == {(16, 32, 64)}
+    rows = frame[frame["suite"] == "latency"]
+    assert sorted(rows["x"]) == [1, 1, 128, 128] and set(rows["value"]) == {0.5} and set(rows["n"]) == {7}
+
+
+def test_a_narrow_network_takes_less_time(tmp_path: Path) -> None:
+    """At 128 images 16 times fewer channels are several times faster."""
+    cell = planned(workshop(tmp_path), "width", ["rloo"], ["latency"])[-1].cell
+    (full, small), shape = workshop(tmp_path).job(cell).task.networks(Architecture(3, (1, 2, 4)))
+    (slow, fast), _ = compact.latency((full, small), torch.zeros(128, *shape), seconds=1.0)
+    assert fast < 0.8 * slow
+
+
+def test_without_the_run_it_says_what_it_needs(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    cell = planned(shop, "width", ["rloo"], ["latency"])[-1].cell
+    with pytest.raises(Missing, match="needs the network that rloo learned on width, seed 0; that run is missing"):
+        suite.get("latency").run(shop.job(cell))
