@@ -33,8 +33,10 @@ def waterfall(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None
             bottoms.append(level)
             level -= step.lost.estimate
             ends.append(level)
-        low = min(*ends, parts.concrete.low)
-        floor = low - 0.25 * (parts.plain.estimate - low)
+        tips = [start - step.lost.high for start, step in zip(bottoms, parts.steps, strict=True)]
+        drop = parts.plain.estimate - min(ends)
+        low = max(min(*ends, *tips, parts.concrete.low), min(ends) - drop)  # with two seeds they reach far
+        floor = low - 0.22 * (parts.plain.estimate - low)
         for at, (value, interval) in (
             (0, (parts.plain.estimate, parts.plain)),
             (len(names) - 1, (level, parts.concrete)),
@@ -50,10 +52,8 @@ def waterfall(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None
             ax.bar(at, end - start, bottom=start, color=LOSS if lost.estimate > 0 else GAIN, width=0.62)
             ax.plot([at, at], [start - lost.high, start - lost.low], color="black", lw=1.3)
             ax.plot([at - 1 + 0.31, at - 0.31], [start, start], color="#9a9a9a", lw=0.8)
-            below = min(start, end, start - lost.high)
-            ax.annotate(
-                f"{-lost.estimate:+.1f}", (at, below), (0, -3), textcoords="offset points", ha="center", va="top"
-            )
+            said = f"{-lost.estimate:+.2f} ± {(lost.high - lost.low) / 2:.2f}".replace("-", "−")
+            ax.annotate(said, (at, floor), (0, 4), textcoords="offset points", ha="center", fontsize=labels.SIZE)
         ax.set_xticks(range(len(names)), [_folded(name) for name in names])
         ax.tick_params(axis="x", labelsize=8.5)
         ax.grid(False, axis="x")
@@ -62,8 +62,8 @@ def waterfall(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None
             ylim=(floor, max(parts.plain.high, parts.plain.estimate) + 0.06 * (parts.plain.estimate - floor)),
         )
         note = (
-            f"{_note(dataset)}; n = {parts.drop.n} paired seeds; black: 95 % t intervals. Bias, variance, soft weights:"
-            " Shapley values."
+            f"{_note(dataset)}; n = {parts.drop.n} paired seeds; black and ±: 95 % t intervals. Bias, variance, soft"
+            " weights: Shapley values."
         )
         drawing.title(figure, "Where the accuracy goes", note)
     return figure

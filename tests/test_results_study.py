@@ -198,6 +198,31 @@ def test_a_figure_has_a_headline_and_needs_rows(name: str, tmp_path: Path) -> No
         assert len(ax.get_lines()) > 0
 
 
+def test_the_waterfall_says_what_each_step_loses(tmp_path: Path) -> None:
+    factorial(tmp_path, lambda on: sum(EFFECTS[one] for one in on))
+    frame = table.read(tmp_path)
+    figure, parts = figures_study.waterfall(frame), study.decomposition(frame)
+    assert figure is not None and parts is not None
+    (ax,) = figure.axes
+    said = [text.get_text().replace("−", "-").split(" ± ") for text in ax.texts if "±" in text.get_text()]
+    found = [float(lost) for lost, _ in said[: len(parts.steps)]]
+    assert found == [pytest.approx(-step.lost.estimate, abs=0.006) for step in parts.steps]
+    assert all(0 < float(half) < 0.1 for _, half in said[: len(parts.steps)])
+    low, high = ax.get_ylim()
+    assert all(low < y < high for line in ax.lines for y in line.get_ydata()), "every interval is inside"
+
+
+def test_convergence_is_relative_to_the_same_network_trained_alone(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, arm(f"scratch[of='{PAPER}']"), seed, 80.0 + 3 * seed)
+        write(tmp_path, arm(PAPER), seed, 78.0 + 3 * seed)
+    figure = figures_study.convergence(table.read(tmp_path))
+    assert figure is not None
+    _, accuracy = figure.axes
+    (curve,) = [line for line in accuracy.lines if len(line.get_xdata()) > 2]
+    assert curve.get_ydata()[-1] == pytest.approx(-2.0), "paired by seed, in points"
+
+
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
