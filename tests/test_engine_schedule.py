@@ -294,11 +294,6 @@ def test_what_another_sweep_did_meanwhile_is_said_to_be_by_another(
 def test_all_that_is_timed_is_alone() -> None:
     timed = {name for name in suite.available() if suite.get(name).alone}
     assert timed == {"overhead", "scaling", "contest", "latency"}
-        "overhead",
-        "scaling",
-        "contest",
-        "latency",
-    }
 
 
 def of(name: str) -> Planned:
