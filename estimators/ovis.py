@@ -2,8 +2,8 @@
 
     g_l = Σ_s (B + v_s + c_s) (z_{s,l} − p_l)
 
-B and v_s are those of the bound, see `bound`. If ‖∇log q(z_s)‖² hardly depends on z_s, nearly the least variance has
-c_s = −E_{z_s} [B + v_s], the mean over z_s alone. Two forms of c_s approach it:
+for the samples z_s, s = 1 … S. B and v_s are those of the bound, see `bound`. If ‖∇log q(z_s)‖² hardly depends on z_s,
+the variance is nearly least with c_s = −E_{z_s} [B + v_s], the mean over z_s alone. Two forms of c_s approach it:
 
     −(1/R) Σ_r (B + v_s with z_s replaced by y_r)             R auxiliary samples y_r ~ q
     log (Σ_{r≠s} w_r / (S−1)) − γ v_s + (1−γ) log (1−1/S)     the limit of many samples S

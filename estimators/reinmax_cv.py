@@ -11,8 +11,9 @@ The mean of c(S) − c is not zero, so it adds bias. The reason: G is noise for 
 noise for which log π + G is largest at z. Given z, ReinMax itself is not random, so the noise of c adds variance. On
 small problems both bias and variance grew with η.
 
-Cost: 1 evaluation, at a hard sample. Biased. Wang, Bui 2026, arXiv:2603.08257. That c shares the noise of the sample is
-taken from their code. There softmax((φ + G) / t) is added in place of G, and 1/t is missing inside the softmax.
+Cost: 1 evaluation, at a hard sample. Biased. Wang, Bui 2026, arXiv:2603.08257. In their code too, c uses the
+noise of the sample. Two things differ there: z̃ is log π + softmax((φ + G) / t), and the softmax of c does not divide
+by t.
 """
 
 from __future__ import annotations
