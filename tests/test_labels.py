@@ -24,7 +24,7 @@ def other(value: Any) -> Any:
     if isinstance(value, int):
         return value + 1
     if isinstance(value, float):
-        return 0.75 * value or 0.125
+        return 0.9 * value or 0.125
     if isinstance(value, tuple):
         return tuple(other(one) for one in value)
     return {"moving_average": "none", "whole": "own", "all": "one", "softmax": "identity", "sample": "noise",
