@@ -75,10 +75,12 @@ def runs(frame: pd.DataFrame, of: Arm, suite: str = "accuracy") -> pd.DataFrame:
     Args:
         frame: all rows.
         of: the arm.
-        suite: "accuracy", or "latency" for the rows on the time of the learned networks.
+        suite: "accuracy", or "latency" for the rows on the time of the learned networks, on a CPU.
     """
     wanted = {**DEFAULTS, **{name: _typed(value) for name, value in of.changed.items()}}
     here = _finished(frame).get((suite, of.estimator, of.dataset, of.task), frame.iloc[:0])
+    if suite == "latency":
+        here = here[here["device"].str.startswith("cpu")]
     alike = {text: _agrees(json.loads(text), wanted) for text in here["settings"].unique()}
     found = here[here["settings"].map(alike).astype(bool)]
     cells = found.drop_duplicates("hash").sort_values(["suite_version", "task_version", "hash"])

@@ -58,7 +58,7 @@ def _figures(frame: pd.DataFrame, directory: Path) -> Iterator[dict[str, str]]:
     for kind, draw in figures_study.FIGURES.items():
         for dataset in DATASETS:
             if (figure := draw(frame, dataset)) is not None:
-                name = f"study-{kind}-{dataset.replace('_', '-')}.png"
+                name = f"study-{kind}-{dataset}.png".replace("_", "-")
                 plots.save(figure, directory / name)
                 yield {
                     "kind": kind, "title": words.title(f"study_{kind}"), "caption": words.caption(f"study_{kind}"),

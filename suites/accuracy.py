@@ -73,7 +73,7 @@ class Accuracy(OfSteps):
         if label.rival is not None:
             return task.run(None, seed, keeper, rival=label.rival)
         if label.name in FIXED:
-            learned = architecture(job)
+            learned = architecture(job, label.of)
             network = learned if label.name == "scratch" else task.cut_alike(learned)
             return task.run(None, seed, keeper, architecture=network)
         return task.run(label.make, seed, keeper)

@@ -41,7 +41,7 @@ class Latency(Suite):
         Raises:
             suites.learned.Missing: the run that learns the network has not finished.
         """
-        networks, shape = job.task.networks(architecture(job))
+        networks, shape = job.task.networks(architecture(job, job.label))
         rows = []
         for batch in BATCHES:
             images = torch.zeros(batch, *shape, device=job.task.context.device)

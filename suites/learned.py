@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from suites.labels import Label
 from suites.suite import Job
 from vmo.space import Architecture
 
@@ -10,8 +11,12 @@ class Missing(ValueError):
     """The network that a cell needs does not exist."""
 
 
-def architecture(job: Job) -> Architecture:
+def architecture(job: Job, of: Label | None) -> Architecture:
     """The architecture of the run that this cell needs.
+
+    Args:
+        job: the cell.
+        of: whose run that is, for the message.
 
     Raises:
         Missing: the run has not finished, or has no network.
@@ -21,7 +26,6 @@ def architecture(job: Job) -> Architecture:
     if not widths:
         status = found[0]["status"] if found else "missing"
         status = "without a row of its widths" if status == "ok" else status
-        of = job.label.of or job.label
         raise Missing(f"needs the network that {of} learned on {job.task.name}, seed {job.seed}; that run is {status}")
     hidden = tuple(widths[block] for block in sorted(widths))
     return Architecture(len(hidden), hidden)

@@ -8,6 +8,7 @@ from making import planned, workshop
 
 from results import table
 from suites import suite
+from suites.engine.plan import Planned
 from suites.labels import parse
 from suites.learned import Missing
 from suites.run import main
@@ -39,6 +40,48 @@ def test_it_brings_the_runs_it_needs_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["toy", "vae"])
 def test_a_task_without_networks_has_none(task: str, tmp_path: Path) -> None:
     assert not suite.get("latency").applies(workshop(tmp_path).task(task), parse("rloo"))
+
+
+def test_of_a_task_without_networks_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--suite", "latency", "--preset", "smoke", "--out", str(tmp_path), "--estimator"]
+    assert main([*words, "rloo", "--task", "toy"]) == 2
+    assert "nothing to run: latency does not apply to rloo on toy" in capsys.readouterr().err
+    mixed = planned(workshop(tmp_path), "toy", ["rloo"], ["latency", "memory"])
+    assert {item.cell.suite for item in mixed} == {"memory"}
+
+
+def test_it_follows_the_version_of_what_it_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suites.accuracy.Accuracy.version", 7)
+    run, time = (item.cell for item in planned(workshop(tmp_path), "width", ["rloo"], ["latency"]))
+    assert (run.suite_version, time.suite_version) == (7, 1) and time.needed() == run
+
+
+def test_networks_have_one_head_and_the_blocks_of_the_architecture(tmp_path: Path) -> None:
+    cell = planned(workshop(tmp_path), "depth", ["rloo"], ["latency"])[-1].cell
+    (full, small), _ = workshop(tmp_path).job(cell).task.networks(Architecture(2, (4, 8)))
+    assert len(full.heads) == len(small.heads) == 1
+    assert small.config.widths == (4, 8) and len(small.blocks) == 2 and len(full.blocks) == 3
+
+
+def test_it_runs_again_when_a_run_before_it_does(tmp_path: Path) -> None:
+    """Through a control, which needs a network itself."""
+    assert main(["--estimator", "scratch[of=rloo]", *WORDS, "--seeds", "1", "--out", str(tmp_path)]) == 0
+
+    def now() -> dict[tuple[str, str], Planned]:
+        found = planned(workshop(tmp_path), "width", ["scratch[of=rloo]"], ["latency"], "train.epochs=1")
+        return {(item.cell.suite, item.cell.label.name): item for item in found}
+
+    assert not any(item.to_do for item in now().values())
+    learned = tmp_path / "rows" / f"{now()['accuracy', 'rloo'].cell.hash}.jsonl"
+    kept = learned.read_text()
+    learned.unlink()
+    assert all(item.to_do for item in now().values())
+    # and one that could not be timed is tried again when the network is there
+    time = tmp_path / "rows" / f"{now()['latency', 'scratch'].cell.hash}.jsonl"
+    text = time.read_text().splitlines()[0].replace('"status": "ok"', '"status": "infeasible"')
+    time.write_text(text.replace('"message": null', '"message": "needs it"') + "\n")
+    learned.write_text(kept)
+    assert [key for key, item in now().items() if item.to_do] == [("latency", "scratch")]
 
 
 def test_it_times_the_network_that_was_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,3 +120,6 @@ def test_without_the_run_it_says_what_it_needs(tmp_path: Path) -> None:
     cell = planned(shop, "width", ["rloo"], ["latency"])[-1].cell
     with pytest.raises(Missing, match="needs the network that rloo learned on width, seed 0; that run is missing"):
         suite.get("latency").run(shop.job(cell))
+    control = planned(shop, "width", ["scratch[of=rloo]"], ["latency"])[-1].cell
+    with pytest.raises(Missing, match=r"needs the network that scratch\[of='rloo'\] learned"):
+        suite.get("latency").run(shop.job(control))

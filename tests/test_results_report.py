@@ -1,8 +1,11 @@
 """Verdicts and the report, from made-up rows in which every statement is known to hold or not."""
 
+import os
 import re
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import made_rows
@@ -13,7 +16,7 @@ from test_results_plots import synthetic
 from test_results_plots import words as words_of
 
 import results
-from results import appendix, claims, plots, report, summary, table, words
+from results import appendix, claims, parallel, plots, report, summary, table, words
 
 ROOT = Path(results.__file__).parents[1]
 
@@ -251,3 +254,21 @@ def test_errors_are_one_line(rows, tmp_path):
     assert bad.returncode == 2
     assert none.stderr.count("\n") == bad.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_pieces_are_made_by_others_where_there_are_many_and_here_where_one_of_them_dies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = [partial(pow, 2, k) for k in range(9)]
+    here = [2**k for k in range(9)]
+    assert parallel.each(calls) == parallel.each(calls, few=9) == here
+    ids = parallel.each([os.getpid] * 9)
+    assert os.getpid() not in ids and parallel.each([os.getpid] * 2) == [os.getpid()] * 2
+    with pytest.raises(ZeroDivisionError):
+        parallel.each([partial(pow, 0, -1)] * 9)
+
+    def killed(*args: object, **options: object) -> None:
+        raise BrokenProcessPool("killed")
+
+    monkeypatch.setattr(parallel, "Parallel", killed)
+    assert parallel.each(calls) == here

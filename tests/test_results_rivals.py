@@ -11,7 +11,7 @@ import pytest
 import torch
 from made_rows import PROVENANCE, cell
 
-from results import rivals, study_page, table
+from results import figures_study, rivals, study_page, table
 from results.study_design import COST, DEFAULTS, EPOCHS, GATES, PARTS, PRESET, RATES, RIVALS, SWEEP, Arm
 from results.study_design import rivals as arms
 from suites.labels import parse
@@ -97,6 +97,7 @@ def test_the_table_has_accuracy_difference_and_cost_of_every_network(frame: pd.D
     assert lines.loc["l0", "minus VMO by sweep, points"] == "-5.00 ± 0.00"
     assert set(lines["seeds"]) == {"3"}
     assert lines["time of 1"].to_list() == ["1", *["0.90 ± 0.00"] * (len(lines) - 1)]
+    assert lines.loc["VMO: Concrete of the paper", "time of 128"] == "0.60 ± 0.25", "of three of its four seeds"
     assert lines.loc["l0", "time of 128"] == "0.60 ± 0.25"  # the mean of 0.5, 0.6 and 0.7
     costs = lines["training MACs, plain runs"].astype(float).to_dict()
     expected = {**COSTS, "plain network": 1.0, "uniform width": 0.5, "sweep's network, trained alone": 0.5}
@@ -136,6 +137,11 @@ def test_accuracy_along_training_stands_at_the_cost_until_then(frame: pd.DataFra
             np.testing.assert_allclose(at[name][0], [0.25 * cost, 0.75 * cost, cost])
     np.testing.assert_allclose(at["pruned"][0], [0.25, 0.625, 0.75])  # the full network, then half of it
     np.testing.assert_allclose(at["plain network"][1], [0.25 * 75.1, 0.75 * 75.1, 75.1])  # seeds 0 to 2 only
+
+
+def test_both_figures_are_on_the_page_of_the_study() -> None:
+    assert figures_study.FIGURES["rivals"] is rivals.figure
+    assert figures_study.FIGURES["rivals_training"] is rivals.training
 
 
 def test_nothing_is_shown_without_a_run_of_a_rival(frame: pd.DataFrame) -> None:

@@ -220,7 +220,9 @@ def test_convergence_is_relative_to_the_same_network_trained_alone(tmp_path: Pat
     assert figure is not None
     _, accuracy = figure.axes
     (curve,) = [line for line in accuracy.lines if len(line.get_xdata()) > 2]
-    assert curve.get_ydata()[-1] == pytest.approx(-2.0), "paired by seed, in points"
+    assert curve.get_ydata()[-1] == pytest.approx(-2.0), "in points"
+    (band,) = accuracy.collections
+    assert band.get_paths()[0].vertices[:, 1].min() == pytest.approx(-2.0), "paired by seed, so without spread"
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_a_size_that_cannot_be_had_is_a_row(tmp_path: Path) -> None:
 
 def test_it_runs_by_name_and_where_it_applies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "scaling" not in suite_names([])
-    assert set(suite_names([])) == {*suite.available()} - {"scaling", "contest"}
+    assert set(suite_names([])) == {*suite.available()} - {"scaling", "contest", "latency"}
     words = ["--estimator", "reinforce", "--preset", "smoke", "--out", str(tmp_path), "--task"]
     assert main([*words, "width", "--dry-run"]) == 0
     assert "scaling" not in capsys.readouterr().out
@@ -101,4 +101,4 @@ def test_it_runs_by_name_and_where_it_applies(tmp_path: Path, capsys: pytest.Cap
     assert "scaling.pairs: input should be greater than or equal to 2, got '1'" in capsys.readouterr().err
     assert main(["--list", "suites"]) == 0
     by_name = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "(runs only if named)" in line]
-    assert by_name == ["scaling", "contest"]
+    assert by_name == ["latency", "scaling", "contest"]

@@ -49,7 +49,7 @@ def suites(args: Namespace) -> list[str]:
     names = suite_names(args.suite)
     if args.seeds is not None and not any(suite.get(name).seeds for name in names):
         repeated = [name for name in suite.available() if suite.get(name).seeds]
-        notice(f"--seeds is ignored: only {', '.join(repeated)} repeats over seeds, not {', '.join(names)}", args)
+        notice(f"--seeds is ignored: only {' and '.join(repeated)} repeat over seeds, not {', '.join(names)}", args)
     return names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,8 +100,7 @@ def plan(
         learned = [label.of for label in labels if label.of is not None and task.plain]
         for label in sorted(dict.fromkeys([*baseline, *labels, *learned]), key=lambda label: label.of is not None):
             for one in measuring:
-                learns = one.controls and one.follows is None
-                if not one.applies(task, label) or (not learns and label not in (*baseline, *labels)):
+                if not one.applies(task, label) or label not in _wanted(one, task, labels, asked, baseline):
                     continue
                 count = (seeds or one.seeds.get(preset.name, 1)) if one.seeds else 1
                 for seed in range(count):
@@ -111,8 +110,21 @@ def plan(
                         kept = None
                     impossible = None if kept else _impossible(task, one, cell)
                     planned.append(Planned(cell, kept, impossible, again=found is not None and kept is None))
-    anew = {item.cell.hash: item for item in planned}
-    return [_following(item, anew) for item in planned]
+    every = {item.cell.hash: item for item in planned}
+    return [_following(item, every) for item in planned]
+
+
+def _wanted(
+    one: Suite, task: Task, labels: Sequence[Label], asked: Sequence[Suite], baseline: Sequence[Label]
+) -> set[Label]:
+    """The labels that a suite measures: those asked for, and those whose learned networks others need."""
+    if one.name in {of.name for of in asked}:
+        wanted = [*baseline, *labels]
+        needing = labels if one.controls and one.follows is None else []
+    else:  # only because another suite follows it
+        wanted = [label for label in labels if any(of.follows == one.name and of.applies(task, label) for of in asked)]
+        needing = wanted
+    return {*wanted, *(label.of for label in needing if label.of is not None)}
 
 
 def make_cell(shop: Workshop, preset: Preset, task: Task, of: Suite, label: Label, seed: int) -> Cell:
@@ -146,12 +158,12 @@ def prepare(shop: Workshop, planned: Sequence[Planned], device: torch.device | N
         shop.task(name, device).prepare(role, how)
 
 
-def _following(item: Planned, planned: dict[str, Planned]) -> Planned:
+def _following(item: Planned, planned: Mapping[str, Planned]) -> Planned:
     """A cell runs again if the run whose network it needs does, or if that run has succeeded since."""
     learned = item.cell.needed()
     if learned is None or item.kept is None:
         return item
-    other = planned[learned.hash]
+    other = _following(planned[learned.hash], planned)
     if other.to_do or (item.kept == "infeasible" and other.kept == "ok"):
         return replace(item, kept=None, again=True)
     return item
