@@ -127,7 +127,7 @@ def test_the_plan_estimates_by_like_cells_alone(tmp_path: Path, capsys: pytest.C
 def test_seeds_that_mean_nothing_are_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--estimator", "rloo", *TOY, "--dry-run", "--seeds", "3", "--out", str(tmp_path)]
     assert main([*words, "--suite", "bias", "variance"]) == 0
-    assert "note: --seeds is ignored: only accuracy repeats" in capsys.readouterr().err
+    assert "note: --seeds is ignored: only accuracy and latency repeat" in capsys.readouterr().err
     for more in (["--suite", "bias", "accuracy"], ["--suite", "bias", "--quiet"]):
         assert main([*words, *more]) == 0
         assert capsys.readouterr().err == ""
