@@ -31,6 +31,8 @@ FIXED = {"plain": 1.0, PAPER: 1.0, "random": 0.587}
 """Costs that follow from the design."""
 BATCHES = (1, 128)
 """The sizes of the minibatches that are timed."""
+LINES = {"plain": "--", "l0_arm": (0, (1, 1)), "pruned": "-.", "slimmable": (0, (6, 2))}
+"""Where colours are alike."""
 PRUNED_AT = 0.5  # the default of `pruned`: until then it trains the full network
 
 
@@ -129,7 +131,8 @@ def training(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
             colour, ink = (drawing.MUTED, drawing.MUTED) if plain else (look.colour, look.ink)
             mean = curve.mean()
             x = _spent(arms[name], costs[name], np.asarray(mean.index, float) / EPOCHS)
-            ax.plot(x, mean, look.marker, ls="--" if plain else "-", color=colour, lw=1.6, ms=4, mew=0)
+            line = LINES.get(arms[name].estimator, "-")
+            ax.plot(x, mean, look.marker, ls=line, color=colour, lw=1.6, ms=4, mew=0)
             named.append(labels.Named(ax, x[-1], mean.iloc[-1], name, ink))
         low = min(float(curve.mean().iloc[len(curve.columns) // 2 :].min()) for curve in curves.values())
         high = max(float(curve.mean().max()) for curve in curves.values())
