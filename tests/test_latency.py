@@ -60,7 +60,7 @@ def test_networks_have_one_head_and_the_blocks_of_the_architecture(tmp_path: Pat
     cell = planned(workshop(tmp_path), "depth", ["rloo"], ["latency"])[-1].cell
     (full, small), _ = workshop(tmp_path).job(cell).task.networks(Architecture(2, (4, 8)))
     assert len(full.heads) == len(small.heads) == 1
-    assert small.config.widths == (4, 8) and len(small.blocks) == 2 and len(full.blocks) == 3
+    assert small.config.widths == (4, 8) and small.config.blocks == len(small.blocks) == 2 and len(full.blocks) == 3
 
 
 def test_it_runs_again_when_a_run_before_it_does(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from suites.rivals import available
 from vmo.config import WideResNetConfig
 from vmo.space import Space, normalised_penalty
 
+GPU = {**PROVENANCE, "device": "NVIDIA H100"}
 COSTS = {"VMO: sweep, weights on the mode": 1.63, "VMO: Concrete of the paper": 1.0, "random widths": 0.59}
 
 
@@ -43,6 +44,9 @@ def run(out: Path, of: Arm, seed: int, accuracy: float) -> None:
     if of.estimator != "plain":
         times = [table.row("latency_ratio", value, x=batch) for batch, value in ((1, 0.9), (128, 0.5 + 0.1 * seed))]
         put(out, {**about, "suite": "latency"}, *times)
+        elsewhere = {**about, "suite": "latency", "device": "cuda"}
+        rows = [{**table.row("latency_ratio", 9.0, x=x), "cell": elsewhere, "provenance": GPU} for x in (1, 128)]
+        table.write(out, f"{abs(hash(json.dumps(elsewhere, sort_keys=True))):016x}"[:16], rows)
 
 
 @pytest.fixture

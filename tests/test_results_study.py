@@ -208,8 +208,17 @@ def test_the_waterfall_says_what_each_step_loses(tmp_path: Path) -> None:
     found = [float(lost) for lost, _ in said[: len(parts.steps)]]
     assert found == [pytest.approx(-step.lost.estimate, abs=0.006) for step in parts.steps]
     assert all(0 < float(half) < 0.1 for _, half in said[: len(parts.steps)])
+
+
+def test_every_interval_of_the_waterfall_is_inside(tmp_path: Path) -> None:
+    factorial(tmp_path, lambda on: 0.0, seeds=3)
+    for seed in range(3):
+        write(tmp_path, study.arms_of("cifar10_16")["scratch"], seed, 88.0 + 0.5 * seed + 1.1 * (seed - 1))
+    figure = figures_study.waterfall(table.read(tmp_path))
+    assert figure is not None
+    (ax,) = figure.axes
     low, high = ax.get_ylim()
-    assert all(low < y < high for line in ax.lines for y in line.get_ydata()), "every interval is inside"
+    assert all(low < y < high for line in ax.lines for y in line.get_ydata())
 
 
 def test_convergence_is_relative_to_the_same_network_trained_alone(tmp_path: Path) -> None:
