@@ -160,12 +160,17 @@ def of_factorial() -> Iterator[Arm]:
 
 
 def of_tests() -> Iterator[Arm]:
-    """The runs of which the verdicts on statements 1, 6, 8 and 9 are made. All belong to other parts too."""
+    """The runs of which the verdicts on statements 1, 6, 8, 9 and 10 are made. All belong to other parts too."""
     for estimator in (SWEEP, PAPER):
         yield arm(estimator, "mode")
     for estimator in (PAPER, f"scratch[of='{PAPER}']", "random", "reinforce", WARM):
         yield arm(estimator)
     yield arm(PAPER, changed={"train.freeze": str(EPOCHS // 2)})
+    for dataset in ("cifar10_16", "cifar100_16"):
+        yield arm("plain", dataset=dataset)
+        for task in ("width", "joint"):
+            yield arm(PAPER, task=task, dataset=dataset, changed=LITERAL)
+    yield arm(PAPER, task="depth", changed=LITERAL)
 
 
 def of_average() -> Iterator[Arm]:
