@@ -1,8 +1,9 @@
 """A statement of the paper, its tests, and how the verdict follows from them.
 
 A *test* compares an effect with a threshold that was fixed before the runs, by one-sided t tests in both directions. A
-statement is supported if all of its tests support it, and contradicted if one of them contradicts it. The p values of
-all statements are corrected together by Holm's method.
+statement is supported if all of its tests support it, and contradicted if one of them contradicts it. A statement may
+be tested twice, with five and with ten seeds, so its p value is twice the smaller of the two. The p values of all
+statements are corrected together by Holm's method.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pandas as pd
 import scipy
 
 from results import stats
-from results.study_design import LEVEL, MARGIN, SEEDS
+from results.study_design import LEVEL, LOOKS, MARGIN
 
 Verdict = Literal["supported", "contradicted", "undecided", "not measured"]
 
@@ -60,8 +61,9 @@ class Statement:
         number: 1 to 10.
         words: what the paper says.
         rule: when it is supported, in words.
-        tests: the tests that decide.
+        tests: the tests that decide, at the latest look.
         beside: further measurements, which do not decide.
+        earlier: the same tests at the first look, if `tests` are those of the second. They decide too.
         verdict: the verdict after the correction.
         p: the corrected p value.
         open: if undecided, the reason.
@@ -73,6 +75,7 @@ class Statement:
     rule: str
     tests: tuple[Evidence, ...] = ()
     beside: tuple[Evidence, ...] = ()
+    earlier: tuple[Evidence, ...] = ()
     verdict: Verdict = "not measured"
     p: float = np.nan
     open: str = ""
@@ -91,12 +94,16 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def p_values(of: Statement) -> tuple[float, float]:
-    """Two-sided p values: of support, which needs all tests, and of contradiction, which needs one of them."""
-    if not of.tests or any(np.isnan(test.p_yes) for test in of.tests):
+    """Two-sided p values: of support, which needs all tests, and of contradiction, which needs one of them.
+
+    Both are the smallest over the looks, times the number of looks that the design allows.
+    """
+    looks = [tests for tests in (of.tests, of.earlier) if tests]
+    if not looks or any(np.isnan(test.p_yes) for tests in looks for test in tests):
         return np.nan, np.nan
-    yes = max(test.p_yes for test in of.tests)
-    no = min(1.0, len(of.tests) * min(test.p_no for test in of.tests))
-    return min(1.0, 2 * yes), min(1.0, 2 * no)
+    yes = min(max(test.p_yes for test in tests) for tests in looks)
+    no = min(len(tests) * min(test.p_no for test in tests) for tests in looks)
+    return min(1.0, 2 * len(LOOKS) * yes), min(1.0, 2 * len(LOOKS) * no)
 
 
 def concluded(of: Statement, p: float) -> Statement:
@@ -127,7 +134,7 @@ def of_seeds(measure: str, where: str, effect: pd.Series, threshold: float | Non
     values = effect.dropna().to_numpy(np.float64)
     found = stats.t_interval(values)
     test = Evidence(measure, where, *found[:3], int(found.n), threshold, above)
-    if threshold is None or len(values) < SEEDS:
+    if threshold is None or len(values) < LOOKS[0]:
         return test
     sd = float(values.std(ddof=1))
     distance = values.mean() - threshold
@@ -168,9 +175,16 @@ def lines(statements: Sequence[Statement]) -> Iterator[dict[str, str]]:
             "effect (95 %)": "<br>".join(effect(test) for test in one.tests),
             "threshold": "<br>".join(f"{'>' if test.above else '<'} {test.threshold:g}" for test in one.tests),
             "n": "<br>".join(str(test.n) for test in one.tests),
-            "corrected p": "" if np.isnan(one.p) else f"{one.p:.2g}",
+            "corrected p": p_text(one.p),
             "where": "<br>".join(test.where for test in one.tests),
         }
+
+
+def p_text(p: float) -> str:
+    """A p value as text: `0.058`, `< 0.001`, or nothing for NaN."""
+    if np.isnan(p):
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def effect(test: Evidence) -> str:

@@ -70,7 +70,7 @@ class Decomposition(NamedTuple):
 
 
 def runs(frame: pd.DataFrame, of: Arm, suite: str = "accuracy") -> pd.DataFrame:
-    """The rows of an arm's finished runs, one run per seed; of several runs the one with the latest version.
+    """The rows of an arm's finished runs, one run per seed of the arm; of several the one with the latest version.
 
     Args:
         frame: all rows.
@@ -82,7 +82,7 @@ def runs(frame: pd.DataFrame, of: Arm, suite: str = "accuracy") -> pd.DataFrame:
     if suite == "latency":
         here = here[here["device"].str.startswith("cpu")]
     alike = {text: _agrees(json.loads(text), wanted) for text in here["settings"].unique()}
-    found = here[here["settings"].map(alike).astype(bool)]
+    found = here[here["settings"].map(alike).astype(bool) & (here["seed"] < of.seeds)]
     cells = found.drop_duplicates("hash").sort_values(["suite_version", "task_version", "hash"])
     found = found[found["hash"].isin(cells.drop_duplicates("seed", keep="last")["hash"])]
     reading.note(found["hash"])

@@ -75,12 +75,12 @@ def _one(of: Statement) -> dict[str, Any]:
             "n": f"{test.n:,}",
             "where": test.where,
         }
-        for test in (*of.tests, *of.beside)
+        for test in (*of.tests, *of.earlier, *of.beside)
         if not np.isnan(test.estimate)
     ]
     return {
         "number": of.number, "words": of.words, "rule": of.rule, "verdict": of.verdict, "open": of.open,
-        "p": "" if np.isnan(of.p) else f"{of.p:.2g}", "lines": pd.DataFrame(found) if found else None,
+        "p": statement.p_text(of.p), "lines": pd.DataFrame(found) if found else None,
     }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def _decompositions(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def _arms(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """All arms with runs, by part of the study."""
     for part, make in PARTS.items():
-        if part in (*TUNINGS, "gradient", "tests"):  # those of tests stand in their other parts
+        if part in (*TUNINGS, "gradient", "tests"):  # the arms of tests are in other parts too
             continue
         lines = [line for arm in make() if (line := _arm(frame, arm)) is not None]
         if lines:

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from made_rows import PROVENANCE, cell
 
 from results import figures_study, paper, report, statements, stats, study, study_page, table
-from results.statement import Evidence, Statement, concluded, holm, of_interval, of_seeds, p_values
+from results.statement import Evidence, Statement, concluded, holm, of_interval, of_seeds, p_text, p_values
 from results.study_design import (
     AVERAGED,
     DEFAULTS,
     EPOCHS,
     LITERAL,
+    LOOKS,
     MOST,
     PAPER,
     PARTS,
@@ -63,7 +64,7 @@ def test_every_arm_can_be_run_and_is_named_as_its_rows_are(one: Arm) -> None:
     train = preset.groups["train"]
     assert isinstance(train, Train)
     assert one.changed.get("train.weights", "own") == train.weights
-    assert one.task in tasks.available() and 1 <= one.seeds <= 5
+    assert one.task in tasks.available() and 1 <= one.seeds <= LOOKS[-1]
     if label.is_estimator:
         label.make((4, 8))
 
@@ -272,6 +273,40 @@ def test_what_stays_open_says_what_its_seeds_can_show(tmp_path: Path) -> None:
     assert first.verdict == "undecided" and "5 seeds detect" in first.open and "needs" in first.open
 
 
+def test_a_second_look_waits_for_all_of_its_seeds(tmp_path: Path) -> None:
+    for seed, noise in enumerate((-2.0, 1.5, 0.4, -1.0, 2.2, 0.3, -0.2, 0.1, 0.2, -0.3)):
+        write(tmp_path, arm("random"), seed, 80.0)
+        write(tmp_path, arm("reinforce"), seed, (82.0 if seed < LOOKS[0] else 89.0) + noise)
+        first = by_number(table.read(tmp_path))[1]
+        looks = [test.n for test in (*first.tests, *first.earlier)]
+        assert looks == ([10, 5] if seed == 9 else [min(seed + 1, 5)])
+        assert first.verdict == ("not measured" if seed < 4 else "contradicted" if seed == 9 else "undecided")
+
+
+def test_what_the_first_look_decided_stays_decided(tmp_path: Path) -> None:
+    for seed in range(10):
+        write(tmp_path, arm("random"), seed, 80.0)
+        write(tmp_path, arm("reinforce"), seed, 90.0 + 0.1 * seed if seed < LOOKS[0] else 70.0)
+    first = by_number(table.read(tmp_path))[1]
+    assert [test.n for test in first.tests] == [10] and first.tests[0].estimate == pytest.approx(0.1, abs=0.01)
+    assert first.verdict == "contradicted"
+
+
+def test_the_price_of_a_second_look_is_paid_at_the_first() -> None:
+    test = of_seeds("a", "", pd.Series([1.0, 1.1, 0.9, 1.3, 0.2]), 0.0)
+    assert p_values(Statement(1, "", "", (test,)))[0] == pytest.approx(4 * test.p_yes)  # two sides, two looks
+    worse = of_seeds("a", "", pd.Series([1.0, -1.1, 0.9, 1.3, 0.2]), 0.0)
+    for tests, earlier in (((test,), (worse,)), ((worse,), (test,))):
+        assert p_values(Statement(1, "", "", tests, (), earlier))[0] == pytest.approx(4 * test.p_yes)
+
+
+def test_an_arm_has_the_runs_of_its_seeds(tmp_path: Path) -> None:
+    for seed in range(7):
+        write(tmp_path, arm("random"), seed, 80.0)
+    frame = table.read(tmp_path)
+    assert [len(study.values(frame, arm("random", seeds=n))) for n in (3, 5, 10)] == [3, 5, 7]
+
+
 def test_the_network_alone_that_is_ahead_makes_exploration_slow(tmp_path: Path) -> None:
     for seed in range(5):
         write(tmp_path, arm(f"scratch[of='{PAPER}']"), seed, 80.0)
@@ -302,6 +337,14 @@ def test_holm_is_monotone_at_least_as_large_and_at_most_bonferroni(p: list[float
     order = np.argsort(p, kind="stable")
     assert all(q[a] <= q[b] + 1e-12 for a, b in itertools.pairwise(order))
     assert all(min(1.0, one) <= two <= min(1.0, len(p) * one) + 1e-12 for one, two in zip(p, q, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0, "< 0.001"), (1.5e-8, "< 0.001"), (0.001, "0.001"), (0.0576, "0.058"), (1.0, "1"), (np.nan, "")],
+)
+def test_text_of_a_p_value(p: float, text: str) -> None:
+    assert p_text(p) == text
 
 
 def test_holm_counts_what_was_not_measured() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from results import statement
 from results.statement import Statement
 
@@ -19,7 +17,7 @@ def shown(judged: Sequence[Statement]) -> list[dict[str, Any]]:
             "words": one.words,
             "verdict": one.verdict,
             "rule": one.rule,
-            "p": "" if np.isnan(one.p) else f"{one.p:.2g}",
+            "p": statement.p_text(one.p),
             "open": one.open,
             "evidence": [
                 {
@@ -29,7 +27,7 @@ def shown(judged: Sequence[Statement]) -> list[dict[str, Any]]:
                     "n": f"{test.n:,}",
                     "where": test.where,
                 }
-                for test in (*one.tests, *one.beside)
+                for test in (*one.tests, *one.earlier, *one.beside)
             ],
             "cells": list(one.cells),
         }
