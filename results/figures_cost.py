@@ -18,6 +18,7 @@ _PARTS = {
 }
 _FEW = 4
 """Estimators that failed up to which they are named."""
+_SPAN = 0.05  # the shortest axis of ratios: less would enlarge differences of no size
 _UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 
 
@@ -143,3 +144,6 @@ def _ratios(ax: Axes, rows: pd.DataFrame, looks: Sequence[palette.Look]) -> None
     ax.set_yticks(range(len(looks)), [drawing.wrapped(look.label) for look in looks])
     ax.set_ylim(len(looks) - 0.4, -0.6)
     ax.margins(x=0.18)
+    low, high = ax.get_xlim()
+    room = max(0.0, _SPAN - (high - low)) / 2
+    ax.set_xlim(low - room, high + room)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results import drawing, labels, palette, rivals, stats, study
+from results import drawing, labels, palette, rivals, stats, study, words
 from results.study_design import AVERAGED, EPOCHS, PAPER, RLOO, SCHEDULES, SWEEP, WARM, Arm, arm
 
 LOSS, GAIN, WHOLE = "#c1602e", "#3b76a8", "#6b6b6b"
@@ -205,14 +205,4 @@ def _folded(name: str, width: int = 13) -> str:
 
 
 def _note(dataset: str) -> str:
-    return f"Width task, half of the MACs, {_name(dataset)}, WRN-16-1, {EPOCHS} epochs"
-
-
-def _name(dataset: str) -> str:
-    known = {
-        "cifar10_16": "CIFAR-10 at 16×16",
-        "cifar100_16": "CIFAR-100 at 16×16",
-        "cifar10": "CIFAR-10",
-        "cifar100": "CIFAR-100",
-    }
-    return known.get(dataset, dataset)
+    return f"Width task, half of the MACs, {words.dataset(dataset)}, WRN-16-1, {EPOCHS} epochs"

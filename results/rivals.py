@@ -24,7 +24,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results import drawing, labels, palette, reading, stats, study
+from results import drawing, labels, palette, reading, stats, study, words
 from results.study_design import COST, EPOCHS, PAPER, PRESET, RIVALS, SWEEP, Arm, rivals
 
 FIXED = {"plain": 1.0, PAPER: 1.0, "random": 0.587}
@@ -104,7 +104,7 @@ def figure(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
         drawing.title(
             drawn,
             "VMO and other ways to a network of half the MACs",
-            f"Width task, {dataset}, WRN-16-1, {EPOCHS} epochs; {n} seeds; large: mean with 95 % t interval",
+            f"Width task, {words.dataset(dataset)}, WRN-16-1, {EPOCHS} epochs; {n} seeds; large: mean with 95 % t interval",
         )
         labels.at_points(drawn, named)
     return drawn
@@ -143,7 +143,7 @@ def training(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
         drawing.title(
             drawn,
             "What each method has reached for the MACs that it has spent",
-            f"Width task, {dataset}, WRN-16-1, {EPOCHS} epochs; mean of {n} seeds",
+            f"Width task, {words.dataset(dataset)}, WRN-16-1, {EPOCHS} epochs; mean of {n} seeds",
         )
         labels.at_points(drawn, named)
     return drawn

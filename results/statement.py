@@ -113,13 +113,14 @@ def concluded(of: Statement, p: float) -> Statement:
     if p < LEVEL:
         return replace(of, p=p, verdict="supported" if yes <= no else "contradicted")
     weakest = max(of.tests, key=lambda test: min(test.p_yes, test.p_no))
-    return replace(of, p=p, verdict="undecided", open=_open(weakest))
+    which = f"{weakest.measure} ({weakest.where}): " if len(of.tests) > 1 else ""
+    return replace(of, p=p, verdict="undecided", open=which + _open(weakest))
 
 
 def _open(test: Evidence) -> str:
     """Why a test is undecided: which difference its seeds can detect, and how many seeds `MARGIN` would need."""
     if not np.isfinite(test.sd):
-        return f"{test.measure}: its interval includes {test.threshold:g}"
+        return f"the interval includes {test.threshold:g}"
     seen = stats.detectable(test.sd, test.n)
     needed = stats.needed(test.sd, MARGIN)
     more = "more than 1,000" if needed is None else str(needed)

@@ -356,6 +356,7 @@ def _ninth(frame: pd.DataFrame) -> Statement:
 
 def _tenth(frame: pd.DataFrame) -> Statement:
     tests, beside = [], []
+    losses = {}
     for dataset in (C10, C100):
         plain = study.values(frame, arm("plain", dataset=dataset))
         for task in ("depth", "width", "joint"):
@@ -371,6 +372,11 @@ def _tenth(frame: pd.DataFrame) -> Statement:
             full = study.values(frame, arm("plain", dataset=dataset), "parameters", None)
             kept = 100 * (study.values(frame, learned, "parameters", None) / full)
             beside.append(of_seeds(f"parameters kept, %: {task}", _where(task, dataset), kept, None))
+            losses[dataset, task] = lost
+    for task in ("depth", "width", "joint"):
+        more = apart(losses[C100, task], losses[C10, task])
+        where = f"{task}, {PRESET}"
+        beside.append(of_seeds(f"test accuracy lost, points: on CIFAR-100 − on CIFAR-10: {task}", where, more, None))
     return Statement(
         10,
         "Depth loses a block and no accuracy; width and joint lose accuracy and parameters, more on CIFAR-100",

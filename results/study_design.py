@@ -1,4 +1,4 @@
-"""The design of the study: runs, questions and thresholds, all fixed before the training runs.
+"""The design of the study: runs, questions and thresholds, fixed before the training runs; but see `LOOKS`.
 
 A *run* is a training run of the accuracy suite at the preset `study`, on one task, data set and seed. An *arm* is a set
 of runs that differ only in the seed. Runs with equal seeds have equal initial weights and see equal minibatches, so

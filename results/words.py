@@ -75,6 +75,11 @@ def task(name: str) -> str:
     return _words()["tasks"].get(name, name.capitalize())
 
 
+def dataset(name: str) -> str:
+    """The name of a data set in figures."""
+    return _words()["datasets"].get(name, name)
+
+
 def needs() -> dict[str, str]:
     """What an estimator may need of f beside its values, with words for it."""
     return _words()["needs"]

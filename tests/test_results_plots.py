@@ -426,3 +426,15 @@ def test_an_axis_whose_values_are_all_near_zero_is_linear_and_has_ticks(high: fl
     assert ax.get_yscale() == scale
     assert sum(-0.3 <= tick <= high for tick in ax.get_yticks()) > 2
     pyplot.close(figure)
+
+
+def test_ratios_that_hardly_differ_are_not_enlarged(tmp_path):
+    for i, (name, ratio) in enumerate([("plain", 1.0), ("concrete", 1.00001)]):
+        about = made_rows.cell("overhead", "joint", name)
+        rows = [table.row("time_ratio", ratio, n=12), table.row("macs_ratio", ratio, n=12)]
+        table.write(tmp_path, f"{i:016}", [{**row, "cell": about, "provenance": made_rows.PROVENANCE} for row in rows])
+    figure = plots.FIGURES["overhead"](table.read(tmp_path))
+    for ax in figure.axes:
+        low, high = ax.get_xlim()
+        assert low < 1 < high and high - low == pytest.approx(0.05)
+    pyplot.close(figure)

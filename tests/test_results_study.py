@@ -1,35 +1,27 @@
-"""The study: its design, the drop in accuracy taken apart, and verdicts, on rows whose effects are known."""
+"""The study: design, the drop in accuracy taken apart, figures and page, on rows whose effects are known."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from made_rows import PROVENANCE, cell
+from made_study import EFFECTS, factorial, sets, write
 
-from results import figures_study, paper, report, statements, stats, study, study_page, table
-from results.statement import Evidence, Statement, concluded, holm, of_interval, of_seeds, p_text, p_values
+from results import figures_study, paper, report, stats, study, study_page, table
 from results.study_design import (
     AVERAGED,
     DEFAULTS,
-    EPOCHS,
     LITERAL,
     LOOKS,
-    MOST,
     PAPER,
     PARTS,
     PRESET,
-    RIVALS,
     RLOO,
     SWEEP,
     Arm,
@@ -74,59 +66,7 @@ def test_what_enters_a_verdict_has_five_seeds() -> None:
     assert {one.seeds for one in deciding} == {5}
 
 
-# --- made-up runs ---------------------------------------------------------------------------------------------------
-
-
-def write(out: Path, of: Arm, seed: int, accuracy: float, part: str = "test", **more: float) -> None:
-    """The rows of a finished run with a test accuracy in %."""
-    settings: dict[str, dict[str, object]] = {}
-    for name, value in {**DEFAULTS, **{key: study._typed(text) for key, text in of.changed.items()}}.items():
-        group, key = name.split(".")
-        settings.setdefault(group, {})[key] = value
-    about = cell(
-        "accuracy", of.task, of.estimator, preset=f"{PRESET}[{sorted(of.changed.items())}]", preset_name=PRESET,
-        dataset=of.dataset, seed=seed, settings=settings,
-    )  # fmt: skip
-    numbers = [("accuracy", part, None, accuracy / 100), ("accuracy", "train", None, more.get("train", 99.0) / 100)]
-    numbers += [("parameters", None, None, more.get("parameters", 1000.0)), ("macs", None, None, 1e6)]
-    numbers += [("macs_ratio", None, None, 0.5), ("layers", None, None, 16), ("width_fraction", None, None, 0.6)]
-    numbers += [("width_sd_blocks", None, None, 0.1)]
-    if of.estimator in RIVALS:
-        numbers.append(("training_cost", None, None, 0.75))
-    for epoch in (1, 2, 3, 4):
-        numbers.append(("curve_test_loss", "test", epoch, more.get("slow", 1.0) / epoch))
-        numbers.append(("curve_accuracy", "test", epoch, accuracy / 100 * epoch / 4))
-    rows = [table.row(metric, value, part=part, x=x) for metric, part, x, value in numbers]
-    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    table.write(out, name, [{**row, "cell": about, "provenance": PROVENANCE} for row in rows])
-
-
-def sets(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    chosen = list(names)
-    return itertools.chain.from_iterable(itertools.combinations(chosen, n) for n in range(len(chosen) + 1))
-
-
-EFFECTS = {"bias": 0.3, "variance": 1.1, "soft weights": 2.0}
-
-
-def factorial(
-    out: Path, value: Callable[[tuple[str, ...]], float], seeds: int = 5, dataset: str = "cifar10_16"
-) -> None:
-    """Runs of every arm of the decomposition: plain at 90, its smaller network at 88, weights on the mode at 87 − v."""
-    random = np.random.default_rng(0)
-    for key, one in study.arms_of(dataset).items():
-        for seed in range(seeds):
-            common = 0.5 * seed
-            if key == "plain":
-                accuracy = 90.0
-            elif key == "scratch":
-                accuracy = 88.0
-            elif key == "concrete":
-                accuracy = 87.0 - value(study.SWITCHES) - 0.1
-            else:
-                assert isinstance(key, tuple)
-                accuracy = 87.0 - value(key)
-            write(out, one, seed, accuracy + common + random.normal(0, 0.02))
+# --- the drop, and figures ------------------------------------------------------------------------------------------
 
 
 def test_effects_that_add_up_are_found_each_and_do_not_interact(tmp_path: Path) -> None:
@@ -233,146 +173,6 @@ def test_convergence_is_relative_to_the_same_network_trained_alone(tmp_path: Pat
     assert curve.get_ydata()[-1] == pytest.approx(-2.0), "in points"
     (band,) = accuracy.collections
     assert band.get_paths()[0].vertices[:, 1].min() == pytest.approx(-2.0), "paired by seed, so without spread"
-
-
-# --- verdicts -------------------------------------------------------------------------------------------------------
-
-
-def by_number(frame: pd.DataFrame) -> dict[int, Statement]:
-    return {one.number: one for one in statements.judged(frame)}
-
-
-def test_without_rows_nothing_is_measured(tmp_path: Path) -> None:
-    found = statements.judged(table.read(tmp_path))
-    assert [one.number for one in found] == list(range(1, 11))
-    assert {one.verdict for one in found} == {"not measured"}
-
-
-@pytest.mark.parametrize(("bias", "verdict"), [(6.0, "supported"), (0.1, "contradicted")])
-def test_the_blame_of_bias_is_judged_by_its_share(bias: float, verdict: str, tmp_path: Path) -> None:
-    effects = {"bias": bias, "variance": 0.5, "soft weights": 0.5}
-    factorial(tmp_path, lambda on: sum(effects[name] for name in on))
-    fifth = by_number(table.read(tmp_path))[5]
-    assert fifth.verdict == verdict
-    assert (fifth.tests[0].estimate > MOST) == (verdict == "supported") and fifth.tests[0].threshold == MOST
-
-
-@pytest.mark.parametrize(("better", "verdict"), [(3.0, "contradicted"), (0.0, "supported")])
-def test_a_score_function_that_learns_is_not_prohibitively_noisy(better: float, verdict: str, tmp_path: Path) -> None:
-    for seed in range(5):
-        write(tmp_path, arm("random"), seed, 80.0 + 0.3 * seed)
-        write(tmp_path, arm("reinforce"), seed, 80.0 + better + 0.3 * seed + 0.01 * (-1) ** seed)
-    assert by_number(table.read(tmp_path))[1].verdict == verdict
-
-
-def test_what_stays_open_says_what_its_seeds_can_show(tmp_path: Path) -> None:
-    for seed, noise in enumerate((-2.0, 1.5, 0.4, -1.0, 2.2)):
-        write(tmp_path, arm("random"), seed, 80.0)
-        write(tmp_path, arm("reinforce"), seed, 80.5 + noise)
-    first = by_number(table.read(tmp_path))[1]
-    assert first.verdict == "undecided" and "5 seeds detect" in first.open and "needs" in first.open
-
-
-def test_a_second_look_waits_for_all_of_its_seeds(tmp_path: Path) -> None:
-    for seed, noise in enumerate((-2.0, 1.5, 0.4, -1.0, 2.2, 0.3, -0.2, 0.1, 0.2, -0.3)):
-        write(tmp_path, arm("random"), seed, 80.0)
-        write(tmp_path, arm("reinforce"), seed, (82.0 if seed < LOOKS[0] else 89.0) + noise)
-        first = by_number(table.read(tmp_path))[1]
-        looks = [test.n for test in (*first.tests, *first.earlier)]
-        assert looks == ([10, 5] if seed == 9 else [min(seed + 1, 5)])
-        assert first.verdict == ("not measured" if seed < 4 else "contradicted" if seed == 9 else "undecided")
-
-
-def test_what_the_first_look_decided_stays_decided(tmp_path: Path) -> None:
-    for seed in range(10):
-        write(tmp_path, arm("random"), seed, 80.0)
-        write(tmp_path, arm("reinforce"), seed, 90.0 + 0.1 * seed if seed < LOOKS[0] else 70.0)
-    first = by_number(table.read(tmp_path))[1]
-    assert [test.n for test in first.tests] == [10] and first.tests[0].estimate == pytest.approx(0.1, abs=0.01)
-    assert first.verdict == "contradicted"
-
-
-def test_the_price_of_a_second_look_is_paid_at_the_first() -> None:
-    test = of_seeds("a", "", pd.Series([1.0, 1.1, 0.9, 1.3, 0.2]), 0.0)
-    assert p_values(Statement(1, "", "", (test,)))[0] == pytest.approx(4 * test.p_yes)  # two sides, two looks
-    worse = of_seeds("a", "", pd.Series([1.0, -1.1, 0.9, 1.3, 0.2]), 0.0)
-    for tests, earlier in (((test,), (worse,)), ((worse,), (test,))):
-        assert p_values(Statement(1, "", "", tests, (), earlier))[0] == pytest.approx(4 * test.p_yes)
-
-
-def test_an_arm_has_the_runs_of_its_seeds(tmp_path: Path) -> None:
-    for seed in range(7):
-        write(tmp_path, arm("random"), seed, 80.0)
-    frame = table.read(tmp_path)
-    assert [len(study.values(frame, arm("random", seeds=n))) for n in (3, 5, 10)] == [3, 5, 7]
-
-
-def test_the_network_alone_that_is_ahead_makes_exploration_slow(tmp_path: Path) -> None:
-    for seed in range(5):
-        write(tmp_path, arm(f"scratch[of='{PAPER}']"), seed, 80.0)
-        write(tmp_path, arm(PAPER), seed, 40.0 + 0.1 * seed)
-        write(tmp_path, arm(PAPER, changed={"train.freeze": str(EPOCHS // 2)}), seed, 42.0 + 0.11 * seed)
-    eighth = by_number(table.read(tmp_path))[8]
-    assert eighth.verdict == "supported"
-    assert np.exp(eighth.tests[0].estimate) == pytest.approx(2.0, rel=0.05)  # 4 epochs to what takes 2
-    assert eighth.tests[1].estimate == pytest.approx(2.0, abs=0.1)
-
-
-def test_table_1_needs_both_data_sets(tmp_path: Path) -> None:
-    for dataset in ("cifar10_16", "cifar100_16"):
-        for seed in range(5):
-            write(tmp_path, arm("plain", dataset=dataset), seed, 90.0 + 0.1 * seed)
-            for task, accuracy in (("width", 88.0), ("joint", 87.0), ("depth", 90.1)):
-                one = arm(PAPER, task=task, dataset=dataset, changed=LITERAL)
-                write(tmp_path, one, seed, accuracy + 0.12 * seed, parameters=800)
-        tenth = by_number(table.read(tmp_path))[10]
-        assert tenth.verdict == ("supported" if dataset == "cifar100_16" else "not measured")
-    kept = next(test for test in tenth.beside if test.measure == "parameters kept, %: width")
-    assert kept.estimate == pytest.approx(80.0)
-
-
-@given(p=st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_is_monotone_at_least_as_large_and_at_most_bonferroni(p: list[float]) -> None:
-    q = holm(p)
-    order = np.argsort(p, kind="stable")
-    assert all(q[a] <= q[b] + 1e-12 for a, b in itertools.pairwise(order))
-    assert all(min(1.0, one) <= two <= min(1.0, len(p) * one) + 1e-12 for one, two in zip(p, q, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("p", "text"),
-    [(0.0, "< 0.001"), (1.5e-8, "< 0.001"), (0.001, "0.001"), (0.0576, "0.058"), (1.0, "1"), (np.nan, "")],
-)
-def test_text_of_a_p_value(p: float, text: str) -> None:
-    assert p_text(p) == text
-
-
-def test_holm_counts_what_was_not_measured() -> None:
-    assert holm([0.01, np.nan])[0] == pytest.approx(0.02) and np.isnan(holm([0.01, np.nan])[1])
-
-
-def test_all_tests_support_and_one_contradicts() -> None:
-    yes = of_seeds("a", "", pd.Series([1.0, 1.1, 0.9, 1.05, 1.0]), 0.0)
-    no = of_seeds("b", "", pd.Series([-1.0, -1.1, -0.9, -1.05, -1.0]), 0.0)
-    for tests, verdict in (((yes,), "supported"), ((yes, yes), "supported"), ((yes, no), "contradicted")):
-        one = Statement(1, "", "", tests)
-        assert concluded(one, min(p_values(one))).verdict == verdict
-    below = of_seeds("c", "", pd.Series([-1.0, -1.1, -0.9, -1.05, -1.0]), 0.0, above=False)
-    assert (below.p_yes, below.p_no) == (no.p_no, no.p_yes)
-
-
-def test_fewer_seeds_than_the_design_has_give_no_verdict(tmp_path: Path) -> None:
-    for seed in range(4):
-        write(tmp_path, arm("random"), seed, 80.0)
-        write(tmp_path, arm("reinforce"), seed, 90.0 + 0.1 * seed)
-    first = by_number(table.read(tmp_path))[1]
-    assert first.verdict == "not measured" and first.tests[0].n == 4 and first.tests[0].estimate > 9
-
-
-def test_of_what_is_counted_there_is_no_doubt() -> None:
-    line = pd.Series({"value": 1.2, "low": np.nan, "high": np.nan, "n": 1})
-    assert (of_interval("", "", line, 2.0).p_yes, of_interval("", "", line, 2.0).p_no) == (1.0, 0.0)
-    assert np.isnan(Evidence("").p_yes)
 
 
 # --- the numbers behind them ----------------------------------------------------------------------------------------
