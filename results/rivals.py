@@ -104,7 +104,9 @@ def figure(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None:
         drawing.title(
             drawn,
             "VMO and other ways to a network of half the MACs",
-            f"Width task, {words.dataset(dataset)}, WRN-16-1, {EPOCHS} epochs; {n} seeds; large: mean with 95 % t interval",
+            f"Width task, {words.dataset(dataset)}, WRN-16-1, {EPOCHS} epochs",
+            f"{n} seeds",
+            "large: mean with 95 % t interval",
         )
         labels.at_points(drawn, named)
     return drawn

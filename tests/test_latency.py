@@ -1,6 +1,9 @@
 """The suite that times the network of a finished run."""
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,12 +110,27 @@ def test_it_times_the_network_that_was_learned(tmp_path: Path, monkeypatch: pyte
     assert sorted(rows["x"]) == [1, 1, 128, 128] and set(rows["value"]) == {0.5} and set(rows["n"]) == {7}
 
 
-def test_a_narrow_network_takes_less_time(tmp_path: Path) -> None:
-    """At 128 images 16 times fewer channels are several times faster."""
-    cell = planned(workshop(tmp_path), "width", ["rloo"], ["latency"])[-1].cell
-    (full, small), shape = workshop(tmp_path).job(cell).task.networks(Architecture(3, (1, 2, 4)))
-    (slow, fast), _ = compact.latency((full, small), torch.zeros(128, *shape), seconds=1.0)
-    assert fast < 0.8 * slow
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 5), (1e9, 50), (335.0, 7)])
+def test_a_latency_is_the_median_after_a_warm_up(seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock moves only while a network runs. A round takes 20 s, the warm-up 200 s."""
+    now, order = [0.0], []
+
+    class Timed(torch.nn.Module):
+        def __init__(self, name: str, times: Iterable[float]) -> None:
+            super().__init__()
+            self.name, self.times = name, iter(times)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            order.append(self.name)
+            now[0] += next(self.times)
+            return images
+
+    monkeypatch.setattr("vmo.compact.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    slow = Timed("slow", itertools.chain([100.0], itertools.cycle([19.0, 11.0, 14.0, 12.0, 18.0])))
+    fast = Timed("fast", itertools.chain([100.0], itertools.cycle([1.0, 9.0, 6.0, 8.0, 2.0])))
+    (one, other), n = compact.latency((slow, fast), torch.zeros(1), seconds)
+    assert n == rounds and order == ["slow", "fast"] * (rounds + 1)
+    assert (one, other) == (14.0, 6.0)
 
 
 def test_without_the_run_it_says_what_it_needs(tmp_path: Path) -> None:
