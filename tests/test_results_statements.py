@@ -109,6 +109,15 @@ def test_both_looks_are_shown(tmp_path: Path) -> None:
     assert [line.split("|")[4].strip() for line in lines] == ["10", "5"]
 
 
+def test_the_blame_of_bias_shows_bias_and_variance_together_with_all_seeds(tmp_path: Path) -> None:
+    gains = [0.0] * LOOKS[0] + [4.0] * (LOOKS[-1] - LOOKS[0])
+    for seed, gain in enumerate(gains):
+        write(tmp_path, arm(SWEEP, "mode", seeds=LOOKS[-1]), seed, 70.0 + gain)
+        write(tmp_path, arm(PAPER, "mode", seeds=LOOKS[-1]), seed, 70.0)
+    shown = next(e for e in by_number(table.read(tmp_path))[5].beside if "together" in e.measure)
+    assert shown.n == LOOKS[-1] and shown.estimate == pytest.approx(np.mean(gains))
+
+
 def test_what_the_first_look_decided_stays_decided(tmp_path: Path) -> None:
     for seed in range(10):
         write(tmp_path, arm("random"), seed, 80.0)
