@@ -61,10 +61,9 @@ def waterfall(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None
             ylabel="test accuracy, %",
             ylim=(floor, max(parts.plain.high, parts.plain.estimate) + 0.06 * (parts.plain.estimate - floor)),
         )
-        note = (
-            f"{_note(dataset)}; n = {parts.drop.n} paired seeds; black and ±: 95 % t intervals. Bias, variance, soft"
-            " weights: Shapley values."
-        )
+        note = f"{_note(dataset)}; n = {parts.drop.n} paired seeds; black and ±: 95 % t intervals."
+        if parts.blamed == study.BIAS:
+            note += " Bias, variance, soft weights: Shapley values."
         drawing.title(figure, "Where the accuracy goes", note)
     return figure
 

@@ -3,7 +3,8 @@
 A *test* compares an effect with a threshold that was fixed before the runs, by one-sided t tests in both directions. A
 statement is supported if all of its tests support it, and contradicted if one of them contradicts it. A statement may
 be tested twice, with five and with ten seeds, so its p value is twice the smaller of the two. The p values of all
-statements are corrected together by Holm's method.
+statements are corrected together by Holm's method. What stays open may be decided by a replication with fresh seeds,
+whose p values are corrected among themselves.
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ class Statement:
         tests: the tests that decide, at the latest look.
         beside: further measurements, which do not decide.
         earlier: the same tests at the first look, if `tests` are those of the second. They decide too.
+        replication: the first test again, with fresh seeds; None if the design has no replication of it.
         verdict: the verdict after the correction.
         p: the corrected p value.
+        p_replication: the corrected p value of the replication.
         open: if undecided, the reason.
         cells: the hashes of the cells behind it.
     """
@@ -76,10 +79,18 @@ class Statement:
     tests: tuple[Evidence, ...] = ()
     beside: tuple[Evidence, ...] = ()
     earlier: tuple[Evidence, ...] = ()
+    replication: Evidence | None = None
     verdict: Verdict = "not measured"
     p: float = np.nan
+    p_replication: float = np.nan
     open: str = ""
     cells: tuple[str, ...] = ()
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """All effects, those that decide first."""
+        again = () if self.replication is None else (self.replication,)
+        return (*self.tests, *again, *self.earlier, *self.beside)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -115,6 +126,26 @@ def concluded(of: Statement, p: float) -> Statement:
     weakest = max(of.tests, key=lambda test: min(test.p_yes, test.p_no))
     which = f"{weakest.measure} ({weakest.where}): " if len(of.tests) > 1 else ""
     return replace(of, p=p, verdict="undecided", open=which + _open(weakest))
+
+
+def replicated(found: Sequence[Statement]) -> list[Statement]:
+    """The statements, after the replication has decided what it can of those that are open.
+
+    It is one test of a statement. So it can contradict any statement, but support only those that have no other test.
+    """
+    again = [one.replication for one in found if one.replication is not None]
+    adjusted = iter(holm([2 * min(test.p_yes, test.p_no) for test in again]))
+    return [one if one.replication is None else _replicated(one, next(adjusted)) for one in found]
+
+
+def _replicated(of: Statement, p: float) -> Statement:
+    test = of.replication
+    assert test is not None
+    of = replace(of, p_replication=p)
+    yes = test.p_yes < test.p_no
+    if of.verdict != "undecided" or not p < LEVEL or (yes and len(of.tests) > 1):
+        return of
+    return replace(of, verdict="supported" if yes else "contradicted", open="")
 
 
 def _open(test: Evidence) -> str:
@@ -168,17 +199,30 @@ def apart(one: pd.Series, other: pd.Series) -> pd.Series:
 def lines(statements: Sequence[Statement]) -> Iterator[dict[str, str]]:
     """A line of the table for each statement."""
     for one in statements:
+        again = one.replication
+        tests = one.tests if again is None or again.threshold is None else (*one.tests, again)
         yield {
             "": str(one.number),
             "statement": one.words,
             "verdict": f"**{one.verdict}**",
-            "measured": "<br>".join(test.measure for test in one.tests) or "",
-            "effect (95 %)": "<br>".join(effect(test) for test in one.tests),
-            "threshold": "<br>".join(f"{'>' if test.above else '<'} {test.threshold:g}" for test in one.tests),
-            "n": "<br>".join(str(test.n) for test in one.tests),
-            "corrected p": p_text(one.p),
-            "where": "<br>".join(test.where for test in one.tests),
+            "measured": "<br>".join(test.measure for test in tests),
+            "effect (95 %)": "<br>".join(effect(test) for test in tests),
+            "threshold": "<br>".join(limit(test) for test in tests),
+            "n": "<br>".join(str(test.n) for test in tests),
+            "corrected p": p_of(one).replace("; ", "<br>"),
+            "where": "<br>".join(test.where for test in tests),
         }
+
+
+def limit(test: Evidence) -> str:
+    """The threshold of a test as text: `< 0.5`, or nothing."""
+    return "" if test.threshold is None else f"{'>' if test.above else '<'} {test.threshold:g}"
+
+
+def p_of(one: Statement) -> str:
+    """The corrected p values of a statement as text: `0.19; replication: 0.02`, or the first alone."""
+    again = p_text(one.p_replication)
+    return f"{p_text(one.p)}; replication: {again}" if again else p_text(one.p)
 
 
 def p_text(p: float) -> str:

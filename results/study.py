@@ -20,6 +20,13 @@ three. With n switches, and v(S) the accuracy with the switches S set,
 
 The interaction of two switches i and j is the Shapley interaction index (Grabisch and Roubens 1999): the mean over the
 third switch of v(S ∪ ij) − v(S ∪ i) − v(S ∪ j) + v(S). It is 0 if the two effects are additive.
+
+A data set that lacks arms of the switches, but has those of `results.study_design.of_deciding`, has four steps. The
+first two are as above, then
+
+    bias and variance       v(sweep, mode) − v(concrete, mode)
+    soft weights and        v(concrete, mode) − Concrete
+    one sample for both
 """
 
 from __future__ import annotations
@@ -37,6 +44,8 @@ from results import reading, stats
 from results.study_design import AVERAGED, DEFAULTS, PAPER, RLOO, SWEEP, Arm, arm
 
 SWITCHES = ("bias", "variance", "soft weights")
+BIAS = "bias of φ's gradient"
+BIAS_AND_VARIANCE = "bias and variance of φ's gradient"
 _OF_PHI = {(): SWEEP, ("bias",): AVERAGED, ("variance",): RLOO, ("bias", "variance"): PAPER}
 
 
@@ -55,8 +64,9 @@ class Decomposition(NamedTuple):
         concrete: accuracy of Concrete's network, in %.
         drop: plain − concrete.
         steps: the steps in the order of the waterfall figure; their sum is the drop.
-        share: fraction of the drop due to bias, with Fieller's interval.
-        interactions: interactions of pairs of switches.
+        blamed: the step that has the bias: `BIAS`, or `BIAS_AND_VARIANCE` if there are no runs to tell them apart.
+        share: fraction of the drop due to `blamed`, with Fieller's interval.
+        interactions: interactions of pairs of switches; none without runs for every switch.
         per_seed: the steps and "drop", with seeds as rows.
     """
 
@@ -64,6 +74,7 @@ class Decomposition(NamedTuple):
     concrete: stats.Interval
     drop: stats.Interval
     steps: list[Step]
+    blamed: str
     share: stats.Interval
     interactions: list[Step]
     per_seed: pd.DataFrame
@@ -119,32 +130,52 @@ def curve(frame: pd.DataFrame, of: Arm, metric: str) -> pd.DataFrame:
 
 
 def decomposition(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Decomposition | None:
-    """The decomposition of the drop on the width task; None if fewer than two seeds have all runs."""
-    table = _cells(frame, dataset)
-    if table is None or len(table) < 2:
+    """The decomposition of the drop on the width task; None if fewer than two seeds have the runs.
+
+    Every switch has its own step if two seeds have all of its arms. Otherwise the deciding arms give four steps.
+    """
+    arms = arms_of(dataset)
+    chosen: tuple[object, ...] = ("plain", "scratch", "concrete", (), ("bias", "variance"))
+    deciding = {key: arms[key] for key in chosen}
+    if (table := _cells(frame, arms)) is not None:
+        parts, interactions = _by_switch(table)
+        blamed = BIAS
+    elif (table := _cells(frame, deciding)) is not None:
+        parts, interactions = _by_arm(table), {}
+        blamed = BIAS_AND_VARIANCE
+    else:
         return None
-    shapley = {name: _shapley(table, name) for name in SWITCHES}
-    parts = {
-        "smaller network": table["plain"] - table["scratch"],
-        "exploration": table["scratch"] - table[()],
-        "soft weights": shapley["soft weights"],
-        "variance of φ's gradient": shapley["variance"],
-        "bias of φ's gradient": shapley["bias"],
-        "one sample for both": table[SWITCHES] - table["concrete"],
-    }
+    parts = {"smaller network": table["plain"] - table["scratch"], "exploration": table["scratch"] - table[()], **parts}
     drop = table["plain"] - table["concrete"]
     return Decomposition(
         stats.t_interval(table["plain"]),
         stats.t_interval(table["concrete"]),
         stats.t_interval(drop),
         [Step(name, stats.t_interval(lost)) for name, lost in parts.items()],
-        stats.fieller(shapley["bias"], drop),
-        [
-            Step(f"{a} × {b}", stats.t_interval(_interaction(table, a, b)))
-            for a, b in itertools.combinations(SWITCHES, 2)
-        ],
+        blamed,
+        stats.fieller(parts[blamed], drop),
+        [Step(name, stats.t_interval(lost)) for name, lost in interactions.items()],
         pd.DataFrame({**parts, "drop": drop}),
     )
+
+
+def _by_switch(table: pd.DataFrame) -> tuple[dict[str, pd.Series], dict[str, pd.Series]]:
+    """Points lost from `sweep` on the mode to Concrete, and the interactions of the switches, by seed."""
+    parts = {
+        "soft weights": _shapley(table, "soft weights"),
+        "variance of φ's gradient": _shapley(table, "variance"),
+        BIAS: _shapley(table, "bias"),
+        "one sample for both": table[SWITCHES] - table["concrete"],
+    }
+    return parts, {f"{a} × {b}": _interaction(table, a, b) for a, b in itertools.combinations(SWITCHES, 2)}
+
+
+def _by_arm(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Points lost from `sweep` on the mode to Concrete, by seed, without runs for every switch."""
+    return {
+        BIAS_AND_VARIANCE: table[()] - table["bias", "variance"],
+        "soft weights, one sample for both": table["bias", "variance"] - table["concrete"],
+    }
 
 
 def arms_of(dataset: str) -> Mapping[object, Arm]:
@@ -160,14 +191,12 @@ def arms_of(dataset: str) -> Mapping[object, Arm]:
     return found
 
 
-def _cells(frame: pd.DataFrame, dataset: str) -> pd.DataFrame | None:
-    """Test accuracy of every arm of the decomposition, with seeds as rows."""
-    columns = {key: values(frame, one) for key, one in arms_of(dataset).items()}
-    if any(column.empty for column in columns.values()):
-        return None
+def _cells(frame: pd.DataFrame, arms: Mapping[object, Arm]) -> pd.DataFrame | None:
+    """Test accuracy of every arm, with seeds as rows; None if fewer than two seeds have all arms."""
+    columns = {key: values(frame, one) for key, one in arms.items()}
     table = pd.concat(list(columns.values()), axis=1, join="inner")
     table.columns = pd.Index(list(columns), tupleize_cols=False)
-    return table
+    return table if len(table) > 1 else None
 
 
 def _shapley(table: pd.DataFrame, player: str) -> pd.Series:

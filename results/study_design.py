@@ -41,6 +41,10 @@ LOOKS = (5, 10)
 """Runs of an arm at which a statement is tested: once with five and, if that leaves it open, once more with ten. There
 are no tests in between. The second look was added after the first had left statements open. So all p values are
 multiplied by the number of looks, those of the first look too."""
+FRESH = range(10, 30)
+"""Seeds of the replication: one more test of statements 6 and 9, which both looks had left open. It uses these seeds
+alone, once all have run. It is an experiment of its own, with its own significance level `LEVEL`, and Holm's correction
+over its two tests. It was designed after the second look and before any of its runs."""
 
 PAPER = "concrete"
 SWEEP = "sweep"
@@ -181,6 +185,12 @@ def of_second_look() -> Iterator[Arm]:
         yield arm(estimator, seeds=LOOKS[-1])
     for estimator in (SWEEP, PAPER):
         yield arm(estimator, "mode", seeds=LOOKS[-1])
+
+
+def of_replication() -> Iterator[Arm]:
+    """The arms of statements 6 and 9 again, with fresh seeds after those of the second look."""
+    for estimator in (SWEEP, PAPER):
+        yield arm(estimator, "mode", seeds=FRESH.stop)
 
 
 def of_average() -> Iterator[Arm]:
@@ -336,6 +346,7 @@ PARTS = {
     "tuning": lambda: of_tuning(),
     "tests": lambda: of_tests(),
     "second-look": lambda: of_second_look(),
+    "replication": lambda: of_replication(),
     "factorial": lambda: of_factorial(),
     "average": lambda: of_average(),
     "estimators": lambda: of_estimators(),

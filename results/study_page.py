@@ -41,7 +41,7 @@ def write(frame: pd.DataFrame, judged: Sequence[Statement], out: Path) -> dict[s
         hours=runs.drop_duplicates("hash")["wall_s"].sum() / 3600,
         epochs=EPOCHS,
         verdicts=pd.DataFrame(statement.lines(judged)),
-        statements=[_one(one) for one in judged if one.tests or one.beside],
+        statements=[_one(one) for one in judged if one.evidence],
         decompositions=list(_decompositions(frame)),
         arms=list(_arms(frame)),
         tuning=_tuning(frame),
@@ -71,16 +71,16 @@ def _one(of: Statement) -> dict[str, Any]:
         {
             "measured": test.measure,
             "effect (95 %)": statement.effect(test),
-            "threshold": "" if test.threshold is None else f"{'>' if test.above else '<'} {test.threshold:g}",
+            "threshold": statement.limit(test),
             "n": f"{test.n:,}",
             "where": test.where,
         }
-        for test in (*of.tests, *of.earlier, *of.beside)
+        for test in of.evidence
         if not np.isnan(test.estimate)
     ]
     return {
         "number": of.number, "words": of.words, "rule": of.rule, "verdict": of.verdict, "open": of.open,
-        "p": statement.p_text(of.p), "lines": pd.DataFrame(found) if found else None,
+        "p": statement.p_of(of), "lines": pd.DataFrame(found) if found else None,
     }  # fmt: skip
 
 
@@ -96,7 +96,13 @@ def _decompositions(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
             for name, one in lines
         ]
         share = f"{parts.share.estimate:.0%} ({parts.share.low:.0%} to {parts.share.high:.0%})"
-        yield {"title": dataset, "lines": pd.DataFrame(found), "share": share, "n": parts.drop.n}
+        yield {
+            "title": dataset,
+            "lines": pd.DataFrame(found),
+            "blamed": parts.blamed,
+            "share": share,
+            "n": parts.drop.n,
+        }
 
 
 def _arms(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +53,20 @@ EFFECTS = {"bias": 0.3, "variance": 1.1, "soft weights": 2.0}
 
 
 def factorial(
-    out: Path, value: Callable[[tuple[str, ...]], float], seeds: int = 5, dataset: str = "cifar10_16"
+    out: Path,
+    value: Callable[[tuple[str, ...]], float],
+    seeds: int = 5,
+    dataset: str = "cifar10_16",
+    only: Sequence[Arm] | None = None,
 ) -> None:
-    """Runs of every arm of the decomposition: plain at 90, its smaller network at 88, weights on the mode at 87 − v."""
+    """Runs of every arm of the decomposition: plain at 90, its smaller network at 88, weights on the mode at 87 − v.
+
+    With `only`, these arms alone.
+    """
     random = np.random.default_rng(0)
     for key, one in study.arms_of(dataset).items():
+        if only is not None and one not in only:
+            continue
         for seed in range(seeds):
             common = 0.5 * seed
             if key == "plain":

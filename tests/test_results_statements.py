@@ -14,9 +14,22 @@ from made_study import factorial, write
 
 from results import report, statements, study, study_page, table
 from results.explorer import verdicts
-from results.statement import Evidence, Statement, concluded, holm, of_interval, of_seeds, p_text, p_values
+from results.statement import (
+    Evidence,
+    Statement,
+    Verdict,
+    concluded,
+    holm,
+    lines,
+    of_interval,
+    of_seeds,
+    p_text,
+    p_values,
+    replicated,
+)
 from results.study_design import (
     EPOCHS,
+    FRESH,
     LITERAL,
     LOOKS,
     MOST,
@@ -24,6 +37,7 @@ from results.study_design import (
     SWEEP,
     WARM,
     arm,
+    of_deciding,
 )
 
 
@@ -44,6 +58,15 @@ def test_the_blame_of_bias_is_judged_by_its_share(bias: float, verdict: str, tmp
     fifth = by_number(table.read(tmp_path))[5]
     assert fifth.verdict == verdict
     assert (fifth.tests[0].estimate > MOST) == (verdict == "supported") and fifth.tests[0].threshold == MOST
+
+
+def test_a_share_of_bias_and_variance_together_decides_nothing(tmp_path: Path) -> None:
+    for dataset in ("cifar10_16", "cifar100_16"):
+        factorial(tmp_path, lambda on: 0.1 * len(on), dataset=dataset, only=list(of_deciding(dataset, 5)))
+    fifth = by_number(table.read(tmp_path))[5]
+    assert fifth.verdict == "not measured" and not fifth.tests
+    shares = [test for test in fifth.beside if "share" in test.measure]
+    assert [test.n for test in shares] == [5, 5] and all(study.BIAS_AND_VARIANCE in test.measure for test in shares)
 
 
 @pytest.mark.parametrize(("better", "verdict"), [(3.0, "contradicted"), (0.0, "supported")])
@@ -133,6 +156,63 @@ def test_the_price_of_a_second_look_is_paid_at_the_first() -> None:
     worse = of_seeds("a", "", pd.Series([1.0, -1.1, 0.9, 1.3, 0.2]), 0.0)
     for tests, earlier in (((test,), (worse,)), ((worse,), (test,))):
         assert p_values(Statement(1, "", "", tests, (), earlier))[0] == pytest.approx(4 * test.p_yes)
+
+
+def replication(out: Path, gain: float, seeds: range = FRESH) -> None:
+    """Runs with the fresh seeds: with `sweep` the accuracy is higher and the gap narrower, by `gain` points."""
+    for seed in seeds:
+        write(out, arm(SWEEP, "mode"), seed, 80.0 + gain + 0.1 * (-1) ** seed)
+        write(out, arm(PAPER, "mode"), seed, 80.0)
+
+
+def undecided(out: Path) -> None:
+    """Runs of both looks that leave statements 6 and 9 open."""
+    for seed, noise in enumerate((-2.0, 1.5, 0.4, -1.0, 2.2, 0.3, -0.2, 0.1, 0.2, -0.3)):
+        for name in (PAPER, WARM):
+            write(out, arm(name), seed, 80.0 + noise * (name == WARM))
+        write(out, arm(SWEEP, "mode"), seed, 80.5 + noise)
+        write(out, arm(PAPER, "mode"), seed, 80.0)
+
+
+@pytest.mark.parametrize(
+    ("gain", "sixth", "ninth"), [(0.0, "contradicted", "contradicted"), (1.0, "supported", "undecided")]
+)
+def test_the_replication_decides_what_is_open(gain: float, sixth: str, ninth: str, tmp_path: Path) -> None:
+    """Statement 9 has a second test, which is not replicated, so it cannot be supported."""
+    undecided(tmp_path)
+    replication(tmp_path, gain, FRESH[:-1])
+    found = by_number(table.read(tmp_path))
+    for number in (6, 9):
+        one = found[number]
+        assert one.verdict == "undecided" and one.replication is not None and one.replication.n == len(FRESH) - 1
+        assert one.replication.threshold is None and np.isnan(one.p_replication), "it waits for all seeds"
+    replication(tmp_path, gain, FRESH[-1:])
+    found = by_number(table.read(tmp_path))
+    assert (found[6].verdict, found[9].verdict) == (sixth, ninth)
+    for number in (6, 9):
+        again = found[number].replication
+        assert again is not None and again.n == len(FRESH)
+        assert again.estimate == pytest.approx(gain, abs=0.01), "the seeds of the looks do not count"
+    line = next(iter(lines([found[6]])))
+    assert line["n"] == "10<br>20" and line["corrected p"].endswith("<br>replication: < 0.001")
+
+
+def test_the_replication_has_a_correction_of_its_own() -> None:
+    def open_with(p: float, verdict: Verdict = "undecided", more: int = 0) -> Statement:
+        test = Evidence("a", threshold=0.5, p_yes=1 - p, p_no=p)
+        return Statement(1, "", "", (test,) * (1 + more), (), (), test, verdict, 0.2)
+
+    plain = Statement(2, "", "")
+    one, other, without = replicated([open_with(0.011), open_with(0.02), plain])
+    assert (one.p_replication, other.p_replication) == (pytest.approx(0.044), pytest.approx(0.044))
+    assert one.verdict == other.verdict == "contradicted" and without is plain
+    one, other = replicated([open_with(0.013), open_with(0.3)])
+    assert one.verdict == other.verdict == "undecided" and one.p_replication == pytest.approx(0.052)
+    (decided,) = replicated([open_with(0.0001, "supported")])
+    assert decided.verdict == "supported" and decided.p_replication == pytest.approx(0.0002)
+    assert replicated([open_with(0.9999)])[0].verdict == "supported"
+    assert replicated([open_with(0.9999, more=1)])[0].verdict == "undecided"
+    assert np.isnan(replicated([open_with(np.nan)])[0].p_replication)
 
 
 def test_an_arm_has_the_runs_of_its_seeds(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from results import figures_study, paper, report, stats, study, study_page, tabl
 from results.study_design import (
     AVERAGED,
     DEFAULTS,
+    FRESH,
     LITERAL,
-    LOOKS,
     PAPER,
     PARTS,
     PRESET,
@@ -56,7 +56,7 @@ def test_every_arm_can_be_run_and_is_named_as_its_rows_are(one: Arm) -> None:
     train = preset.groups["train"]
     assert isinstance(train, Train)
     assert one.changed.get("train.weights", "own") == train.weights
-    assert one.task in tasks.available() and 1 <= one.seeds <= LOOKS[-1]
+    assert one.task in tasks.available() and 1 <= one.seeds <= FRESH.stop
     if label.is_estimator:
         label.make((4, 8))
 
@@ -108,6 +108,30 @@ def test_of_seeds_that_lack_a_run_nothing_is_said(tmp_path: Path) -> None:
     assert study.decomposition(table.read(tmp_path / "nowhere")) is None
 
 
+def test_without_runs_for_every_switch_bias_and_variance_are_one_step(tmp_path: Path) -> None:
+    deciding = list(PARTS["cifar100"]())
+    factorial(tmp_path, lambda on: sum(EFFECTS[name] for name in on), dataset="cifar100_16", only=deciding)
+    frame = table.read(tmp_path)
+    assert set(study.runs(frame, deciding[0])["seed"]) == set(range(5))
+    assert frame["hash"].nunique() == 5 * len(deciding), "all of the part's arms are used"
+    found = study.decomposition(frame, "cifar100_16")
+    assert found is not None and found.blamed == study.BIAS_AND_VARIANCE and not found.interactions
+    lost = {step.name: step.lost.estimate for step in found.steps}
+    assert lost == pytest.approx(
+        {
+            "smaller network": 2.0,
+            "exploration": 1.0,
+            study.BIAS_AND_VARIANCE: 1.4,
+            "soft weights, one sample for both": 2.1,
+        },
+        abs=0.06,
+    )
+    assert sum(lost.values()) == pytest.approx(found.drop.estimate)
+    assert found.share.estimate == pytest.approx(1.4 / 6.5, abs=0.01)
+    figure = figures_study.waterfall(frame, "cifar100_16")
+    assert figure is not None and "Shapley" not in "".join(text.get_text() for text in figure.axes[0].texts)
+
+
 def test_runs_of_other_settings_data_or_tasks_are_not_of_an_arm(tmp_path: Path) -> None:
     write(tmp_path, arm(PAPER), 0, 80.0)
     write(tmp_path, arm(PAPER, "mode"), 0, 70.0)
@@ -148,6 +172,7 @@ def test_the_waterfall_says_what_each_step_loses(tmp_path: Path) -> None:
     said = [text.get_text().replace("−", "-").split(" ± ") for text in ax.texts if "±" in text.get_text()]
     found = [float(lost) for lost, _ in said[: len(parts.steps)]]
     assert found == [pytest.approx(-step.lost.estimate, abs=0.006) for step in parts.steps]
+    assert any("Shapley" in text.get_text() for text in ax.texts)
     assert all(0 < float(half) < 0.1 for _, half in said[: len(parts.steps)])
 
 

@@ -17,17 +17,17 @@ def shown(judged: Sequence[Statement]) -> list[dict[str, Any]]:
             "words": one.words,
             "verdict": one.verdict,
             "rule": one.rule,
-            "p": statement.p_text(one.p),
+            "p": statement.p_of(one),
             "open": one.open,
             "evidence": [
                 {
                     "measure": test.measure,
                     "effect": statement.effect(test) if test.n else "not measured",
-                    "threshold": "" if test.threshold is None else f"{'>' if test.above else '<'} {test.threshold:g}",
+                    "threshold": statement.limit(test),
                     "n": f"{test.n:,}",
                     "where": test.where,
                 }
-                for test in (*one.tests, *one.earlier, *one.beside)
+                for test in one.evidence
             ],
             "cells": list(one.cells),
         }
