@@ -92,7 +92,8 @@ def factorial(frame: pd.DataFrame, dataset: str = "cifar10_16") -> Figure | None
         for (label, weights), values in found.items():
             y = shown.index(label) + (0.16 if weights == PAPER else -0.16)
             _dots(ax, values, y, _look(estimators[label]), hollow=weights != "mode")
-        for weights, text in WEIGHTS.items():
+        for weights in dict.fromkeys(weights for _, weights in found):
+            text = WEIGHTS[weights]
             said = f"weights on the {text}" if weights == "mode" else f"weights on {text}"
             ax.plot([], [], "o", color=drawing.MUTED, mfc=drawing.MUTED if weights == "mode" else "white", label=said)
         ax.set_yticks(range(len(shown)), shown)
