@@ -231,6 +231,12 @@ def _fifth(frame: pd.DataFrame) -> Statement:
             threshold=MOST if decides else None,
         )  # fmt: skip
         (tests if decides else beside).append(share)
+        beside.append(
+            of_seeds(
+                f"test accuracy lost, points: {parts.blamed}, minus {MOST:.0%} of the drop", _where("width", dataset),
+                blamed - MOST * drop, None,
+            )
+        )  # fmt: skip
         beside += [
             Evidence(
                 f"test accuracy lost, points: {step.name}", _where("width", dataset), *step.lost[:3], int(step.lost.n)
