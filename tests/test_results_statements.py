@@ -67,6 +67,8 @@ def test_a_share_of_bias_and_variance_together_decides_nothing(tmp_path: Path) -
     assert fifth.verdict == "not measured" and not fifth.tests
     shares = [test for test in fifth.beside if "share" in test.measure]
     assert [test.n for test in shares] == [5, 5] and all(study.BIAS_AND_VARIANCE in test.measure for test in shares)
+    halves = [test.estimate for test in fifth.beside if "minus 50% of the drop" in test.measure]
+    assert halves == pytest.approx([0.2 - 0.5 * 3.4] * 2, abs=0.06), "0.2 of 3.4 points"
 
 
 @pytest.mark.parametrize(("better", "verdict"), [(3.0, "contradicted"), (0.0, "supported")])

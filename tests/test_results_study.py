@@ -130,6 +130,10 @@ def test_without_runs_for_every_switch_bias_and_variance_are_one_step(tmp_path: 
     assert found.share.estimate == pytest.approx(1.4 / 6.5, abs=0.01)
     figure = figures_study.waterfall(frame, "cifar100_16")
     assert figure is not None and "Shapley" not in "".join(text.get_text() for text in figure.axes[0].texts)
+    figure = figures_study.factorial(frame, "cifar100_16")
+    assert figure is not None
+    legend = figure.axes[0].get_legend()
+    assert legend is not None and len(legend.get_texts()) == 1, "no run has soft weights"
 
 
 def test_runs_of_other_settings_data_or_tasks_are_not_of_an_arm(tmp_path: Path) -> None:
