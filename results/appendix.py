@@ -101,11 +101,23 @@ def _suites(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         rows = frame[(frame["suite"] == suite) & (frame["status"] == "ok") & frame["value"].notna()]
         pooled = _columns(rows, suite)
         tables = [
-            {"title": summary.context_label(part), "lines": _wide(part, suite)}
+            {"title": summary.context_label(part), "lines": _wide(part, suite), "note": _of_networks(part)}
             for _, part in pooled.groupby(summary.CONTEXT, dropna=False)
         ]
         if tables:
             yield {"title": words.suite(suite), "tables": tables}
+
+
+def _of_networks(pooled: pd.DataFrame) -> str:
+    """A sentence, if the estimators of a table were not all measured at the same networks."""
+    at = pooled[pooled["metric"] == "entropy_at"].groupby("point")["value"].nunique()
+    mixed = list(at.index[at > 1])
+    return (
+        f"The estimators were measured on several reference runs, which differ at {' and '.join(mixed)} q. There,"
+        " compare only estimators with the same entropy of q."
+        if mixed
+        else ""
+    )
 
 
 def _columns(rows: pd.DataFrame, suite: str) -> pd.DataFrame:

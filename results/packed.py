@@ -26,7 +26,10 @@ def write(cells: Mapping[str, Sequence[Mapping[str, Any]]], file: str | os.PathL
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     text = "".join(schema.dump(row) for _, rows in sorted(cells.items()) for row in rows)
     try:
-        temporary.write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
+        with temporary.open("wb") as written:
+            written.write(gzip.compress(text.encode(), compresslevel=9, mtime=0))
+            written.flush()
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

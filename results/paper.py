@@ -79,14 +79,14 @@ def ours(frame: pd.DataFrame) -> pd.DataFrame:
             width = 100 * wide["width_fraction"]
             lines[task, name] = [
                 f"{test.median():.2f}",
-                _mean(test, 2),
+                stats.plus_minus(test, 2),
                 f"{wide['layers'].mean():.4g}",
                 f"{width.mean():.1f}",
                 f"{100 * wide['width_sd_blocks'].mean():.1f}",
                 f"{width.std(ddof=1):.1f}" if len(width) > 1 else "",
                 _count(wide["parameters"].mean()),
                 _count(wide["macs"].mean()),
-                _mean(train - test, 1),
+                stats.plus_minus(train - test, 1),
                 str(len(wide)),
             ]
     return _frame(lines)
@@ -136,11 +136,6 @@ def _final(frame: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["hash"].isin(tested)]  # leaves out runs on validation images
     part = rows["part"].map(lambda name: "" if pd.isna(name) else f" {name}")
     return rows.assign(metric=rows["metric"] + part)
-
-
-def _mean(values: pd.Series, digits: int) -> str:
-    mean, low, high, _ = stats.t_interval(values)
-    return f"{mean:.{digits}f}" if np.isnan(low) else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
 
 
 def _count(number: float) -> str:

@@ -24,7 +24,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results import drawing, labels, palette, reading, stats, study, words
+from results import drawing, labels, palette, reading, statement, stats, study, words
 from results.study_design import COST, EPOCHS, PAPER, PRESET, RIVALS, SWEEP, Arm, rivals
 
 FIXED = {"plain": 1.0, PAPER: 1.0, "random": 0.587}
@@ -57,12 +57,16 @@ def table(frame: pd.DataFrame, dataset: str = "cifar10_16") -> pd.DataFrame | No
         lines.append(
             {
                 "network": name,
-                "test accuracy, %": _interval(accuracy, 2),
-                "minus VMO by sweep, points": "" if one.estimator == SWEEP else _difference(accuracy, reference),
+                "test accuracy, %": stats.plus_minus(accuracy, 2),
+                "minus VMO by sweep, points": ""
+                if one.estimator == SWEEP
+                else stats.plus_minus(statement.apart(accuracy, reference), 2),
                 "MACs, %": f"{100 * _values(frame, one, 'macs_ratio', None).mean():.1f}",
                 "parameters": f"{_values(frame, one, 'parameters', None).mean():,.0f}",
                 **{
-                    f"time of {batch}": "1" if one.estimator == "plain" else _interval(_times(frame, one, batch), 2)
+                    f"time of {batch}": "1"
+                    if one.estimator == "plain"
+                    else stats.plus_minus(_times(frame, one, batch), 2)
                     for batch in BATCHES
                 },
                 "training MACs, plain runs": f"{costs[name]:.2f}" if name in costs else "",
@@ -214,15 +218,3 @@ def _pareto(ax: Axes, points: list[tuple[float, float]]) -> None:
             best.append((cost, value))
     x, y = zip(*best, (ax.get_xlim()[1], best[-1][1]), strict=True)
     ax.step(x, y, where="post", color=palette.CONTEXT, lw=1.4, zorder=1)
-
-
-def _difference(accuracy: pd.Series, reference: pd.Series) -> str:
-    both = pd.concat([accuracy, reference], axis=1, join="inner")
-    return _interval(both.iloc[:, 0] - both.iloc[:, 1], 2) if len(both) else ""
-
-
-def _interval(values: pd.Series, digits: int) -> str:
-    mean, low, high, n = stats.t_interval(values)
-    if not n:
-        return ""
-    return f"{mean:.{digits}f}" if n < 2 else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"

@@ -90,7 +90,7 @@ class Statement:
     def evidence(self) -> tuple[Evidence, ...]:
         """All effects, those that decide first."""
         again = () if self.replication is None else (self.replication,)
-        return (*self.tests, *again, *self.earlier, *self.beside)
+        return tuple(dict.fromkeys((*self.tests, *again, *self.earlier, *self.beside)))  # a test may be of both looks
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -149,13 +149,20 @@ def _replicated(of: Statement, p: float) -> Statement:
 
 
 def _open(test: Evidence) -> str:
-    """Why a test is undecided: which difference its seeds can detect, and how many seeds `MARGIN` would need."""
+    """Why a test is undecided: which distance from its threshold its seeds detect, and how many seeds `MARGIN` needs.
+
+    The level accounts for the two looks, but not for the correction for ten statements.
+    """
     if not np.isfinite(test.sd):
         return f"the interval includes {test.threshold:g}"
-    seen = stats.detectable(test.sd, test.n)
-    needed = stats.needed(test.sd, MARGIN)
+    level = 1 - LEVEL / len(LOOKS)
+    seen = stats.detectable(test.sd, test.n, level=level)
+    needed = stats.needed(test.sd, MARGIN, level=level)
     more = "more than 1,000" if needed is None else str(needed)
-    return f"{test.n} seeds detect a difference of {seen:.2g} with a power of 80 %; {MARGIN:g} needs {more} seeds"
+    return (
+        f"{test.n} seeds detect a distance of {seen:.2g} from the threshold with a power of 80 %, before the correction"
+        f" for ten statements; {MARGIN:g} needs {more} seeds"
+    )
 
 
 # --- tests ----------------------------------------------------------------------------------------------------------
@@ -183,7 +190,7 @@ def of_interval(measure: str, where: str, line: pd.Series, threshold: float | No
     if threshold is None:
         return test
     if np.isnan(low) or low == high:  # counted
-        greater = float(value < threshold)
+        greater = 0.5 if value == threshold else float(value < threshold)
     else:
         half = (high - low) / 2
         greater = float(scipy.stats.norm.sf((value - threshold) / (half / 1.96)))

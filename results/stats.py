@@ -5,6 +5,7 @@ Everything assumes independent draws, and enough of them for the central limit t
 is first used, because loading it takes longer than a command line should need to start.
 """
 
+import bisect
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,14 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half), x.size)
 
 
+def plus_minus(values: ArrayLike, digits: int) -> str:
+    """The mean with half the width of its t interval, as text: "73.4 ± 0.2". One value has no interval."""
+    mean, low, high, n = t_interval(values)
+    if not n:
+        return ""
+    return f"{mean:.{digits}f}" if n < 2 else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+
+
 def t_half(sd: ArrayLike, n: ArrayLike, level: float = 0.95) -> Array:
     """Half the width of the Student t interval of a mean, from sd and n, (m,) each; NaN where n is 1."""
     count = np.asarray(n, np.float64)
@@ -81,10 +90,9 @@ def detectable(sd: float, n: int, power: float = 0.8, level: float = 0.95) -> fl
     critical = float(scipy.stats.t.ppf((1 + level) / 2, n - 1))
 
     def found(effect: float) -> float:
-        noncentral = scipy.stats.nct(n - 1, effect * np.sqrt(n))
-        return float(
-            noncentral.sf(critical) + np.nan_to_num(noncentral.cdf(-critical))
-        )  # scipy gives NaN where it vanishes
+        law = n - 1, effect * np.sqrt(n)
+        below = np.nan_to_num(scipy.stats.nct.cdf(-critical, *law))  # scipy gives NaN where it vanishes
+        return float(scipy.stats.nct.sf(critical, *law) + below)
 
     most = 0.5  # start small, because the noncentral t loses precision far beyond the root
     while found(most) < power:
@@ -92,11 +100,13 @@ def detectable(sd: float, n: int, power: float = 0.8, level: float = 0.95) -> fl
     return sd * float(scipy.optimize.brentq(lambda effect: found(effect) - power, 1e-3, most))
 
 
-def needed(sd: float, difference: float, power: float = 0.8, most: int = 1000) -> int | None:
+def needed(sd: float, difference: float, power: float = 0.8, level: float = 0.95, most: int = 1000) -> int | None:
     """How many differences a t test needs to detect a mean ``difference`` with this power; None: more than ``most``."""
     if not (np.isfinite(sd) and difference > 0):
         return None
-    return next((n for n in range(2, most + 1) if detectable(sd, n, power) <= difference), None)
+    counts = range(2, most + 1)
+    at = bisect.bisect_left(counts, True, key=lambda n: detectable(sd, n, power, level) <= difference)
+    return counts[at] if at < len(counts) else None
 
 
 def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:

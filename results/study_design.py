@@ -27,8 +27,7 @@ from typing import Any
 PRESET = "study"
 EPOCHS = 48
 MARGIN = 0.5
-"""Smallest relevant difference in test accuracy, in points. Two arms are equivalent if the 95 % interval of their
-difference lies within ± this."""
+"""Smallest relevant difference in test accuracy, in points."""
 LEVEL = 0.05
 """Significance level of all ten statements together, with Holm's correction."""
 MOST = 0.5

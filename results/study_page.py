@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results import figures_study, paper, plots, rivals, statement, stats, study, words
+from results import appendix, figures_study, paper, plots, rivals, statement, stats, study, words
 from results.statement import Statement
-from results.study_design import DEPTH_RATES, EPOCHS, PARTS, PRESET, RATES, TUNED, Arm
+from results.study_design import DEPTH_RATES, EPOCHS, FRESH, PARTS, PRESET, RATES, TUNED, Arm
 
 FILE = "REPORT-study.md"
 TUNINGS = ("tuning", "rivals-tuning")
@@ -32,12 +32,15 @@ def write(frame: pd.DataFrame, judged: Sequence[Statement], out: Path) -> dict[s
         judged: the statements.
         out: the folder of the report.
     """
-    runs = frame[of_study(frame) & (frame["suite"] == "accuracy")]
+    mine = frame[of_study(frame)]
+    runs = mine[(mine["suite"] == "accuracy") & (mine["status"] == "ok")]
+    failed = appendix.failures(mine)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     figures = list(_figures(frame, out / "figures"))
     text = words.render(
         "study.md.j2",
         runs=runs["hash"].nunique(),
+        failed=None if failed.empty else failed,
         hours=runs.drop_duplicates("hash")["wall_s"].sum() / 3600,
         epochs=EPOCHS,
         verdicts=pd.DataFrame(statement.lines(judged)),
@@ -110,28 +113,36 @@ def _arms(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for part, make in PARTS.items():
         if part in (*TUNINGS, "gradient", "tests"):  # the arms of tests are in other parts too
             continue
-        lines = [line for arm in make() if (line := _arm(frame, arm)) is not None]
+        seeds = FRESH if part == "replication" else None
+        lines = [line for arm in make() if (line := _arm(frame, arm, seeds)) is not None]
         if lines:
             yield {"title": part, "lines": pd.DataFrame(lines)}
 
 
-def _arm(frame: pd.DataFrame, of: Arm) -> dict[str, str] | None:
-    if "accuracy" not in of.suites or (test := study.values(frame, of)).empty:
+def _arm(frame: pd.DataFrame, of: Arm, seeds: range | None = None) -> dict[str, str] | None:
+    """A line of the table of arms, from the runs with these seeds; None: all seeds of the arm."""
+    seeds = range(of.seeds) if seeds is None else seeds
+
+    def values(metric: str = "accuracy", part: str | None = "test") -> pd.Series:
+        found = study.values(frame, of, metric, part)
+        return found[found.index.isin(seeds)]
+
+    if "accuracy" not in of.suites or (test := values()).empty:
         return None
-    train = study.values(frame, of, part="train")
-    macs = 100 * study.values(frame, of, "macs_ratio", None)
-    parameters = study.values(frame, of, "parameters", None)
+    train = values(part="train")
+    macs = 100 * values("macs_ratio", None)
+    parameters = values("parameters", None)
     changed = {name.partition(".")[2]: value for name, value in of.changed.items() if name != "train.weights"}
     return {
         "task": of.task,
         "φ by": f"`{of.estimator}`",
         "weights on": f"`{of.changed.get('train.weights', 'own')}`",
         "changed": ", ".join(f"{name} = {value}" for name, value in changed.items()),
-        "test accuracy, %": _mean(test, 2),
-        "train − test, points": _mean(train - test, 2),
+        "test accuracy, %": stats.plus_minus(test, 2),
+        "train − test, points": stats.plus_minus(train - test, 2),
         "MACs, %": f"{macs.mean():.1f}",
         "parameters": f"{parameters.mean():,.0f}",
-        "seeds": f"{len(test)} of {max(len(test), of.seeds)}",
+        "seeds": f"{len(test)} of {len(seeds)}",
     }
 
 
@@ -162,9 +173,7 @@ def _tables_1(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _is_literal(of: Arm) -> bool:
-    return (of.estimator == "plain" and not of.changed) or of.changed.get("penalty.kind") == "literal"
-
-
-def _mean(values: pd.Series, digits: int) -> str:
-    mean, low, high, n = stats.t_interval(values)
-    return f"{mean:.{digits}f}" if n < 2 else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+    """Whether it is an arm of Table 1: the penalty of the paper, and weights on the estimator's own sample."""
+    if of.estimator == "plain":
+        return not of.changed
+    return of.changed.get("penalty.kind") == "literal" and "train.weights" not in of.changed

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 
 from results import stats
 
@@ -48,8 +49,11 @@ SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
 BY_SIZE = ("scaling",)
 """Suites that repeat a metric at several sizes; they are left out of the comparison."""
 _MEASURE = ["task", *CONTEXT, "part", "point", "x", "estimator", "name", "metric"]
+_AT = [*CONTEXT, "task", "part", "point", "seed", "network"]
+"""What says at which network a gradient was measured."""
 # The spread of training runs over seeds is far larger than the error of evaluating one of them.
 _OVER_SEEDS = ("accuracy",)
+_OF_PAIRS = ("time_ratio", "time_ratio_held")
 _FIRST = {"plain": 0, "zero": 1, "exact": 2, "random": 4, "scratch": 5, "uniform": 5}
 
 
@@ -66,13 +70,16 @@ def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
     """One line per group: value, low, high (95 % interval), n, seeds, and the hashes of its cells.
 
     For training runs with at least two seeds, the interval is a Student t interval over seeds and n is their number.
-    Otherwise it is ± 1.96 standard errors, combined over seeds, and n is the number of draws.
+    Otherwise it is ± 1.96 standard errors, combined over seeds, and n is the number of draws. For ratios of times, n is
+    the number of pairs, and Student t takes the place of 1.96.
     """
     keys = list(by)
     if rows.empty:  # most tasks lack most metrics, and an empty group-by takes as long as a full one
         return rows[[*keys, "value"]].assign(low=np.nan, high=np.nan, n=rows["n"], seeds=0, cells=None)
+    paired = rows["metric"].isin(_OF_PAIRS) & (rows["n"] > 1)
+    half_widths = rows["se"] * np.where(paired, scipy.stats.t.ppf(0.975, rows["n"].clip(lower=2) - 1), 1.96)
     found = rows.assign(
-        _square=rows["se"] ** 2, _unknown=rows["se"].isna(), _run=rows["suite"].isin(_OVER_SEEDS)
+        _square=half_widths**2, _unknown=rows["se"].isna(), _run=rows["suite"].isin(_OVER_SEEDS)
     ).groupby(keys, dropna=False, sort=True)
     pooled = found.agg(
         value=("value", "mean"),
@@ -86,7 +93,7 @@ def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
     ).reset_index()
     seeds = pooled["seeds"]
     over_seeds = (seeds > 1) & (pooled["run"] | pooled["unknown"])
-    half = 1.96 * np.sqrt(pooled["square"]) / seeds
+    half = np.sqrt(pooled["square"]) / seeds
     half = half.mask(pooled["unknown"]).mask(over_seeds, stats.t_half(pooled["sd"], seeds))
     pooled = pooled.assign(
         low=pooled["value"] - half, high=pooled["value"] + half, n=pooled["n"].mask(over_seeds, seeds)
@@ -95,23 +102,41 @@ def pool(rows: pd.DataFrame, by: Sequence[str] = _MEASURE) -> pd.DataFrame:
 
 
 def relative_bias(frame: pd.DataFrame) -> pd.DataFrame:
-    """Squared bias divided by the squared norm of the gradient, pooled over seeds.
+    """Squared bias divided by the squared norm of the gradient of the same network, pooled over seeds.
 
-    Left out where that norm is not significantly above zero, because the ratio would be meaningless.
+    Left out where that norm is not significantly above zero, because the ratio would be meaningless. The interval
+    includes the error of the norm, to first order.
     """
-    norms = squared_norms(frame)
-    keys = [name for name in norms if name != "norm"]
-    rows = measured(frame, "bias_sq").merge(norms, on=keys, how="inner")
-    rows = rows.assign(value=rows["value"] / rows["norm"], se=rows["se"] / rows["norm"])
-    return pool(rows)
+    rows = _with_networks(measured(frame, "bias_sq"), frame).merge(squared_norms(frame), on=_AT, how="inner")
+    ratio = rows["value"] / rows["norm"]
+    return pool(rows.assign(value=ratio, se=np.hypot(rows["se"], ratio * rows["norm_se"]) / rows["norm"]))
 
 
 def squared_norms(frame: pd.DataFrame) -> pd.DataFrame:
-    """‖∇‖² of each task, context, part, point and seed as the column `norm`, where it is significantly above zero."""
-    keys = [*CONTEXT, "task", "part", "point", "seed"]
-    norms = measured(frame, "gradient_sq")
-    norms = norms[norms["value"] - 1.96 * norms["se"].fillna(0) > 0].groupby(keys, dropna=False)["value"].mean()
-    return norms.rename("norm").reset_index()
+    """‖∇‖² at each point of each reference run as the columns `norm` and `norm_se`, where it is significantly above 0.
+
+    Estimators share the reference gradient of the logits. For the weights each has an estimate of its own; their mean
+    is taken, weighted by the number of draws.
+    """
+    found = _with_networks(measured(frame, "gradient_sq"), frame).drop_duplicates([*_AT, "value", "se", "n"])
+    draws = found["n"].astype(np.float64)
+    sums = found.assign(n=draws, norm=draws * found["value"], square=(draws * found["se"].fillna(0)) ** 2)
+    sums = sums.groupby(_AT, dropna=False)[["n", "norm", "square"]].sum()
+    norms = pd.DataFrame({"norm": sums["norm"] / sums["n"], "norm_se": np.sqrt(sums["square"]) / sums["n"]})
+    return norms[norms["norm"] - 1.96 * norms["norm_se"] > 0].reset_index()
+
+
+def networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """The entropy of q at each point of each cell, as the column `network`.
+
+    Reference runs on different processors end with different networks. Their entropies tell them apart.
+    """
+    found = measured(frame, "entropy_at")
+    return found[["hash", "point", "value"]].rename(columns={"value": "network"}).drop_duplicates(["hash", "point"])
+
+
+def _with_networks(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    return rows.merge(networks(frame), on=["hash", "point"], how="left")
 
 
 def main_context(rows: pd.DataFrame) -> pd.DataFrame:

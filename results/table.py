@@ -32,6 +32,7 @@ __all__ = [
     "read",
     "read_file",
     "row",
+    "rows_of",
     "status",
     "write",
 ]
@@ -174,7 +175,8 @@ def read(*directories: str | os.PathLike[str]) -> pd.DataFrame:
     """All rows of the directories as a frame. A cell that is in several directories is taken from the first.
 
     Options are columns ``option.<name>`` of Python objects, with lists as tuples and None if an estimator has no such
-    option. ``settings`` and ``changed`` are JSON text. A missing directory has no rows. Without rows the frame is
+    option. ``settings`` and ``changed`` are JSON text. If a name stands for data of several contents, ``dataset`` tells
+    them apart. A missing directory has no rows. Without rows the frame is
     empty, with the same columns and dtypes but no options.
     """
     import pandas as pd  # takes a second to import, and writing rows does not need it
@@ -188,13 +190,33 @@ def read(*directories: str | os.PathLike[str]) -> pd.DataFrame:
     options = [rows[0]["cell"]["options"] for rows in cells for _ in rows]
     for name in sorted({name for given in options for name in given}):
         columns[f"option.{name}"] = pd.Series([_hashable(given.get(name)) for given in options], dtype="object")
-    return pd.DataFrame(columns)
+    return _by_content(pd.DataFrame(columns))
+
+
+def _by_content(frame: pd.DataFrame) -> pd.DataFrame:
+    """Data sets of one name with several contents get several names, so that no mean mixes them.
+
+    The content with most cells keeps the name. The others have a part of their hash behind it.
+    """
+    cells = frame.drop_duplicates("hash")
+    counts = cells.groupby(["dataset", "data"])["hash"].count().sort_values(ascending=False, kind="stable")
+    main = counts.reset_index().drop_duplicates("dataset").set_index("dataset")["data"]
+    other = frame["data"].notna() & (frame["data"] != frame["dataset"].map(main))
+    if other.any():
+        frame.loc[other, "dataset"] += " (" + frame.loc[other, "data"].str[:8] + ")"
+    return frame
 
 
 def hashes(directory: str | os.PathLike[str]) -> set[str]:
     """The hashes of a directory's cells, without reading the files of single cells."""
     files = {path.stem for path in Path(directory).glob("*.jsonl") if not path.name.startswith(".")}
     return files | set(packed.read(directory))
+
+
+def rows_of(directory: str | os.PathLike[str], cell_hash: str) -> list[dict[str, Any]]:
+    """The rows of a cell, from its own file or from a packed one; none if the directory does not contain it."""
+    path = Path(directory) / f"{cell_hash}.jsonl"
+    return read_file(path) if path.exists() else packed.read(directory).get(cell_hash, [])
 
 
 def status(directory: str | os.PathLike[str], cell_hash: str) -> str | None:
@@ -205,9 +227,8 @@ def status(directory: str | os.PathLike[str], cell_hash: str) -> str | None:
 
 def outcome(directory: str | os.PathLike[str], cell_hash: str) -> Outcome | None:
     """The worst status of a cell and its message, or None if the directory does not contain it."""
-    path = Path(directory) / f"{cell_hash}.jsonl"
-    rows = read_file(path) if path.exists() else packed.read(directory).get(cell_hash)
-    if rows is None:
+    rows = rows_of(directory, cell_hash)
+    if not rows:
         return None
     worst = max(rows, key=lambda found: STATUSES.index(found["status"]))
     return Outcome(worst["status"], worst["message"] or "")

@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = command.options(made[named]) if named is not None else list(by_name)
 
     def do() -> int:
+        if named is not None:
+            command.refuse_repeated(words, made[named])
         args = parser.parse_args(words)
         return by_name[args.command].run(args[args.command])
 

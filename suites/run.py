@@ -16,8 +16,6 @@ from suites.commands import asked, command, listing, planned, saved, setting_lis
 from suites.commands.command import Command
 
 REFERENCE = Path(results.__file__).parent / "reference" / "rows"
-OVERWRITE = ("never", "failed", "always")
-Seeds = restricted_number_type("a number of seeds, 1 … 1000", int, [(">=", 1), ("<=", 1000)])
 Part = restricted_number_type("a fraction of the MACs, in (0, 1]", float, [(">", 0), ("<=", 1)])
 
 ESTIMATOR = (
@@ -68,7 +66,10 @@ def arguments(parser: ArgumentParser) -> None:
         "--data-root", type=Path | None, help="folder of the data sets; by default $VMO_DATA, else data"
     )
     parser.add_argument(
-        "--seeds", type=Seeds, metavar="N", help="number of seeds, for suites that repeat; by default the preset's"
+        "--seeds",
+        type=command.Seeds,
+        metavar="N",
+        help="number of seeds, for suites that repeat; by default the preset's",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--out", default="results/runs", metavar="DIR", help="folder for everything that is written")
@@ -90,7 +91,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the cells, their status and an estimate of the time; run nothing"
     )
-    parser.add_argument("--overwrite", default="never", choices=OVERWRITE, help="which finished cells to run again")
+    parser.add_argument(
+        "--overwrite", default="never", choices=command.OVERWRITE, help="which finished cells to run again"
+    )
     parser.add_argument(
         "--list",
         nargs="?",
@@ -170,7 +173,7 @@ def _measure(args: Namespace) -> int:
         asked.check_possible(found)
         prepare(shop, found, torch.device("cpu") if args.launcher == "ray" else None)
         config = saved.save(COMMAND.parser(), args, preset, out / "commands")
-        failures = 0
+        failures = sum(item.kept == "error" for item in found)
         progress.begin(found)
         for done in sweep(found, shop, rows, executor):
             failures += done.status == "error"

@@ -32,11 +32,12 @@ class Variance(Suite):
         "variance_conditional": "(objective per logit)²",
         "evaluations": "evaluations",
         "cost": "plain steps (MACs), or evaluations",
+        "entropy_at": "nats per site",
     }
 
     def run(self, job: Job) -> Rows:
         task, rows = job.task, []
-        for name, _, m in measured(job):
+        for name, state, m in measured(job):
             unit = "(objective per logit)²"
             value, se = variance_trace(m.logits)
             rows.append(row("variance", value, se=se, n=len(m.logits), part="logits", point=name, unit=unit))
@@ -51,6 +52,7 @@ class Variance(Suite):
                 unit = "(objective per weight)²"
                 rows.append(row("variance", value, se=se, n=len(m.weights), part="weights", point=name, unit=unit))
             rows.append(row("evaluations", m.evaluations, point=name, unit="evaluations"))
+            rows += [row(key, number, point=name, unit=unit) for key, number, unit in state if key == "entropy_at"]
         plain, own = macs(task.workload("step", None), 1), macs(task.workload("step", job.label.make), STEPS)
         if plain:
             rows.append(row("cost", own / plain, n=STEPS, unit="plain steps (MACs)"))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -90,7 +91,7 @@ def test_summary_has_a_line_for_every_estimator_and_every_failure(frame):
     assert lines.index[0] == "plain"
     assert lines.loc["exact", "failed"] == "infeasible"
     assert lines.loc["exact", "peak memory"] == ""
-    assert re.fullmatch(r"2\.5 ± 0\.098 \(n = 30\)", lines.loc["rebar", "step time"])
+    assert re.fullmatch(r"2\.5 ± 0\.1 \(n = 30\)", lines.loc["rebar", "step time"])
 
 
 def test_relative_bias_needs_a_gradient(frame):
@@ -98,6 +99,49 @@ def test_relative_bias_needs_a_gradient(frame):
     weak.loc[weak["metric"] == "gradient_sq", "se"] = 1.0
     assert summary.relative_bias(weak).empty
     assert not summary.relative_bias(frame).empty
+
+
+def gradients(directory, number, name, entropy, bias, norm):
+    """The rows of the suite `bias` of an estimator, at a network with this entropy of q."""
+    at = {"point": "mid", "n": 100}
+    rows = [
+        table.row("bias_sq", bias, se=0.01 * bias, part="logits", **at),
+        table.row("gradient_sq", norm, se=0.1 * norm, part="logits", **at),
+        table.row("entropy_at", entropy, point="mid"),
+    ]
+    add(directory, number, made_rows.cell("bias", "width", name), *rows)
+
+
+def test_a_bias_is_relative_to_the_gradient_of_its_own_network(tmp_path):
+    gradients(tmp_path / "one", 1, "concrete", 1.5, 0.5, 1.0)
+    gradients(tmp_path / "one", 2, "gapped", 1.5, 0.2, 1.0)
+    shutil.copytree(tmp_path / "one", tmp_path / "both")
+    gradients(tmp_path / "both", 3, "reinmax", 1.4, 0.5, 4.0)
+    found = summary.relative_bias(table.read(tmp_path / "both")).set_index("estimator")
+    assert found["value"].to_dict() == pytest.approx({"concrete": 0.5, "gapped": 0.2, "reinmax": 0.125})
+    half = (found["high"] - found["low"]) / 2
+    assert half["concrete"] == pytest.approx(1.96 * 0.5 * np.hypot(0.01, 0.1)), "the error of the norm is in it"
+    notes = [
+        [one["note"] for suite in appendix._suites(table.read(tmp_path / of)) for one in suite["tables"]]
+        for of in ("one", "both")
+    ]
+    assert notes[0] == [""] and "differ at mid q" in notes[1][0]
+
+
+def test_the_norm_of_weights_is_the_mean_over_estimates(tmp_path):
+    gradients(tmp_path, 1, "concrete", 1.5, 0.5, 1.0)
+    gradients(tmp_path, 2, "gapped", 1.5, 0.2, 3.0)  # another estimate at the same network
+    norm = summary.squared_norms(table.read(tmp_path)).iloc[0]
+    assert (norm["norm"], norm["norm_se"]) == pytest.approx((2.0, np.hypot(0.1, 0.3) / 2))
+
+
+def test_the_interval_of_a_ratio_of_times_is_that_of_its_pairs(tmp_path):
+    row = table.row("time_ratio", 1.5, se=0.1, n=4)
+    add(tmp_path, 1, made_rows.cell("overhead", "width", "rloo"), row)
+    add(tmp_path, 2, made_rows.cell("variance", "width", "rloo"), table.row("variance", 1.5, se=0.1, n=4))
+    pooled = summary.pool(table.read(tmp_path)).set_index("metric")
+    half = (pooled["high"] - pooled["low"]) / 2
+    assert half.to_dict() == pytest.approx({"time_ratio": 3.182 * 0.1, "variance": 0.196}, rel=1e-3)
 
 
 def test_the_appendix_says_what_each_estimator_took(frame):
@@ -160,16 +204,22 @@ def run_report(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_the_report_is_complete_repeatable_and_needs_no_torch(rows, tmp_path):
+@pytest.fixture(scope="module")
+def built(rows, tmp_path_factory):
+    out = tmp_path_factory.mktemp("built")
+    report.build([rows], out)
+    return out
+
+
+def test_the_report_is_complete_repeatable_and_needs_no_torch(rows, built, tmp_path):
     done = run_report("--rows", rows, "--out", tmp_path / "a")
     assert (done.returncode, done.stderr) == (0, "")
-    report.build([rows], tmp_path / "b")
     pages = sorted(path.name for path in (tmp_path / "a").glob("*.md"))
     assert pages == ["REPORT-toy.md", "REPORT-width.md", "REPORT.md"]
     text = {name: (tmp_path / "a" / name).read_text() for name in pages}
-    assert text == {name: (tmp_path / "b" / name).read_text() for name in pages}
+    assert text == {name: (built / name).read_text() for name in pages}
     for path in (tmp_path / "a" / "figures").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / "figures" / path.name).read_bytes(), path.name
+        assert path.read_bytes() == (built / "figures" / path.name).read_bytes(), path.name
     everything = "".join(text.values())
     embedded = set(re.findall(r"\]\((figures/[^)]+)\)", everything))
     assert len(embedded) == 16
@@ -183,14 +233,13 @@ def test_the_report_is_complete_repeatable_and_needs_no_torch(rows, tmp_path):
         assert f"| `{name}` " in text["REPORT.md"]
 
 
-def test_the_pages_are_written_for_readers(rows, tmp_path):
+def test_the_pages_are_written_for_readers(built):
     """No text of the code, no names of rows for headings; and the first page is short."""
-    report.build([rows], tmp_path)
-    for path in tmp_path.glob("*.md"):
+    for path in built.glob("*.md"):
         text = path.read_text()
         for of_code in ("DRAWS", "told apart", "of use", "time_ratio", "bias_sq", "objective_gap", "None", "nan"):
             assert not re.search(rf"\b{of_code}\b", text), (path.name, of_code)
-    assert len((tmp_path / "REPORT.md").read_text().splitlines()) < 150
+    assert len((built / "REPORT.md").read_text().splitlines()) < 150
 
 
 def add(directory, number, cell, *rows):

@@ -231,7 +231,8 @@ def test_the_detectable_difference_is_detected_as_often_as_it_says(n: int) -> No
     t = draws.mean(1) / (draws.std(1, ddof=1) / np.sqrt(n))
     critical = stats.t_half(1.0, n) * np.sqrt(n)
     assert abs((np.abs(t) > critical).mean() - 0.8) < 0.01
-    assert stats.needed(1.0, effect * 1.001) == n
+    assert (stats.needed(1.0, effect * 1.001), stats.needed(1.0, effect * 0.999)) == (n, n + 1)
+    assert stats.needed(1.0, 0.01) is None
 
 
 def test_switches_have_arms_that_differ_in_the_switch_alone() -> None:
@@ -310,6 +311,15 @@ def test_the_study_is_run_once_by_seeds_and_told_beforehand(
     assert run.main([*shlex.split(printed[1])[3:], "--dry-run", "--json", "--out", str(tmp_path)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert {one["hash"] for one in told["cells"]} <= table.hashes(tmp_path / "rows")
+    name = next(one["hash"] for one in told["cells"] if one["estimator"] == "rloo")
+    rows = table.rows_of(tmp_path / "rows", name)
+    failed = {**table.row("cell", None, status="error", message="a worker died"), **{
+        key: rows[0][key] for key in ("cell", "provenance")
+    }}  # fmt: skip
+    table.write(tmp_path / "rows", name, [failed])
+    assert main(words[:-1]) == 1, "a failed cell is done, but not a success"
+    assert "1 of these failed with an error; --overwrite failed runs them again" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "failed"]) == 0 and table.status(tmp_path / "rows", name) == "ok"
     assert main(["study", "--part", "tyny"]) == 2
     assert "did you mean 'tiny'" in capsys.readouterr().err
     if not torch.cuda.is_available():
@@ -325,3 +335,53 @@ def test_seeds_come_before_arms_and_a_shared_cell_once(tmp_path: Path) -> None:
     assert [(item.cell.label.name, item.cell.seed) for item in found] == [
         ("plain", 0), ("rloo", 0), ("plain", 1), ("rloo", 1), ("plain", 2),
     ]  # fmt: skip
+
+
+def test_failed_runs_of_the_study_are_on_its_page(tmp_path: Path) -> None:
+    factorial(tmp_path / "rows", lambda on: 0.1 * len(on))
+    report.build([tmp_path / "rows"], tmp_path)
+    page = tmp_path / study_page.FILE
+    assert "Failed" not in page.read_text(encoding="utf-8")
+    one = study.arms_of("cifar10_16")["bias",]
+    name = study.runs(table.read(tmp_path / "rows"), one)["hash"].iloc[0]
+    rows = table.rows_of(tmp_path / "rows", name)
+    failed = table.row("cell", None, status="diverged", message="the loss is NaN")
+    table.write(tmp_path / "rows", name, [{**failed, "cell": rows[0]["cell"], "provenance": rows[0]["provenance"]}])
+    report.build([tmp_path / "rows"], tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert "[Failed cells](#failed-cells)" in text and "the loss is NaN" in text.split("## Failed cells")[1]
+
+
+def test_table_1_has_the_runs_on_own_samples_alone(tmp_path: Path) -> None:
+    for seed in range(2):
+        write(tmp_path / "rows", arm(PAPER, task="depth", changed=LITERAL), seed, 80.0)
+        write(tmp_path / "rows", arm(PAPER, "mode", task="depth", changed=LITERAL), seed, 20.0)
+    report.build([tmp_path / "rows"], tmp_path)
+    table_1 = (tmp_path / study_page.FILE).read_text(encoding="utf-8").split("## Table 1")[1].split("\n## ")[0]
+    (line,) = [line for line in table_1.splitlines() if "| `concrete`" in line]
+    assert "80.00" in line
+
+
+def test_the_arms_of_the_replication_have_its_seeds_alone(tmp_path: Path) -> None:
+    for seed in (0, 1, FRESH.start, FRESH.start + 1, FRESH.start + 2):
+        write(tmp_path / "rows", arm(SWEEP, "mode"), seed, 60.0 if seed < FRESH.start else 80.0)
+    report.build([tmp_path / "rows"], tmp_path)
+    page = (tmp_path / study_page.FILE).read_text(encoding="utf-8")
+    (line,) = [
+        line for line in page.split("## Arms: replication")[1].split("\n## ")[0].splitlines() if "`sweep`" in line
+    ]
+    assert f"3 of {len(FRESH)}" in line and "80.00 ± 0.00" in line
+
+
+def test_runs_on_other_data_of_the_same_name_are_another_arm(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, arm("plain"), seed, 80.0)
+    for path in list(tmp_path.glob("*.jsonl"))[:2]:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        name = path.stem[::-1]
+        for row in rows:
+            row["cell"]["data"], row["value"], row["hash"] = "f" * 16, 0.1, name
+        table.write(tmp_path, name, rows)
+    frame = table.read(tmp_path)
+    assert set(frame["dataset"]) == {"cifar10_16", "cifar10_16 (ffffffff)"}
+    assert list(study.values(frame, arm("plain"))) == [80.0] * 3

@@ -180,6 +180,8 @@ def test_packed_cells_are_read_like_single_ones_and_the_same_rows_make_the_same_
     alone = table.read(tmp_path / "a").sort_values("hash", kind="stable", ignore_index=True)
     pd.testing.assert_frame_equal(table.read(packs[0].parent), alone)
     assert table.status(packs[0].parent, other) == "oom"
+    assert table.rows_of(packs[0].parent, other) == table.rows_of(tmp_path / "a", other)
+    assert len(table.rows_of(packs[0].parent, other)) == 2 and table.rows_of(packs[0].parent, "0" * 16) == []
     assert table.status(packs[0].parent, "e" * 16) is None
     assert table.hashes(packs[0].parent) == {HASH, other}
     # beside single files, of which the newer row of a cell is

@@ -35,7 +35,7 @@ def groups(rows: pd.DataFrame, claims: Mapping[str, known.Known]) -> list[Group]
 
 
 def _of_gradients(rows: pd.DataFrame, claims: Mapping[str, known.Known]) -> Iterator[Group]:
-    """‖∇‖² is 1 here. Its own error is left out, as it is in the relative bias."""
+    """‖∇‖² is 1 here. Its error is in that of the relative bias, and is left out of the variance."""
     costs = summary.pool(summary.measured(rows, "cost", suite="variance"))
     norms = summary.squared_norms(rows).groupby(["part", "point"], dropna=False)["norm"].mean()
     bias = summary.relative_bias(rows)

@@ -14,6 +14,7 @@ from importlib.metadata import version as version_of
 from typing import Literal
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse.typing import restricted_number_type
 
 DISTRIBUTION = "vmo-gradient-bench"
 PROGRAM = "vmo-bench"
@@ -24,6 +25,8 @@ WORDS = {
     "PositiveFloat": "a number above 0",
 }
 """Descriptions of the library's types, for messages."""
+OVERWRITE = ("never", "failed", "always")
+Seeds = restricted_number_type("a number of seeds, 1 … 1000", int, [(">=", 1), ("<=", 1000)])
 
 
 class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -72,7 +75,13 @@ class Command:
     def main(self, argv: Sequence[str] | None, prog: str) -> int:
         """Run it as a program of its own. Returns the exit status; an error is one line and status 2."""
         parser = self.parser(prog)
-        return told(lambda: self.run(parser.parse_args(argv)), options(parser))
+        words = sys.argv[1:] if argv is None else list(argv)
+
+        def do() -> int:
+            refuse_repeated(words, parser)
+            return self.run(parser.parse_args(words))
+
+        return told(do, options(parser))
 
 
 def version() -> str:
@@ -86,6 +95,18 @@ def version() -> str:
 def options(parser: ArgumentParser) -> list[str]:
     """The names of a parser's options, as typed."""
     return [f"--{name.replace('_', '-')}" for name in parser.get_defaults().keys()]  # noqa: SIM118  a namespace
+
+
+def refuse_repeated(words: Sequence[str], parser: ArgumentParser) -> None:
+    """Refuse a list option that is given twice: the parser would drop the values of the first.
+
+    Raises:
+        ValueError: such an option.
+    """
+    for action in parser._actions:
+        for option in action.option_strings if action.nargs in ("+", "*") else ():
+            if sum(word.partition("=")[0] == option for word in words) > 1:
+                raise ValueError(f"{option} is given twice; write all of its values after one {option}")
 
 
 def told(run: Callable[[], int], known: Sequence[str] = ()) -> int:

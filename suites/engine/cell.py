@@ -177,8 +177,7 @@ class Workshop:
 
         def learned() -> Rows:
             other = cell.needed()
-            path = None if other is None else self.out / "rows" / f"{other.hash}.jsonl"
-            return table.read_file(path) if path is not None and path.exists() else []
+            return [] if other is None else table.rows_of(self.out / "rows", other.hash)
 
         of_cpu = Granted(on_cpu, handed)
         return Job(cell.label, cell.seed, cell.own, Granted(task, handed), of_cpu, self.keeper(cell), learned)

@@ -82,11 +82,11 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
         except OSError:  # a full disk, for example, affects every cell
             raise
         except (torch.OutOfMemoryError, MemoryError) as error:
-            status, message = "oom", _one_line(error)
+            status, message = "oom", one_line(error)
         except Exception as error:  # the sweep goes on; the row says what failed and where
             where = traceback.extract_tb(error.__traceback__)[-1]
             status = "error"
-            message = f"{type(error).__name__}: {_one_line(error)} ({Path(where.filename).name}:{where.lineno})"
+            message = f"{type(error).__name__}: {one_line(error)} ({Path(where.filename).name}:{where.lineno})"
     found = found or [table.row("cell", None, status=status, message=message)]
     seconds = time.perf_counter() - begin
     record(item, shop, rows, found, seconds)
@@ -101,7 +101,7 @@ def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:
     return {"device": name, "dtype": item.suite.dtype(item.cell.settings)}
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 

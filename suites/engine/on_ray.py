@@ -29,7 +29,7 @@ import suites
 import vmo
 from results import table
 from suites.engine.cell import Workshop
-from suites.engine.execute import provenance
+from suites.engine.execute import one_line, provenance
 from suites.engine.executor import Ended, Group, work
 from suites.engine.plan import Planned
 from suites.engine.progress import silent
@@ -57,7 +57,7 @@ def connect() -> None:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         hint = "set RAY_ADDRESS, or start a cluster with `ray start --head`"
-        raise ValueError(f"--launcher ray found no Ray cluster ({_one_line(error)}); {hint}") from None
+        raise ValueError(f"--launcher ray found no Ray cluster ({one_line(error)}); {hint}") from None
 
 
 def has_gpu() -> bool:
@@ -87,7 +87,7 @@ class OnRay:
     def submit(self, group: Group) -> None:
         need = self._all_cpus if group.alone else self._cpus
         threads = int(os.environ.get("OMP_NUM_THREADS") or need)
-        learned = {name: table.read_file(_file(self._rows, name)) for name in _needed(group.items)}
+        learned = {name: table.rows_of(self._rows, name) for name in _needed(group.items)}
         task = self._remote.options(num_cpus=need, num_gpus=int(self._cuda))
         self._running[task.remote(group, self._there, learned, threads, self._mark)] = group
 
@@ -113,8 +113,8 @@ class OnRay:
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             if isinstance(cause, OSError) and not isinstance(cause, ray.exceptions.RayError):
-                raise OSError(f"on a node of the Ray cluster: {_one_line(cause)}") from None
-            return Ended(group, f"on the Ray cluster: {_one_line(cause)}")
+                raise OSError(f"on a node of the Ray cluster: {one_line(cause)}") from None
+            return Ended(group, f"on the Ray cluster: {one_line(cause)}")
         return Ended(group)
 
 
@@ -128,19 +128,14 @@ def _work(group: Group, shop: Workshop, learned: Mapping[str, Rows], threads: in
         if not shared:
             _keep(learned, rows)
         work(group, here, rows)
-        return {item.cell.hash: table.read_file(_file(rows, item.cell.hash)) for item in group.items}
+        return {item.cell.hash: table.rows_of(rows, item.cell.hash) for item in group.items}
 
 
 def _keep(found: Mapping[str, Rows], rows: Path) -> None:
     """Write rows that are missing here. On shared storage they appear by themselves."""
     for name, lines in found.items():
-        path = _file(rows, name)
-        if not path.exists() or table.read_file(path) != lines:
+        if table.rows_of(rows, name) != lines:
             table.write(rows, name, lines)
-
-
-def _file(rows: Path, name: str) -> Path:
-    return rows / f"{name}.jsonl"
 
 
 def _needed(items: Sequence[Planned]) -> set[str]:
@@ -182,7 +177,3 @@ def _cpus(cuda: bool) -> tuple[int, int]:
         needs = f"{cpus} CPU{'s' * (cpus > 1)} (OMP_NUM_THREADS){' and a GPU' * cuda}"
         raise ValueError(f"--launcher ray: no node of the cluster has the {needs} that a cell needs")
     return cpus, max(have)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -17,8 +17,6 @@ from suites.settings import Preset
 from suites.suite import Suite
 from suites.tasks.base import Task
 
-OVERWRITE = ("never", "failed", "always")
-
 
 @dataclass(frozen=True)
 class Planned:

@@ -66,8 +66,11 @@ class Progress:
         """The sweep starts."""
         self._total = sum(item.to_do for item in planned)
         finished = len(planned) - self._total
+        failed = sum(item.kept == "error" for item in planned)
         if finished and self._level != "quiet":
             self._console.print(f"{finished} of {len(planned)} cells are done already")
+        if failed:
+            self._console.print(f"{failed} of these failed with an error; --overwrite failed runs them again")
         self._bars.update(self._cells, total=self._total, visible=self._total > 0)
 
     def detail(self, what: str, done: int, total: int) -> None:

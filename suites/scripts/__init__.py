@@ -110,7 +110,7 @@ def _library(args: Namespace) -> int:
 
 def _study_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--part", nargs="+", default=[], metavar="NAME", help="parts of the study; by default all")
-    parser.add_argument("--seeds", type=PositiveInt | None, metavar="N", help="most runs of each arm")
+    parser.add_argument("--seeds", type=command.Seeds, metavar="N", help="most runs of each arm")
     parser.add_argument(
         "--data-root", type=Path | None, help="folder of the data sets; by default $VMO_DATA, else data"
     )
@@ -122,6 +122,9 @@ def _study_arguments(parser: ArgumentParser) -> None:
     _device(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="print the cells, their status and an estimate of the time; run nothing"
+    )
+    parser.add_argument(
+        "--overwrite", default="never", choices=command.OVERWRITE, help="which finished cells to run again"
     )
     parser.add_argument("--commands", action="store_true", help="print a separate command for each arm; run nothing")
     parser.add_argument("--quiet", action="store_true", help="print no progress")
@@ -137,6 +140,7 @@ def _study(args: Namespace) -> int:
         seeds=args.seeds,
         dry_run=args.dry_run,
         commands=args.commands,
+        overwrite=args.overwrite,
         level="quiet" if args.quiet else "normal",
     )
 

@@ -35,7 +35,7 @@ def run(
         target: "FILE.py:NAME" of the objective.
         logits, weights: names in that file; a function is called without arguments, a module gives its parameters.
         fresh: see `compare`; the file's `logits` may be missing then.
-        estimators: labels, or "all" alone.
+        estimators: labels; "all" among them means all.
         seconds, seed, quiet: see `compare`.
         out: where comparison.txt, comparison.csv and comparison.png go.
         as_json: print the frame as JSON instead of the table.
@@ -53,7 +53,7 @@ def run(
         result = compare(
             objective,
             sites() if callable(sites) else sites,
-            estimators="all" if list(estimators) == ["all"] else estimators,
+            estimators="all" if "all" in estimators else estimators,
             seconds=seconds,
             weights=() if weights is None else _weights(_get(module, weights, path)),
             fresh=fresh,

@@ -35,6 +35,7 @@ def run(
     seeds: int | None,
     dry_run: bool,
     commands: bool,
+    overwrite: str,
     level: Level,
 ) -> int:
     """Run parts of the study, or print them. Returns the exit status: 0, or 1 if a cell failed with an error.
@@ -46,6 +47,7 @@ def run(
         seeds: most runs of each arm; None: as many as it declares.
         dry_run: print the cells and run nothing.
         commands: print a command for each arm and run nothing.
+        overwrite: which finished cells to run again: "never", "failed" or "always".
         level: how much progress to print.
 
     Raises:
@@ -67,13 +69,14 @@ def run(
         with Progress(level) as progress:
             context, executor = asked.place(Namespace(**vars(place), dataset=dataset, preset=PRESET))
             shop = Workshop(replace(context, progress=progress.detail), out)
-            found = _cells(shop, mine, out / "rows", seeds)
+            found = _cells(shop, mine, out / "rows", seeds, overwrite)
             if dry_run:
                 tables.say(f"{dataset}:")
                 planned.show(found, table.read(out / "rows"))
                 continue
             asked.check_writable(out)
             prepare(shop, found, torch.device("cpu") if place.launcher == "ray" else None)
+            failures += sum(item.kept == "error" for item in found)
             progress.begin(found)
             for done in sweep(found, shop, out / "rows", executor):
                 failures += done.status == "error"
@@ -89,7 +92,9 @@ def command(arm: Arm) -> str:
     return shlex.join([*words, *(["--set", *settings] if settings else [])])
 
 
-def _cells(shop: Workshop, arms: Sequence[tuple[str, Arm]], rows: Path, seeds: int | None) -> list[Planned]:
+def _cells(
+    shop: Workshop, arms: Sequence[tuple[str, Arm]], rows: Path, seeds: int | None, overwrite: str = "never"
+) -> list[Planned]:
     """Every cell once: by part, then by seed, then in the order of the arms."""
     found: dict[str, tuple[tuple[int, int, int], Planned]] = {}
     order = {part: at for at, part in enumerate(dict.fromkeys(part for part, _ in arms))}
@@ -97,7 +102,7 @@ def _cells(shop: Workshop, arms: Sequence[tuple[str, Arm]], rows: Path, seeds: i
         preset = presets.resolve(PRESET, [f"{name}={value}" for name, value in arm.changed.items()])
         count = arm.seeds if seeds is None else min(seeds, arm.seeds)
         label = parse(arm.estimator)
-        for item in plan(shop, preset, [arm.task], [label], list(arm.suites), rows, seeds=count):
+        for item in plan(shop, preset, [arm.task], [label], list(arm.suites), rows, seeds=count, overwrite=overwrite):
             if item.cell.label.name == PLAIN and label.name != PLAIN:
                 continue  # plain training is a separate arm
             place = (order[part], item.cell.seed, at)

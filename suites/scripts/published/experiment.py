@@ -15,7 +15,7 @@ KNOWN = {
     "code": "printed by the authors' own code, which they published with the paper",
     "formula": "recalled from the paper; it follows from a formula, and was computed again from it",
     "plot": "read off a plot of the paper",
-    "recalled": "recalled, not confirmed",
+    "recalled": "quoted from memory of the paper; not confirmed",
 }
 """How a published number is known."""
 
