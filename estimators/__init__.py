@@ -60,6 +60,8 @@ def register(name: str, factory: str | Callable[..., Estimator]) -> None:
     """
     if not name.isidentifier():
         raise ValueError(f"an estimator's name must be an identifier, got {name!r}")
+    if isinstance(factory, str) and not all(factory.partition(":")):
+        raise ValueError(f'the factory of {name!r} must be a class or "module:class", got {factory!r}')
     if name in _registry():
         raise ValueError(f"there is an estimator {name!r} already")
     _REGISTRY[name] = factory

@@ -54,7 +54,7 @@ class Arsm(Estimator):
         if self.evaluations > limit:
             raise ValueError(
                 f"arsm would evaluate {self.evaluations:,} swaps of {k} categories, but limit={limit:,}; "
-                "raise the limit, use fewer categories or use reference=one"
+                "raise the limit or use fewer categories" + (", or use reference=one" if reference == "all" else "")
             )
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Noise:
@@ -95,6 +95,8 @@ class Arsm(Estimator):
             )
             table = loss[number]  # (c, j, *rows)
             centred = (table - table.mean(0)).movedim((0, 1), (-1, -2))  # (*rows, j, c)
+
+        centred = centred.to(logits[0].dtype)  # the objective may have a higher precision
 
         def merged(site: Tensor, u: Tensor) -> Tensor:
             e = -torch.log(u)

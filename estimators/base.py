@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators.noise import uniform
-from estimators.objective import Objective, Sites, adapt, at_least_fp32
+from estimators.objective import Objective, Sites, adapt, at_least_fp32, sites_of
 from estimators.options import Several
 from estimators.sitewise import Stacked, layout_of, stacked, stacks
 
@@ -71,6 +71,9 @@ class Estimator(nn.Module):
         self.sizes = _checked(sizes)
         self.blind: dict[object, tuple[int, ...]] = {}  # sites without a slope, of each kind of f; see `slopes`
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "blind": {}}  # what was found out about functions of this process
+
     @property
     def learns(self) -> bool:
         """Whether it adapts to what it is given; a temperature, which only `anneal` moves, does not."""
@@ -100,8 +103,8 @@ class Estimator(nn.Module):
             noise: what `draw` returned for logits of this shape.
 
         Raises:
-            ValueError: wrong number of sites, wrong shapes, invalid logits (NaN, +inf, all −inf), or a call inside an
-                autocast region (open that region inside the objective).
+            ValueError: wrong number of sites, wrong shapes, noise for other rows, or a call inside an autocast region
+                (open that region inside the objective). On the CPU also logits that are NaN, +inf or all −inf.
         """
         loss, grads = self._of_stacks(objective, self._stacked(logits), noise)
         return Estimate(loss, tuple(grads))
@@ -131,8 +134,14 @@ class Estimator(nn.Module):
     def _of_stacks(self, objective: Callable[[Sites], Tensor], logits: Stacked, noise: Any) -> tuple[Tensor, Stacked]:
         """As `estimate`; returns the gradients as stacks in the logits' dtype."""
         inner = Stacked((_shifted(at_least_fp32(stack.detach())) for stack in logits.stacks), logits.layout)
-        with torch.enable_grad():
-            loss, grads = self._estimate(adapt(objective, self.sizes, inner.stacks[0].dtype), inner, noise)
+        rows = inner.stacks[0].shape[:-2]
+        fits = not isinstance(noise, Stacked) or noise.stacks[0].shape[-2 - len(rows) : -2] == rows
+        if fits:
+            with torch.enable_grad():
+                loss, grads = self._estimate(adapt(objective, self.sizes, inner.stacks[0].dtype), inner, noise)
+            fits = loss.shape == rows
+        if not fits:
+            raise ValueError(f"the noise was not drawn for logits with rows {tuple(rows)}")
         pairs = zip(stacks(grads, logits.layout), logits.stacks, strict=True)
         return loss.detach(), Stacked((grad.detach().to(site.dtype) for grad, site in pairs), logits.layout)
 
@@ -146,15 +155,12 @@ class Estimator(nn.Module):
 
     def _stacked(self, logits: Sites) -> Stacked:
         """The logits, stacked. Raises ValueError if they are invalid, see `estimate`."""
-        if isinstance(logits, Tensor):
-            raise ValueError("logits must be a sequence of tensors, one (*rows, K) per categorical: write (logits,)")
-        shapes = [tuple(site.shape) for site in logits]
-        rows = shapes[0][:-1] if shapes else ()
-        if shapes != [(*rows, size) for size in self.sizes]:
-            if [shape[-1:] for shape in shapes] == [(size,) for size in self.sizes]:
-                raise ValueError(f"every site must have the same rows, got shapes {shapes}")
+        if not isinstance(logits, Stacked):
+            logits = sites_of(logits)
+        if tuple(site.shape[-1] for site in logits) != self.sizes:
             raise ValueError(
-                f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, got shapes {shapes}"
+                f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, got shapes "
+                f"{[tuple(site.shape) for site in logits]}"
             )
         if torch.is_autocast_enabled(logits[0].device.type):  # it would round scores, slopes and all backward passes
             raise ValueError("an estimator must run outside autocast; open the autocast region inside the objective")
@@ -164,7 +170,7 @@ class Estimator(nn.Module):
     def _fit(self, loss: Tensor) -> None:
         """Add the gradient of a fitting loss, averaged over rows, to the `.grad` of this estimator's own parameters."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if not parameters:  # frozen
+        if not parameters or not loss.requires_grad:  # frozen, or all that this loss depends on
             return
         grads = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
         for parameter, grad in zip(parameters, grads, strict=True):
@@ -187,6 +193,8 @@ class SeveralSamples(Estimator):
 
     def __init__(self, sizes: Sequence[int], *, samples: Several = 2) -> None:
         super().__init__(sizes)
+        if samples < 2:
+            raise ValueError(f"samples must be at least 2, got {samples}")
         self.evaluations = samples
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Any:

@@ -93,7 +93,9 @@ class _Adapted(Objective):
 
     def _own(self, name: str) -> Any:
         method = getattr(self.objective, name, None)
-        return None if getattr(method, "__func__", None) is getattr(Objective, name) else method
+        if not callable(method) or getattr(method, "__func__", None) is getattr(Objective, name):
+            return None
+        return method
 
     def __call__(self, sample: Sites, /) -> Tensor:
         return _value(self.objective(self._alike(sample, 1)), sample, 1)
@@ -154,7 +156,7 @@ class Wrapper(Objective):
 
 
 def sites_of(logits: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """The logits as a tuple. Raises ValueError unless they are floating-point tensors of equal rows on one device."""
+    """The logits as a tuple. ValueError unless they are floating-point tensors of equal rows, dtype and device."""
     if isinstance(logits, Tensor):
         raise ValueError("logits must be a sequence of tensors, one (*rows, K) per categorical: write (logits,)")
     sites = tuple(logits) if isinstance(logits, Iterable) else ()
@@ -168,8 +170,9 @@ def sites_of(logits: Iterable[Tensor]) -> tuple[Tensor, ...]:
         raise ValueError(f"logits must be (*rows, K) with at least one row and one category, got shapes {shapes}")
     if len({shape[:-1] for shape in shapes}) > 1:
         raise ValueError(f"the logits of every categorical must have the same rows, got shapes {shapes}")
-    if len(devices := {str(site.device) for site in sites}) > 1:
-        raise ValueError(f"all logits must be on one device, got {', '.join(sorted(devices))}")
+    for what in ("device", "dtype"):
+        if len(several := {str(getattr(site, what)) for site in sites}) > 1:
+            raise ValueError(f"all logits must have one {what}, got {', '.join(sorted(several))}")
     return sites
 
 

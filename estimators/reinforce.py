@@ -45,6 +45,10 @@ class Reinforce(Estimator):
         self.decay = averaging(baseline, decay)
         self.register_buffer("baseline", torch.zeros(()))
 
+    @property
+    def learns(self) -> bool:
+        return self.decay is not None
+
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         p = probabilities(logits)
         index = race(p, noise)

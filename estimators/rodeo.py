@@ -96,7 +96,7 @@ class Rodeo(SeveralSamples):
 
     def _mean_of_others(self, u: Tensor, v: Tensor) -> Tensor:
         """mean_r H(u_{s,r}, v_{s,r}) and the same of H̃: `(2, S, …)` from `(S, S − 1, …)`; u broadcasts."""
-        inner, outer = self.inner_weight.to(v.dtype), self.outer_weight.to(v.dtype)
         seen = torch.stack([u.expand_as(v), v])  # features first: the matrix products then take half the time
+        inner, outer = self.inner_weight.to(seen.dtype), self.outer_weight.to(seen.dtype)
         learned = outer @ nn.functional.leaky_relu(inner @ seen.flatten(1), 0.3)
         return (seen.sum(0) + (self.scale * learned).view(2, *v.shape)).mean(2)

@@ -48,6 +48,8 @@ class Unordered(Estimator):
 
     def __init__(self, sizes: Sequence[int], *, samples: Annotated[int, Range(ge=2, le=_MOST)] = 2) -> None:
         super().__init__(sizes)
+        if not 2 <= samples <= _MOST:
+            raise ValueError(f"samples must be 2 … {_MOST}, got {samples}")
         self.evaluations = min(samples, math.prod(self.sizes))
 
     def draw(self, logits: Sites, generator: torch.Generator | None = None) -> Sites:
@@ -56,12 +58,12 @@ class Unordered(Estimator):
     def _estimate(self, objective: Objective, logits: Sites, noise: Sites) -> Estimate:
         index, log_p = _top(logits, noise, self.evaluations)
         p = probabilities(logits)
+        share, baseline = _ratios(log_p)
         # If fewer than k configurations are possible, the first is repeated with weight 0: f may be undefined
         # elsewhere.
-        there = log_p.exp() > 0
+        there = share > 0
         index = Categories((torch.where(there.unsqueeze(-1), i, i[:1]) for i in stacks(index, p.layout)), p)
         loss = objective.hard(index)
-        share, baseline = _ratios(log_p)
         train_weights(loss, share.to(loss.dtype))
         loss = loss.detach()
         value = loss.double()
@@ -116,18 +118,23 @@ def _log_softmax(site: Tensor) -> Tensor:
 
 
 def _ratios(log_p: Tensor) -> tuple[Tensor, Tensor]:
-    """p_s R(S, s) `(k, *rows)` and p_r R(S, s, r) `(k, k, *rows)`, s first, from log-probabilities `(k, *rows)`."""
+    """p_s R(S, s) `(k, *rows)` and p_r R(S, s, r) `(k, k, *rows)`, s first, from log-probabilities `(k, *rows)`.
+
+    With many sites the probability of a configuration is below the smallest number. In every ratio as many
+    probabilities stand above as below, so there they are divided by the largest one.
+    """
     k, logs, p = len(log_p), log_p.unbind(), log_p.exp().unbind()
+    w = (log_p - log_p.amax(0)).exp().unbind()
     after: dict[int, Tensor] = {2**k - 1: torch.ones_like(p[0])}
     for taken in range(2**k - 2, -1, -1):
         inside = [logs[s] for s in range(k) if taken >> s & 1]
         outside = [s for s in range(k) if not taken >> s & 1]
         left = functools.reduce(torch.add, (p[s] for s in outside))
-        total = functools.reduce(torch.add, (p[s] * after[taken | 1 << s] for s in outside))
+        total = functools.reduce(torch.add, (w[s] * after[taken | 1 << s] for s in outside))
         if inside:  # 1 − Σ p in logarithms, because Σ p may be close to 1; it is at least the p left in S
             log_sum = torch.logsumexp(torch.stack(inside), 0) if len(inside) > 1 else inside[0]
             total = total / torch.maximum(-torch.expm1(log_sum.clamp(max=0)), left)
-        after[taken] = torch.where(left > 0, total, 1)
-    share = torch.stack([p[s] * after[1 << s] / after[0] for s in range(k)])
-    rows = [[p[r] * (after[1 << s | 1 << r] / after[1 << s]) if r != s else p[r] for r in range(k)] for s in range(k)]
+        after[taken] = torch.where(total > 0, total, 1)
+    share = torch.stack([w[s] * after[1 << s] / after[0] for s in range(k)])
+    rows = [[w[r] * (after[1 << s | 1 << r] / after[1 << s]) if r != s else p[r] for r in range(k)] for s in range(k)]
     return share, torch.stack([torch.stack(row) for row in rows])

@@ -73,7 +73,7 @@ def test_logits_of_a_wrong_kind_are_refused_by_all_who_take_them() -> None:
         ([torch.tensor(0.0), LOGITS[1]], "at least one row and one category"),
         ([torch.zeros(0, 2), torch.zeros(0, 3)], "at least one row and one category"),
         ([torch.zeros(4, 2), torch.zeros(5, 3)], "same rows"),
-        ([LOGITS[0], torch.zeros(3, device="meta")], "on one device, got cpu, meta"),
+        ([LOGITS[0], torch.zeros(3, device="meta")], "have one device, got cpu, meta"),
     ]
     for logits, message in wrong:
         for taken in (Problem, estimators.pick, lambda f, at: estimators.surrogate("rloo", f, at)):

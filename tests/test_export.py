@@ -233,6 +233,15 @@ def test_another_format_is_refused(exported: Path, tmp_path: Path) -> None:
 def test_class_names() -> None:
     assert {name: len(words.split()) for name, words in cifar.CLASS_NAMES.items()} == {"cifar10": 10, "cifar100": 100}
     assert all(words.split() == sorted(words.split()) for words in cifar.CLASS_NAMES.values())
+    data = replace(load("digits"), name="cifar10_16")
+    assert compact.class_names(data)[0] == "airplane"
+
+
+def test_fine_tuning_does_not_compile_the_network(finished: Path) -> None:
+    run = compact.read(finished)
+    run = replace(run, recipe=replace(run.recipe, compile=True))
+    tuned = compact.compact(run, load("digits"), fine_tune=1)
+    assert all(module._compiled_call_impl is None for module in tuned.modules())
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Extraction: the compact network is the gated one under the hard sample, and can be measured on its own."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,6 +98,25 @@ def test_parameters_are_counted() -> None:
 
 
 # --- recalibration --------------------------------------------------------------------------------------------------
+
+
+def test_recalibration_sees_every_class_where_each_stands_together() -> None:
+    """Images of class c have the brightness 25 c. The mean of the stem's input is that of all classes."""
+    labels = torch.arange(10).repeat_interleave(40)
+    split = Split((25 * labels).to(torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8).contiguous(), labels)
+    data = replace(dataset(1), train=split)
+    means = []
+    order = (
+        torch.arange(len(labels)).view(10, 40)[torch.randperm(10, generator=torch.Generator().manual_seed(0))].flatten()
+    )
+    for one in (data, replace(data, train=Split(split.images[order], labels[order]))):
+        network = make(dtype=torch.float32)
+        seen: list[Tensor] = []
+        network.stem.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].mean()))
+        recalibrate(network, one, batch_size=40, limit=5)
+        means.append(float(torch.stack(seen).mean()))
+    every = float(normalise(split.images, data).mean())
+    assert means == pytest.approx([every, every], abs=0.2)
 
 
 @pytest.mark.parametrize(("batch_size", "limit", "chunks"), [(8, 50, 3), (8, 2, 2), (7, 50, 3), (100, 50, 1)])

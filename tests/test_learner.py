@@ -195,6 +195,9 @@ def test_logits_that_are_not_finite_have_diverged_and_other_errors_are_the_users
         learner.backward(lambda sample: sample[0], (phi,))
     with pytest.raises(ValueError, match="logits must be one"):
         learner.backward(square, (phi[:2],))
+    forbidden = torch.tensor([0.0, -math.inf, 0.0], requires_grad=True)
+    with pytest.raises(ValueError, match="one value per sample"):
+        learner.backward(lambda sample: sample[0], (forbidden,))
     nn.init.constant_(phi, math.nan)
     with pytest.raises(Diverged, match="not finite after 0 steps"):
         learner.step(lambda: learner.backward(square, (phi,)))

@@ -377,12 +377,29 @@ def test_logits_that_diverge_are_no_error_of_the_user() -> None:
         trainer.epoch()
 
 
+def test_logits_that_diverge_unseen_are_found_at_the_end_of_the_epoch() -> None:
+    """As on a GPU, where no step looks at them."""
+    trainer = make("rloo")
+    assert trainer.distribution is not None
+    phi = trainer.distribution.logits[1]
+    last = trainer.steps_per_epoch
+
+    def poison() -> None:
+        if trainer.learner.step_count == last:
+            nn.init.constant_(phi, float("nan"))
+
+    with pytest.raises(Diverged, match=f"logits are not finite after {last} steps"):
+        trainer.epoch(poison)
+
+
 # --- what cannot be -------------------------------------------------------------------------------------------------
 
 
 def test_a_distribution_needs_an_estimator() -> None:
     with pytest.raises(ValueError, match="go together"):
         Trainer(WideResNet(CONFIG), noise(), QUICK, estimator=estimators.get("rloo", sizes=(2,)))
+    with pytest.raises(ValueError, match="needs a distribution"):
+        Trainer(WideResNet(CONFIG), noise(), QUICK, weight_estimator="mode")
 
 
 @pytest.mark.parametrize(

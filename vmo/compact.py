@@ -26,6 +26,7 @@ from vmo.evaluate import evaluate, recalibrate
 from vmo.extract import extract, parameters
 from vmo.identity import Identity
 from vmo.recipe import Recipe
+from vmo.sources import HALVED
 from vmo.space import Architecture
 from vmo.train import Trainer
 from vmo.wrn import WideResNet
@@ -116,7 +117,7 @@ def dataset(run: Run, root: Path | None, device: torch.device | str = "cpu") -> 
 
 def class_names(data: Dataset) -> list[str]:
     """Class names in the order of the labels; numbers if the data set has no names."""
-    return cifar.CLASS_NAMES.get(data.name, " ".join(map(str, range(data.classes)))).split()
+    return cifar.CLASS_NAMES.get(HALVED.get(data.name, data.name), " ".join(map(str, range(data.classes)))).split()
 
 
 def compact(
@@ -141,7 +142,10 @@ def compact(
     recalibrate(network, data)
     if fine_tune:
         trainer = Trainer(
-            network, data, replace(run.recipe, epochs=fine_tune, freeze=0, continued=0, groups=1), seed=run.seed
+            network,
+            data,
+            replace(run.recipe, epochs=fine_tune, freeze=0, continued=0, groups=1, compile=False),
+            seed=run.seed,
         )
         trainer.learner.step_count = trainer.steps  # the end of the schedule: the learning rate stays at its last value
         for epoch in range(fine_tune):

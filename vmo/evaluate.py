@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -13,11 +14,17 @@ from vmo.wrn import WideResNet
 def recalibrate(network: WideResNet, dataset: Dataset, batch_size: int = 256, limit: int = 50) -> None:
     """Replace BN's running statistics by their mean over at most `limit` unaugmented training minibatches.
 
+    They are the first ones. If the images of each class stand together, they are drawn at random instead, the same in
+    every run.
     Leaves the network in eval mode.
     """
     network.train()
     seen = 0
-    for chunk in dataset.train.images.split(batch_size)[:limit]:
+    images, labels = dataset.train.images, dataset.train.labels
+    if int((labels.diff() != 0).sum()) < dataset.classes:  # each class stands together: the first ones are of few
+        order = np.random.RandomState(0).permutation(len(images))  # numpy guarantees its stream
+        images = images[torch.from_numpy(order[: batch_size * limit]).to(images.device)]
+    for chunk in images.split(batch_size)[:limit]:
         seen += len(chunk)
         network(normalise(chunk, dataset), momentum=len(chunk) / seen)
     network.eval()

@@ -115,7 +115,7 @@ class Learner:
             the detached loss `(*rows)`.
 
         Raises:
-            Diverged: the logits are not finite. (Not checked on a GPU; there it shows in the loss.)
+            Diverged: the logits are not finite. (Not checked on a GPU, where it would wait for the device.)
         """
         estimator = self._annealed(estimator or self.estimator)
         with self._divergence(logits):
@@ -148,7 +148,9 @@ class Learner:
         try:
             yield
         except ValueError:
-            if all(bool(torch.isfinite(site).all()) for site in logits):
+            if not any(
+                bool((site.isnan() | (site == torch.inf)).any() | (site == -torch.inf).all(-1).any()) for site in logits
+            ):
                 raise
             raise Diverged(f"the logits are not finite after {self.step_count} steps") from None
 

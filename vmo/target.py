@@ -87,7 +87,9 @@ def most_probable(space: Space, logits: Sites, cost: Penalty, ratio: float) -> t
         cost: normalised to 1 for the full network.
         ratio: the target.
     """
-    scores = tuple(torch.log_softmax(site.detach().double().cpu(), -1) for site in logits)
+    sizes = [site.shape[-1] for site in logits]
+    host = torch.cat([site.detach().double() for site in logits]).cpu().split(sizes)  # waits for the device once
+    scores = tuple(torch.log_softmax(site, -1) for site in host)
     depth, widths = space.split(scores)
     best: tuple[tuple[float, float], tuple[int, ...]] | None = None
     for d in range(len(space.hidden)) if depth is not None else [len(space.hidden) - 1]:

@@ -77,6 +77,8 @@ class Trainer:
     ) -> None:
         if (distribution is None) != (estimator is None):
             raise ValueError("a distribution and an estimator go together")
+        if distribution is None and not (penalty is None and weight_estimator is None):
+            raise ValueError("a penalty or an estimator of the weights needs a distribution")
         if held_out is not None and (distribution is None or weight_estimator is None):
             raise ValueError("images can be held out for φ only where the weights have a pass of their own")
         if held_out is not None and len(held_out) < recipe.batch_size:
@@ -181,7 +183,7 @@ class Trainer:
         """One update of weights, φ and control variate. Returns the detached loss `()`, on its device.
 
         Raises:
-            Diverged: the logits are not finite (on a GPU only the loss is checked, at the end of the epoch).
+            Diverged: the logits are not finite (on a GPU this is checked at the end of the epoch).
         """
         self.network.train()
         return self.learner.step(lambda: self._problem(images, labels))
@@ -266,7 +268,7 @@ class Trainer:
         assert self.distribution is not None
         if isinstance(self.penalty, Target):
             return most_probable(self.distribution.space, logits, self.penalty.cost, self.penalty.ratio)
-        return tuple(int(site.argmax()) for site in logits)
+        return tuple(torch.stack([site.argmax() for site in logits]).tolist())  # waits for the device once
 
     def architecture(self) -> Architecture:
         """The run's architecture: that of `choice`, or the whole network in plain training."""
@@ -312,7 +314,7 @@ class Trainer:
             on_step: called after every step; a snapshot taken there resumes with the next step.
 
         Raises:
-            Diverged: the loss is not finite.
+            Diverged: the loss is not finite, or φ is not.
         """
         recipe = self.recipe
         if recipe.continued and self.learner.step_count == recipe.epochs * self.steps_per_epoch:
@@ -327,6 +329,8 @@ class Trainer:
         self._loss.zero_()
         if not math.isfinite(mean):
             raise Diverged(f"the training loss is {mean} after {self.learner.step_count} steps")
+        if self.phi is not None and not all(bool(one.isfinite().all()) for one in self.phi.parameters()):
+            raise Diverged(f"the logits are not finite after {self.learner.step_count} steps")
         return mean
 
     def snapshot(self) -> dict[str, Any]:
