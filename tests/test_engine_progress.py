@@ -14,7 +14,7 @@ from suites.engine.progress import Level, Progress
 
 CELL = SimpleNamespace(task="width", suite="accuracy", label=labels.parse("rloo[samples=4]"), seed=0)
 NAME = "width accuracy rloo[samples=4] seed 0"
-ITEM: Any = SimpleNamespace(cell=CELL, to_do=True)
+ITEM: Any = SimpleNamespace(cell=CELL, to_do=True, kept=None)
 
 
 class Told:

@@ -257,6 +257,7 @@ def visited(browser, built):
 
     def visit(state=""):
         tab = window.new_page()
+        tab.set_default_timeout(120_000)  # milliseconds; a machine may be busy
         tab.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning", "trace") else None)
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         here = built.as_uri()
