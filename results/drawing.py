@@ -110,10 +110,10 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
 def symlog(axis: Axis, rows: pd.DataFrame) -> float:
     """Make an axis linear around zero, as far as half the intervals are wide, and return how far that is.
 
-    If that is farther than all values with their intervals, the axis is linear as a whole.
+    If all values with their intervals are less than twice as far, the axis is linear as a whole.
     """
     threshold, ticks = linear_within(rows)
-    if np.nanmax(rows[["value", "low", "high"]].abs()) < threshold:
+    if np.nanmax(rows[["value", "low", "high"]].abs()) < 2 * threshold:
         return threshold
     scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
     scale("symlog", linthresh=threshold, linscale=0.6)

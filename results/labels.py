@@ -48,6 +48,8 @@ def settle(figure: Figure) -> None:
 def at_ends(figure: Figure, series: Sequence[Named]) -> None:
     """Names at the right of curves, moved apart where curves end together and joined to their ends."""
     made = [(one, _annotate(one, (1.0, one.y), one.ax.get_yaxis_transform(), (_AWAY, 0), "left")) for one in series]
+    for one in series:
+        one.ax.autoscale_view()  # ticks may have widened the axes, and the lines drawn below would undo that
     settle(figure)
     for ax in {one.ax: None for one in series}:
         here = [(one, label) for one, label in made if one.ax is ax]

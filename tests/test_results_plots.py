@@ -417,7 +417,19 @@ def test_what_is_zero_or_constant_is_said_or_left_out(frame):
     assert "expected depth" not in said
 
 
-@pytest.mark.parametrize(("high", "scale"), [(0.3, "linear"), (30.0, "symlog")])
+def test_a_name_is_joined_to_the_end_of_its_curve_where_ticks_have_widened_the_axes():
+    with drawing.style():
+        figure, axes = drawing.grid(1, 1, 3.0)
+        ax = axes[0, 0]
+        ax.plot([1.0, 2.0], [0.1, 0.8])
+        ax.set_yticks([0.0, 10.0])
+        labels.at_ends(figure, [labels.Named(ax, 2.0, 0.8, "one", "black")])
+        figure.canvas.draw()
+        end = ax.transAxes.inverted().transform(ax.transData.transform((2.0, 0.8)))
+    assert ax.lines[-1].get_ydata()[0] == pytest.approx(end[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(("high", "scale"), [(0.3, "linear"), (1.9, "linear"), (30.0, "symlog")])
 def test_an_axis_whose_values_are_all_near_zero_is_linear_and_has_ticks(high: float, scale: str) -> None:
     rows = pd.DataFrame({"value": [0.0, 0.1, 0.1], "low": [-0.3, -0.2, 0.0], "high": [0.3, 0.2, high]})
     figure, ax = pyplot.subplots()
