@@ -12,7 +12,7 @@ PRESETS = {
     "smoke": "seconds: checks that everything runs",
     "quick": "minutes on two CPU cores: small networks, 8×8 digits",
     "cpu": "hours on two CPU cores: WRN-16-1, CIFAR-10",
-    "study": "hours on two CPU cores, with runs that converge: WRN-16-1, CIFAR-10 at 16×16",
+    "study": "hours on two CPU cores: WRN-16-1, CIFAR-10 at 16×16, 48 epochs",
     "paper": "needs a GPU: WRN-28-10, CIFAR-10, 200 epochs, as in the VMO paper",
 }
 DATASETS = {"smoke": "digits", "quick": "digits", "cpu": "cifar10", "study": "cifar10_16", "paper": "cifar10"}
