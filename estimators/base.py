@@ -155,17 +155,24 @@ class Estimator(nn.Module):
 
     def _stacked(self, logits: Sites) -> Stacked:
         """The logits, stacked. Raises ValueError if they are invalid, see `estimate`."""
-        if not isinstance(logits, Stacked):
+        if not isinstance(logits, tuple | list | Stacked):
             logits = sites_of(logits)
-        if tuple(site.shape[-1] for site in logits) != self.sizes:
+        shapes = [getattr(site, "shape", (0,)) for site in logits]
+        rows = shapes[0][:-1] if shapes else ()
+        if shapes != [(*rows, size) for size in self.sizes]:
+            sites_of(logits)  # says what else is wrong
             raise ValueError(
                 f"logits must be one (*rows, K) tensor per site with K = {self.sizes}, got shapes "
-                f"{[tuple(site.shape) for site in logits]}"
+                f"{[tuple(shape) for shape in shapes]}"
             )
         if torch.is_autocast_enabled(logits[0].device.type):  # it would round scores, slopes and all backward passes
             raise ValueError("an estimator must run outside autocast; open the autocast region inside the objective")
         layout = layout_of(self.sizes)
-        return Stacked(stacks(logits, layout), layout)
+        whole = Stacked(stacks(logits, layout), layout)
+        first, *others = whole.stacks  # few, where there may be many sites
+        if not first.is_floating_point() or not first.numel() or any(one.dtype != first.dtype for one in others):
+            sites_of(logits)  # says what is wrong
+        return whole
 
     def _fit(self, loss: Tensor) -> None:
         """Add the gradient of a fitting loss, averaged over rows, to the `.grad` of this estimator's own parameters."""

@@ -135,7 +135,7 @@ def mismatched(rows: tuple[int, ...], drawn: tuple[int, ...], name: str) -> None
 
 
 def backward(*logits: Tensor) -> None:
-    estimators.get("rloo", sizes=(3,) * len(logits)).backward(linear, logits)
+    estimators.get("rloo", sizes=tuple(site.shape[-1] for site in logits)).backward(linear, logits)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def backward(*logits: Tensor) -> None:
         (lambda: mismatched((), (7,), "reinmax"), "not drawn for logits with rows"),
         (lambda: backward(torch.zeros(3, dtype=torch.int64)), "floating-point tensors .* got a tensor of int64"),
         (lambda: backward(torch.zeros(0, 3, requires_grad=True)), "at least one row"),
-        (lambda: backward(torch.zeros(3, requires_grad=True), torch.zeros(3).double()), "one dtype, got torch.float32"),
+        (lambda: backward(torch.zeros(3, requires_grad=True), torch.zeros(2).double()), "one dtype, got torch.float32"),
         (lambda: type(estimators.get("rloo", sizes=(3,)))((3,), samples=1), "samples must be at least 2, got 1"),
         (lambda: type(estimators.get("unordered", sizes=(3,)))((3,), samples=1), "samples must be 2 … 8, got 1"),
         (lambda: estimators.register("mine", "my_package.my_module"), '"module:class", got'),
