@@ -160,7 +160,7 @@ def _seconds(cells: pd.DataFrame) -> pd.DataFrame:
 
 def _provenance(cells: pd.DataFrame) -> pd.DataFrame:
     said = {}
-    for name in ("device", "dtype", "python", "torch", "numpy", "commit"):
+    for name in ("device", "dtype", "processor", "python", "torch", "numpy", "commit"):
         values = cells[name].fillna("unknown").value_counts().sort_index()
         said[name] = ", ".join(f"{value} ({count:,} cells)" for value, count in values.items())
     said["with uncommitted changes"] = f"{int(cells['dirty'].fillna(False).sum()):,} cells"

@@ -63,7 +63,7 @@ def temperature(frame: pd.DataFrame) -> Figure | None:
         axes[0, 1].axhline(0, color=drawing.MUTED, lw=0.9)
         drawing.title(
             figure,
-            "Variance falls and bias grows with the temperature",
+            "Variance and bias against the temperature",
             f"{', '.join(sorted(dashes))}; {drawing.place(bias_rows)}",
             f"gradient of the logits, {drawing.point(bias_rows)}" if bias_rows["point"].notna().any() else "",
             f"95 % intervals, {drawing.counts(bias_rows['n'])} draws",

@@ -72,6 +72,7 @@ _COLUMNS = {
     "python": ("provenance", "str"),
     "torch": ("provenance", "str"),
     "numpy": ("provenance", "str"),
+    "processor": ("provenance", "str"),
 }
 _STALE = 24 * 3600.0  # age in seconds at which a temporary file counts as abandoned
 

@@ -36,6 +36,19 @@ def test_the_command_measures_an_objective_in_a_file(tmp_path: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out)["best"] in {"rloo", "reinmax"}
 
 
+def test_all_among_other_estimators_means_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compare(*_: object, estimators: object, **__: object) -> None:
+        raise ValueError(f"asked for {estimators!r}")
+
+    file = tmp_path / "my_own_model.py"
+    file.write_text(OWN, encoding="utf-8")
+    monkeypatch.setattr("suites.scripts.compare.compare", compare)
+    words = ["compare", f"{file}:objective", "--estimator", "rloo", "all", "--quiet"]
+    assert "asked for 'all'" in refused(capsys, *words, by=main)
+
+
 def test_a_file_may_have_the_name_of_a_module_that_is_in_use(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -318,7 +318,7 @@ def test_the_study_is_run_once_by_seeds_and_told_beforehand(
     }}  # fmt: skip
     table.write(tmp_path / "rows", name, [failed])
     assert main(words[:-1]) == 1, "a failed cell is done, but not a success"
-    assert "1 of these failed with an error; --overwrite failed runs them again" in capsys.readouterr().err
+    assert "1 finished cells failed with an error; --overwrite failed runs them again" in capsys.readouterr().err
     assert main([*words, "--overwrite", "failed"]) == 0 and table.status(tmp_path / "rows", name) == "ok"
     assert main(["study", "--part", "tyny"]) == 2
     assert "did you mean 'tiny'" in capsys.readouterr().err

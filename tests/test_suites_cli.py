@@ -1,6 +1,7 @@
 """The command that measures, end to end: what it does, what it refuses, and what it keeps."""
 
 import json
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,7 @@ def test_a_diverging_run_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
             ("--set is given twice; write all of its values after one --set",),
         ),
         (("--estimator", "relax", *TOY, "--estimator", "rloo"), ("--estimator is given twice",)),
+        ((*TOY, "--compare", "rloo", "relax", "--compare", "rloo", "nvil"), ("--compare is given twice",)),
         (("--estimator", "relax", *TOY, "--set", "train.epochs"), ("GROUP.FIELD=VALUE", "'train.epochs'")),
         (("--estimator", "relax", *TOY, "--seeds", "-3"), ("--seeds must be", "1 … 1000", "-3")),
         (("--estimator", "relax", *TOY, "--seeds", "0"), ("1 … 1000",)),
@@ -217,6 +219,7 @@ def test_bad_input_is_one_line(
         (("rnu",), ("'rnu'", "did you mean run")),
         ((), ("run", "report")),
         (("report", "--row", "x"), ("did you mean --rows",)),
+        (("study", "--seeds", "0"), ("--seeds must be a number of seeds, 1 … 1000, got 0",)),
         (("report", "--rows", "one", "--task", "toy", "--rows", "other"), ("--rows is given twice",)),
         (("report", "--rows", "nowhere"), ("no rows in nowhere",)),
         (("export", "x.safetensors"), ("required: to",)),
@@ -318,8 +321,25 @@ def test_rows_say_what_they_need_to(tmp_path: Path) -> None:
     path = next((tmp_path / "rows").glob("*.jsonl"))
     row = json.loads(path.read_text().splitlines()[0])
     assert row["hash"] == path.stem
-    assert set(row["provenance"]) == {"commit", "dirty", "python", "torch", "numpy", "device", "dtype", "wall_s"}
+    wanted = {"commit", "dirty", "python", "torch", "numpy", "device", "dtype", "wall_s", "processor"}
+    assert set(row["provenance"]) == wanted and row["provenance"]["processor"].startswith(platform.machine())
     assert str(tmp_path) not in path.read_text()
+
+
+def test_a_cell_that_failed_fails_the_command_until_it_is_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--estimator", "rloo", *TOY, "--suite", "variance"]
+    assert main([*words, *TINY, "--out", str(tmp_path)]) == 0
+    (path,) = (tmp_path / "rows").iterdir()
+    first = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+    failed = {**first, **table.row("cell", None, status="error", message="a worker died")}
+    table.write(tmp_path / "rows", path.stem, [failed])
+    capsys.readouterr()
+    assert main([*words, *TINY, "--out", str(tmp_path)]) == 1
+    assert "1 finished cells failed with an error" in capsys.readouterr().err
+    assert main([*words, *TINY, "--out", str(tmp_path), "--overwrite", "failed"]) == 0
+    assert main([*words, *TINY, "--out", str(tmp_path)]) == 0
 
 
 # --- what it keeps ----------------------------------------------------------------------------------------------------

@@ -104,7 +104,8 @@ def refuse_repeated(words: Sequence[str], parser: ArgumentParser) -> None:
         ValueError: such an option.
     """
     for action in parser._actions:
-        for option in action.option_strings if action.nargs in ("+", "*") else ():
+        several = action.nargs in ("+", "*") or (isinstance(action.nargs, int) and action.nargs > 1)
+        for option in action.option_strings if several else ():
             if sum(word.partition("=")[0] == option for word in words) > 1:
                 raise ValueError(f"{option} is given twice; write all of its values after one {option}")
 

@@ -107,13 +107,14 @@ def one_line(error: BaseException) -> str:
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """Commit and versions. Neither host names nor paths."""
+    """Commit, versions and instruction set. Neither host names nor paths."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",  # sums are rounded by it
     }
 
 

@@ -70,7 +70,7 @@ class Progress:
         if finished and self._level != "quiet":
             self._console.print(f"{finished} of {len(planned)} cells are done already")
         if failed:
-            self._console.print(f"{failed} of these failed with an error; --overwrite failed runs them again")
+            self._console.print(f"{failed} finished cells failed with an error; --overwrite failed runs them again")
         self._bars.update(self._cells, total=self._total, visible=self._total > 0)
 
     def detail(self, what: str, done: int, total: int) -> None:
