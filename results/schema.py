@@ -9,11 +9,12 @@ software and hardware (``provenance``)::
               "preset", "preset_name", "changed",
               "dataset", "data", "data_note", "seed", "device", "settings"},
      "metric", "part", "point", "x", "unit", "value", "se", "n", "status", "message",
-     "provenance": {"commit", "dirty", "python", "torch", "numpy", "device", "dtype", "wall_s", "processor"}}
+     "provenance": {"commit", "dirty", "python", "torch", "numpy", "device", "dtype", "wall_s", "processor", "learned"}}
 
 ``estimator``, ``preset`` and ``dataset`` are for display only and are never parsed. Their parts are in ``name`` and
 ``options``, in ``preset_name`` and ``changed``, and in ``data``, a hash of the content (null if no data are read; then
-``dataset`` is "none"). Earlier rows lack ``processor``.
+``dataset`` is "none"). ``learned`` is in the rows of what measures a network that another cell has learned: its widths.
+Earlier rows lack ``processor`` and ``learned``.
 """
 
 import json

@@ -1,5 +1,6 @@
 """The baselines of the accuracy suite: plain, random, uniform and scratch."""
 
+import re
 from pathlib import Path
 
 import made_rows
@@ -106,6 +107,11 @@ def test_a_control_follows_what_it_controls(tmp_path: Path) -> None:
     learned.unlink()
     assert now()["scratch"].to_do
     assert now()["scratch"].again
+    # also if the run is back, with another network
+    learned.write_text(re.sub(r'("metric": "block_width".*?"value": )\d+', r"\g<1>3", kept))
+    assert now()["scratch"].to_do
+    learned.write_text(kept)
+    assert not now()["scratch"].to_do
     # and one that could not be is tried again when what was missing is there
     control = tmp_path / "rows" / f"{now()['scratch'].cell.hash}.jsonl"
     text = control.read_text().splitlines()[0].replace('"status": "ok"', '"status": "infeasible"')

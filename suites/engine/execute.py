@@ -18,7 +18,7 @@ from filelock import FileLock
 from results import table
 from suites.engine.cell import Cell, Workshop
 from suites.engine.plan import Planned
-from suites.learned import Missing
+from suites.learned import Missing, widths
 from vmo.learner import Diverged
 
 
@@ -61,7 +61,13 @@ def record(item: Planned, shop: Workshop, rows: Path, found: Sequence[dict[str, 
     """Write the rows of a cell, with the cell's description and its provenance."""
     shared = {
         "cell": item.cell.described(),
-        "provenance": {**provenance(), **shop.code, **_machine(item, shop), "wall_s": round(seconds, 3)},
+        "provenance": {
+            **provenance(),
+            **shop.code,
+            **_machine(item, shop),
+            **_network(item, rows),
+            "wall_s": round(seconds, 3),
+        },
     }
     table.write(rows, item.cell.hash, [{**one, **shared} for one in found])
 
@@ -91,6 +97,12 @@ def _run(item: Planned, shop: Workshop, rows: Path) -> Finished:
     seconds = time.perf_counter() - begin
     record(item, shop, rows, found, seconds)
     return Finished(item, status, message, seconds)
+
+
+def _network(item: Planned, rows: Path) -> dict[str, Any]:
+    """The widths of the learned network that a cell needs: the cell is outdated if another is learned later."""
+    needed = item.cell.needed()
+    return {} if needed is None else {"learned": widths(table.rows_of(rows, needed.hash))}
 
 
 def _machine(item: Planned, shop: Workshop) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from results import known
-from results.table import status
+from results.table import rows_of, status
 from suites import settings, suite
 from suites.engine.cell import Cell, Workshop
 from suites.labels import PLAIN, Label, parse
+from suites.learned import widths
 from suites.settings import Preset
 from suites.suite import Suite
 from suites.tasks.base import Task
@@ -109,7 +110,7 @@ def plan(
                     impossible = None if kept else _impossible(task, one, cell)
                     planned.append(Planned(cell, kept, impossible, again=found is not None and kept is None))
     every = {item.cell.hash: item for item in planned}
-    return [_following(item, every) for item in planned]
+    return [_following(item, every, rows) for item in planned]
 
 
 def _wanted(
@@ -156,15 +157,22 @@ def prepare(shop: Workshop, planned: Sequence[Planned], device: torch.device | N
         shop.task(name, device).prepare(role, how)
 
 
-def _following(item: Planned, planned: Mapping[str, Planned]) -> Planned:
-    """A cell runs again if the run whose network it needs does, or if that run has succeeded since."""
+def _following(item: Planned, planned: Mapping[str, Planned], rows: Path) -> Planned:
+    """A cell runs again if the run whose network it needs does, has succeeded since, or has another network now."""
     learned = item.cell.needed()
     if learned is None or item.kept is None:
         return item
-    other = _following(planned[learned.hash], planned)
-    if other.to_do or (item.kept == "infeasible" and other.kept == "ok"):
+    other = _following(planned[learned.hash], planned, rows)
+    succeeded = item.kept == "infeasible" and other.kept == "ok"
+    if other.to_do or succeeded or _outdated(item.cell, learned, rows):
         return replace(item, kept=None, again=True)
     return item
+
+
+def _outdated(cell: Cell, learned: Cell, rows: Path) -> bool:
+    """Whether a cell measured another network than the one that is there now. Earlier rows do not say which."""
+    measured = rows_of(rows, cell.hash)[0]["provenance"].get("learned")
+    return measured is not None and measured != widths(rows_of(rows, learned.hash))
 
 
 def _impossible(task: Task, of: Suite, cell: Cell) -> str | None:
